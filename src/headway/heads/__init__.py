@@ -1,0 +1,18 @@
+"""Head families: what predicts the tokens after the next one."""
+
+from headway.heads.base import CONFIG_FILE, TENSORS_FILE, HeadsConfig, HeadStack, read_config
+from headway.heads.parallel import ParallelHeads
+from headway.heads.sequential import SequentialHeads
+
+FAMILIES: dict[str, type[HeadStack]] = {family.family: family for family in (ParallelHeads, SequentialHeads)}
+
+__all__ = [
+    "CONFIG_FILE",
+    "FAMILIES",
+    "TENSORS_FILE",
+    "HeadStack",
+    "HeadsConfig",
+    "ParallelHeads",
+    "SequentialHeads",
+    "read_config",
+]

@@ -1,0 +1,7 @@
+"""Pure tensor functions: losses, labels, distributions and acceptance rules."""
+
+from headway.ops.labels import IGNORE, shift_labels
+from headway.ops.linear_cross_entropy import SoftTargets, linear_cross_entropy
+from headway.ops.unembedding import Unembedding
+
+__all__ = ["IGNORE", "SoftTargets", "Unembedding", "linear_cross_entropy", "shift_labels"]

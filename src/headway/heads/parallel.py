@@ -1,0 +1,52 @@
+"""Independent heads on one shared state (Gloeckle et al. 2024, arXiv 2404.19737, section 2 and Table S4).
+
+Each head is one transformer layer of the trunk's own kind over the state before the trunk's last layer, starts as a copy
+of that layer, and shares the trunk's final norm and unembedding. The linear variant is one matrix on the trunk's last state.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from headway.errors import ConfigError
+from headway.heads.base import HeadsConfig, HeadStack, copy_layer
+from headway.trunk import Masks, Tapped, TrunkView
+
+
+class ParallelHeads(HeadStack):
+    """Option `linear`: the linear variant, identity at first."""
+
+    family = "parallel"
+    sequential = False
+
+    def __init__(self, config: HeadsConfig, layers: nn.ModuleList) -> None:
+        super().__init__(config)
+        self.layers = layers
+
+    @classmethod
+    def from_trunk(cls, view: TrunkView, count: int, options: Mapping[str, Any]) -> Self:
+        if unknown := set(options) - {"linear"}:
+            raise ConfigError(f"parallel heads have no option {', '.join(sorted(unknown))}; they have: linear.")
+        config = view.config
+        depth = config.num_hidden_layers
+        if options.get("linear"):
+            last = next(view.layers[-1].parameters())
+            layers = [nn.Linear(config.hidden_size, config.hidden_size, bias=False) for _ in range(count)]
+            for layer in layers:
+                nn.init.eye_(layer.weight)
+            stack = nn.ModuleList(layers).to(last.device, last.dtype)
+        else:
+            stack = nn.ModuleList(copy_layer(view.layers[-1], depth + k) for k in range(count))
+        return cls(HeadsConfig(cls.family, count, config.model_type, config.hidden_size, depth, dict(options)), stack)
+
+    def states(
+        self, tapped: Tapped, input_ids: Tensor, position_ids: Tensor, masks: Masks, view: TrunkView, cache: Any = None
+    ) -> list[Tensor]:
+        if self.config.options.get("linear"):
+            return [layer(tapped.last) for layer in self.layers]
+        return [view.norm(view.run_layer(layer, tapped.before_last, position_ids, masks, cache)) for layer in self.layers]
+
+    def extra_repr(self) -> str:
+        return f"count={self.count}, linear={bool(self.config.options.get('linear'))}"
+

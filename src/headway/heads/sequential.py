@@ -1,0 +1,104 @@
+"""Chained heads that see the token before the one they predict (DeepSeek-V3, arXiv 2412.19437, section 2.2).
+
+h_k[i] = norm(layer_k(project_k([norm(embedding of token i + k + 1); norm(h_{k-1}[i])]))), h_{-1} = the trunk's last state.
+Order, norms and names on disk are those of transformers' own `MtpLayer`, so the tensors need no converting.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from headway.errors import ConfigError
+from headway.heads.base import HeadsConfig, HeadStack, copy_layer
+from headway.trunk import Masks, Tapped, TrunkView
+
+
+class SequentialHeads(HeadStack):
+    """Option `shared`: one layer for all depths, applied again and again (FastMTP, arXiv 2509.18362)."""
+
+    family = "sequential"
+    sequential = True
+
+    def __init__(self, config: HeadsConfig, layers: nn.ModuleList) -> None:
+        super().__init__(config)
+        self.layers = layers
+
+    @classmethod
+    def from_trunk(cls, view: TrunkView, count: int, options: Mapping[str, Any]) -> Self:
+        if unknown := set(options) - {"shared"}:
+            raise ConfigError(f"sequential heads have no option {', '.join(sorted(unknown))}; they have: shared.")
+        config = view.config
+        depth = config.num_hidden_layers
+        distinct = min(count, 1) if options.get("shared") else count
+        layers = nn.ModuleList(SequentialLayer(view, depth + k) for k in range(distinct))
+        return cls(HeadsConfig(cls.family, count, config.model_type, config.hidden_size, depth, dict(options)), layers)
+
+    def states(
+        self, tapped: Tapped, input_ids: Tensor, position_ids: Tensor, masks: Masks, view: TrunkView, cache: Any = None
+    ) -> list[Tensor]:
+        hidden, found = tapped.last, []
+        for k in range(self.count):
+            # past the end of a row or a segment the token is a wrong one: no label reads those positions
+            tokens = torch.roll(input_ids, -(k + 1), dims=1)
+            hidden, state = self.step(k, hidden, tokens, position_ids, masks, view, cache)
+            found.append(state)
+        return found
+
+    def step(
+        self, k: int, hidden: Tensor, tokens: Tensor, position_ids: Tensor, masks: Masks, view: TrunkView, cache: Any = None
+    ) -> tuple[Tensor, Tensor]:
+        """Depth k at position i reads the depth before (the trunk's last state for k = 0) and the token at i + k + 1.
+
+        Args: hidden (batch, seq, hidden); tokens, position_ids (batch, seq).
+        Returns: what depth k + 1 reads, and what the unembedding reads to predict the token at i + k + 2.
+        """
+        shared = len(self.layers) < self.count
+        layer = self.layers[0 if shared else k]
+        if shared and cache is not None:
+            cache = _CacheOfDepth(cache, k)
+        embedded = view.model.get_input_embeddings()(tokens)
+        state = layer(embedded, hidden, position_ids, masks, view, cache)
+        return state, state
+
+    def disk_names(self) -> dict[str, str]:
+        names = {}
+        for name, _ in self.named_parameters():
+            _, index, rest = name.split(".", 2)
+            rest = rest.removeprefix("mtp_block.").replace("post_norm.", "shared_head.norm.")
+            names[name] = f"model.layers.{self.config.layers + int(index)}.{rest}"
+        return names
+
+
+class SequentialLayer(nn.Module):
+    """One depth: two norms, a projection of both inputs, a layer of the trunk's own kind, a norm."""
+
+    def __init__(self, view: TrunkView, index: int) -> None:
+        super().__init__()
+        width = view.config.hidden_size
+        self.enorm, self.hnorm, self.post_norm = (copy.deepcopy(view.norm).requires_grad_(True) for _ in range(3))
+        weight = next(view.layers[-1].parameters())
+        self.eh_proj = nn.Linear(2 * width, width, bias=False, device=weight.device, dtype=weight.dtype)
+        with torch.no_grad():  # at first the trunk's state passes through, and the token adds a little
+            self.eh_proj.weight[:, :width].normal_(std=0.02)
+            self.eh_proj.weight[:, width:].copy_(torch.eye(width))
+        self.mtp_block = copy_layer(view.layers[-1], index)
+
+    def forward(
+        self, embedded: Tensor, hidden: Tensor, position_ids: Tensor, masks: Masks, view: TrunkView, cache: Any
+    ) -> Tensor:
+        joined = self.eh_proj(torch.cat([self.enorm(embedded), self.hnorm(hidden)], dim=-1))
+        return self.post_norm(view.run_layer(self.mtp_block, joined, position_ids, masks, cache))
+
+
+class _CacheOfDepth:
+    """Gives each depth of a shared layer its own entry in the cache."""
+
+    def __init__(self, cache: Any, depth: int) -> None:
+        self.cache = cache
+        self.depth = depth
+
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        return self.cache.update(keys, values, layer_idx + self.depth, *args, **kwargs)

@@ -1,0 +1,197 @@
+"""`HeadwayModel`: a Hugging Face causal language model with a stack of heads that look further ahead."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from headway.errors import CheckpointError, ConfigError
+from headway.files import replacing_folder
+from headway.heads import CONFIG_FILE, FAMILIES, TENSORS_FILE, HeadsConfig, HeadStack, read_config
+from headway.ops import Unembedding
+from headway.trunk import TrunkView
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """states[k], (batch, seq, hidden), predicts the token k + 1 ahead once unembedded; states[0] is the trunk's own."""
+
+    states: list[Tensor]
+
+
+class HeadwayModel(nn.Module):
+    """A trunk, unmodified, and heads beside it.
+
+    The trunk predicts the next token, head k (0-based) the token at offset k + 2. A checkpoint is an ordinary Hugging Face
+    folder with `headway.json` and `headway.safetensors` beside the trunk's own files.
+    """
+
+    def __init__(self, trunk: PreTrainedModel, heads: HeadStack | None) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.heads = heads
+        # FSDP wraps by these class names, heads and trunk layers alike
+        self._no_split_modules = sorted({type(layer).__name__ for layer in self.view.layers})
+
+    @classmethod
+    def from_trunk(
+        cls, trunk: str | Path | PreTrainedModel, family: str = "parallel", count: int = 2, **options: Any
+    ) -> Self:
+        """Attach `count` fresh heads of a family to a model, folder or hub id. count=0 attaches none.
+
+        Raises: ConfigError for an unknown family or option, CheckpointError where the trunk cannot be loaded,
+            UnsupportedModelError where it is built in a way Headway does not know.
+        """
+        model = trunk if isinstance(trunk, PreTrainedModel) else load_trunk(trunk)
+        if family not in FAMILIES:
+            raise ConfigError(f"There is no head family {family!r}; there are: {', '.join(FAMILIES)}.")
+        if count < 0:
+            raise ConfigError(f"The number of heads cannot be negative, got {count}.")
+        heads = FAMILIES[family].from_trunk(TrunkView(model), count, options) if count else None
+        return cls(model, heads)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, count: int | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Load trunk and heads as saved; a folder without heads gives the plain model.
+
+        Args:
+            folder: a local folder or a hub id.
+            count: keep only the first `count` heads.
+            dtype: of the weights; default: as saved.
+        Raises: CheckpointError where something is missing, damaged or does not fit.
+        """
+        path = Path(folder)
+        if not path.is_dir():
+            path = _download(str(folder))
+        model = cls(load_trunk(path, dtype), None)
+        if (path / CONFIG_FILE).is_file():
+            model.attach(path, count)
+        return model
+
+    def attach(self, folder: str | Path, count: int | None = None) -> None:
+        """Attach the heads saved in `folder`, replacing those there are. Raises CheckpointError where they do not fit."""
+        path = Path(folder)
+        config = read_config(path)
+        config.check_fits(self.view, str(path))
+        if config.family not in FAMILIES:
+            raise CheckpointError(f"{path} holds {config.family!r} heads; this version knows: {', '.join(FAMILIES)}.")
+        if count is not None and count > config.count:
+            raise CheckpointError(f"{path} holds {config.count} heads, fewer than the {count} asked for.")
+        count = config.count if count is None else count
+        # names on disk count from the depth of the trunk that the heads were trained on
+        heads = FAMILIES[config.family].from_trunk(self.view, count, config.options)
+        ours, heads.config = heads.config, dataclasses.replace(config, count=count)
+        heads.read_tensors(path)
+        heads.config = dataclasses.replace(ours, training=config.training)
+        self.heads = heads if count else None
+
+    @property
+    def view(self) -> TrunkView:
+        return TrunkView(self.trunk)
+
+    @property
+    def count(self) -> int:
+        """How many heads there are."""
+        return self.heads.count if self.heads is not None else 0
+
+    @property
+    def device(self) -> torch.device:
+        return self.trunk.device
+
+    @property
+    def unembedding(self) -> Unembedding:
+        return self.view.unembedding
+
+    def forward(self, input_ids: Tensor, segments: Tensor | None = None, count: int | None = None) -> Foresight:
+        """States of the trunk and of the first `count` heads (default: all) over whole sequences.
+
+        Args:
+            input_ids: (batch, seq).
+            segments: number of the document each token belongs to, in one run each, -1 for padding, (batch, seq);
+                documents do not see each other, and positions start anew in each. Without it a row is one document.
+        """
+        view = self.view
+        count = self.count if count is None else count
+        positions = positions_of(segments) if segments is not None else _arange_like(input_ids)
+        one_document = segments is None or bool((segments.clamp(min=0) == 0).all())
+        if one_document and view.plain_causal(input_ids.shape[1]):
+            masks = None
+            positions = _arange_like(input_ids)
+        else:
+            masks = view.masks(positions, positions, segments, segments)
+        tapped = view.run(input_ids, positions, masks)
+        states = [tapped.last]
+        if self.heads is not None and count:
+            states += self.heads.states(tapped, input_ids, positions, masks, view)[:count]
+        return Foresight(states)
+
+    def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
+        """Decode with the heads as drafters; see `headway.decoding.generate` for arguments, defaults and what is returned."""
+        from headway.decoding import generate  # one floor up: the method is only a convenient name for it
+
+        return generate(self, input_ids, attention_mask, **kwargs)
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        """Recompute layers in the backward pass, in the trunk and in the heads."""
+        kwargs = gradient_checkpointing_kwargs or {"use_reentrant": False}
+        self.trunk.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
+        last = self.view.layers[-1]
+        for module in self.heads.modules() if self.heads is not None else ():
+            if type(module) is type(last):
+                module.gradient_checkpointing = True
+                module._gradient_checkpointing_func = last._gradient_checkpointing_func
+
+    def save_pretrained(self, folder: str | Path, training: dict[str, Any] | None = None) -> None:
+        """Write the trunk as transformers would and the heads beside it, whole or not at all.
+
+        Args: training: a record of how it was made, kept in `headway.json`.
+        """
+        with replacing_folder(folder) as temporary:
+            self.trunk.save_pretrained(temporary)
+            if self.heads is not None:
+                if training is not None:
+                    self.heads.config = dataclasses.replace(self.heads.config, training=training)
+                self.heads.write_files(temporary)
+        if self.heads is None:  # an older save in the same folder may have left heads of another model behind
+            for name in (CONFIG_FILE, TENSORS_FILE):
+                (Path(folder) / name).unlink(missing_ok=True)
+
+
+def positions_of(segments: Tensor) -> Tensor:
+    """Position of each token within its own segment, (batch, seq); a segment is one unbroken run."""
+    index = _arange_like(segments)
+    starts = torch.ones_like(segments, dtype=torch.bool)
+    starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    return index - torch.where(starts, index, 0).cummax(dim=1).values
+
+
+def load_trunk(source: str | Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """Load a causal language model from safetensors. Raises CheckpointError with the reason where that fails."""
+    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+        raise CheckpointError(f"{source} is no model folder: config.json is missing.")
+    try:
+        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto", use_safetensors=True)
+    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"The model {str(source)!r} cannot be loaded: {reason}") from error
+
+
+def _download(repository: str) -> Path:
+    try:
+        return Path(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(f"{repository!r} is neither a folder here nor a model that can be fetched from the hub.") from error
+
+
+def _arange_like(tokens: Tensor) -> Tensor:
+    return torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
+
+
+__all__ = ["Foresight", "HeadsConfig", "HeadwayModel", "load_trunk", "positions_of"]

@@ -1,0 +1,170 @@
+"""What Headway knows about a trunk: its layers, its norm, its unembedding, its masks. Nothing is ever hung on it."""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, PreTrainedModel
+
+from headway.errors import UnsupportedModelError
+from headway.ops import Unembedding
+
+NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "final_norm")
+CACHE_NAMES = ("past_key_values", "layer_past", "past_key_value")
+Masks = Tensor | dict[str, Tensor] | None
+
+
+class Tapped(NamedTuple):
+    """States of one pass over the trunk, each (batch, seq, hidden)."""
+
+    last: Tensor  # after the final norm: what the trunk's own unembedding reads
+    before_last: Tensor  # what enters the last layer
+
+
+@dataclass(frozen=True)
+class TrunkView:
+    """A read-only look at a `PreTrainedModel` with a decoder of equal layers.
+
+    Raises UnsupportedModelError, from its properties, where the model has no such layers, norm or unembedding.
+    """
+
+    model: PreTrainedModel
+
+    @property
+    def config(self) -> Any:
+        return self.model.config.get_text_config()
+
+    @cached_property
+    def decoder(self) -> nn.Module:
+        decoder = self.model.get_decoder()
+        if decoder is None or decoder is self.model:
+            decoder = getattr(self.model, self.model.base_model_prefix, None)
+        if decoder is None:
+            raise UnsupportedModelError(f"{type(self.model).__name__} has no decoder that Headway can find.")
+        return decoder
+
+    @cached_property
+    def layers(self) -> nn.ModuleList:
+        count = self.config.num_hidden_layers
+        for module in self.decoder.children():
+            if isinstance(module, nn.ModuleList) and len(module) == count:
+                return module
+        raise UnsupportedModelError(f"{type(self.decoder).__name__} has no list of {count} layers that Headway can find.")
+
+    @cached_property
+    def norm(self) -> nn.Module:
+        for name in NORMS:
+            if isinstance(module := getattr(self.decoder, name, None), nn.Module):
+                return module
+        raise UnsupportedModelError(f"{type(self.decoder).__name__} has no final norm among {', '.join(NORMS)}.")
+
+    @property
+    def unembedding(self) -> Unembedding:
+        head = self.model.get_output_embeddings()
+        if head is None:
+            raise UnsupportedModelError(f"{type(self.model).__name__} has no unembedding: is it a causal language model?")
+        config = self.config
+        scale = getattr(config, "logit_scale", None) or 1.0
+        scale /= getattr(config, "logits_scaling", None) or 1.0
+        softcap = getattr(config, "final_logit_softcapping", None)
+        return Unembedding(head.weight, getattr(head, "bias", None), scale, softcap)
+
+    @property
+    def layer_types(self) -> list[str] | None:
+        """The kind of attention of each layer, where the trunk mixes kinds and takes a dict of masks."""
+        return getattr(self.config, "layer_types", None)
+
+    def run(self, input_ids: Tensor, position_ids: Tensor | None, masks: Masks, cache: Cache | None = None) -> Tapped:
+        """One pass over the trunk without its unembedding; `input_ids` (batch, seq)."""
+        with self._tap() as tapped:
+            output = self.decoder(
+                input_ids=input_ids,
+                position_ids=position_ids,
+                attention_mask=masks,
+                past_key_values=cache,
+                use_cache=cache is not None,
+            )
+        return Tapped(output.last_hidden_state, tapped[0])
+
+    @contextmanager
+    def _tap(self) -> Iterator[list[Tensor]]:
+        tapped: list[Tensor] = []
+
+        def keep(_module: nn.Module, args: tuple, kwargs: dict) -> None:
+            tapped.append(args[0] if args else kwargs["hidden_states"])
+
+        handle = self.layers[-1].register_forward_pre_hook(keep, with_kwargs=True)
+        try:
+            yield tapped
+        finally:
+            handle.remove()
+
+    def run_layer(
+        self, layer: nn.Module, hidden: Tensor, position_ids: Tensor, masks: Masks, cache: Any = None
+    ) -> Tensor:
+        """Run `layer`, a copy of the trunk's last one, over `hidden` (batch, seq, hidden)."""
+        kind = self.layer_types[-1] if self.layer_types else None
+        rotary = getattr(self.decoder, "rotary_emb", None)
+        kwargs: dict[str, Any] = {
+            "attention_mask": masks[kind] if isinstance(masks, dict) and kind else masks,
+            "position_ids": position_ids,
+            "use_cache": cache is not None,
+        }
+        if rotary is not None:
+            takes_kind = "layer_type" in inspect.signature(rotary.forward).parameters
+            kwargs["position_embeddings"] = rotary(hidden, position_ids, *([kind] if takes_kind else []))
+        parameters = inspect.signature(layer.forward).parameters
+        kwargs[next((name for name in CACHE_NAMES if name in parameters), CACHE_NAMES[0])] = cache
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+            kwargs = {name: value for name, value in kwargs.items() if name in parameters}
+        output = layer(hidden, **kwargs)
+        return output[0] if isinstance(output, tuple) else output
+
+    def masks(
+        self,
+        query_positions: Tensor,
+        key_positions: Tensor,
+        query_segments: Tensor | None = None,
+        key_segments: Tensor | None = None,
+    ) -> Tensor | dict[str, Tensor]:
+        """4-D masks from positions: a query sees the keys of its own segment at or before its own position.
+
+        Args:
+            query_positions: (batch, queries); key_positions: (batch, keys), -1 for a key nobody may see.
+            query_segments, key_segments: same shapes; without them every row is one segment.
+        Returns: (batch, 1, queries, keys), or a dict of them by layer type. Boolean for sdpa, added for eager attention.
+        """
+        distance = query_positions[:, :, None] - key_positions[:, None, :]  # (batch, queries, keys)
+        seen = (distance >= 0) & (key_positions[:, None, :] >= 0)
+        if query_segments is not None and key_segments is not None:
+            seen &= query_segments[:, :, None] == key_segments[:, None, :]
+        window = getattr(self.config, "sliding_window", None)
+        near = seen if window is None else seen & (distance < window)
+        if not self.layer_types:
+            return self._as_mask(near)
+        by_type = {"full_attention": seen, "sliding_attention": near}
+        if unknown := set(self.layer_types) - set(by_type):
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__} has layers of type {', '.join(sorted(unknown))}, which cannot be masked."
+            )
+        return {kind: self._as_mask(by_type[kind]) for kind in sorted(set(self.layer_types))}
+
+    def _as_mask(self, seen: Tensor) -> Tensor:
+        # a query that sees nothing (padding) would turn into NaN: it looks at the first key, and nobody looks at it
+        blind = ~seen.any(-1, keepdim=True)
+        first = torch.arange(seen.shape[-1], device=seen.device) == 0
+        seen = (seen | (blind & first)).unsqueeze(1)
+        if self.config._attn_implementation == "sdpa":
+            return seen
+        lowest = torch.finfo(self.model.dtype).min
+        return torch.zeros(seen.shape, dtype=self.model.dtype, device=seen.device).masked_fill(~seen, lowest)
+
+    def plain_causal(self, length: int) -> bool:
+        """Whether no mask at all means the right one: sdpa's own causal path, and no window shorter than the sequence."""
+        window = getattr(self.config, "sliding_window", None)
+        return self.config._attn_implementation == "sdpa" and (window is None or window >= length)

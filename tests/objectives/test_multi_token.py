@@ -1,0 +1,110 @@
+"""Which head learns what, and that nothing leaks between packed documents."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from headway import HeadwayModel
+from headway.objectives import MultiToken, NextToken
+from tests.tiny import ARCHITECTURES, tiny_trunk
+
+FAMILIES = [("parallel", {}), ("parallel", {"linear": True}), ("sequential", {}), ("sequential", {"shared": True})]
+
+
+def batch_of(rows, segments=None):
+    ids = torch.tensor(rows)
+    return {"input_ids": ids, "labels": ids.clone(), **({} if segments is None else {"segments": torch.tensor(segments)})}
+
+
+def random_rows(batch, length, seed=0):
+    return torch.randint(3, 60, (batch, length), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+@pytest.mark.parametrize(("family", "options"), FAMILIES)
+def test_loss_equals_a_naive_reference_with_full_logits(family, options):
+    model = HeadwayModel.from_trunk(tiny_trunk(), family=family, count=3, **options)
+    batch = batch_of(random_rows(2, 20))
+    loss = MultiToken(head_weights="medusa", total_weight=0.5).loss(model, batch, 0.0)
+    states = model(batch["input_ids"]).states
+    items, total = 2 * 19, 0.0
+    for k, state in enumerate(states):
+        logits = model.unembedding.logits(state)[:, : -(k + 1)]
+        summed = F.cross_entropy(logits.flatten(0, 1), batch["labels"][:, k + 1 :].flatten(), reduction="sum")
+        total = total + (1.0 if k == 0 else 0.5 * 0.8**k) * summed / items
+    assert abs(loss.total.item() - total.item()) < 1e-5 * abs(total.item())
+
+
+def test_next_token_loss_equals_transformers():
+    model = HeadwayModel.from_trunk(tiny_trunk(), count=2)
+    batch = batch_of(random_rows(2, 20))
+    expected = model.trunk(input_ids=batch["input_ids"], labels=batch["labels"]).loss
+    torch.testing.assert_close(NextToken().loss(model, batch, 0.0).total, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("family", ["parallel", "sequential"])
+def test_packed_loss_equals_unpacked(architecture, family):
+    model = HeadwayModel.from_trunk(tiny_trunk(architecture), family=family, count=2)
+    documents = [random_rows(1, n, seed=n)[0] for n in (11, 5, 9)]
+    objective = MultiToken()
+    packed = batch_of([sum(documents, []) + [0, 0]], [[0] * 11 + [1] * 5 + [2] * 9 + [-1] * 2])
+    packed["labels"][0, -2:] = -100
+    together = objective.loss(model, packed, 0.0, items=1).total
+    apart = sum(objective.loss(model, batch_of([document]), 0.0, items=1).total for document in documents)
+    torch.testing.assert_close(together, apart, rtol=2e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["parallel", "sequential"])
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_frozen_trunk_gets_no_gradient_and_every_head_does(family, soft):
+    model = HeadwayModel.from_trunk(tiny_trunk(), family=family, count=3)
+    model.trunk.requires_grad_(False)
+    MultiToken(next_token=False, soft=soft).loss(model, batch_of(random_rows(2, 20)), 0.0).total.backward()
+    assert all(p.grad is None for p in model.trunk.parameters())
+    for layer in model.heads.layers:
+        assert sum(p.grad.abs().sum() for p in layer.parameters()) > 0
+
+
+@pytest.mark.parametrize("k", [0, 1, 2])
+def test_head_learns_the_token_at_its_own_offset_and_no_other(k):
+    """The token at i + k + 2 repeats the one at i: with one-token memory (linear heads), only head k can know it."""
+    period = k + 2
+    torch.manual_seed(k)
+    trunk = tiny_trunk(num_hidden_layers=1)
+    for parameter in trunk.model.layers.parameters():  # the trunk's state is the token itself, nothing before it
+        if parameter.dim() > 1:
+            parameter.data.zero_()
+    trunk.requires_grad_(False)
+    model = HeadwayModel.from_trunk(trunk, family="parallel", count=3, linear=True)
+    optimizer = torch.optim.Adam(model.heads.parameters(), lr=0.03)
+    for step in range(150):
+        seed = torch.randint(3, 60, (16, period), generator=torch.Generator().manual_seed(step))
+        rows = seed.repeat(1, 24 // period + 1)[:, :24]
+        loss = MultiToken(next_token=False).loss(model, {"input_ids": rows, "labels": rows}, 0.0)
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+    learnt = [head < 0.3 for head in loss.heads[1:].tolist()]
+    assert learnt == [(head + 2) % period == 0 for head in range(3)], loss.heads  # offset 4 is two periods of 2
+
+
+def test_schedules_start_and_end_where_they_say():
+    def heads(schedule, progress):
+        return MultiToken(schedule=schedule).weights(2, progress)[1:]
+
+    assert heads("sine", 0.0) == [0, 0] and heads("sine", 1.0) == [1, 1]
+    assert heads("fade-out", 0.0) == [1, 1] and heads("fade-out", 1.0) == [0, 0]
+    assert heads("forward", 0.0) == [0, 0] and heads("forward", 0.5) == [1, 0] and heads("forward", 1.0) == [1, 1]
+    assert heads("reverse", 0.0) == [1, 1] and heads("reverse", 0.5) == [1, 0] and heads("reverse", 1.0) == [0, 0]
+
+
+def test_gradient_checkpointing_changes_no_gradient():
+    grads = []
+    for checkpointing in (False, True):
+        model = HeadwayModel.from_trunk(tiny_trunk(), count=2).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        MultiToken().loss(model, batch_of(random_rows(2, 20)), 0.0).total.backward()
+        grads.append([p.grad for p in model.parameters()])
+    for plain, checkpointed in zip(*grads, strict=True):
+        torch.testing.assert_close(plain, checkpointed)
