@@ -1,0 +1,81 @@
+"""The command `headway`: a table of verbs, each in a file of its own that is imported only when it is called."""
+
+import os
+import sys
+from importlib import import_module
+
+from headway.config import nearest
+from headway.errors import ConfigError, HeadwayError
+
+# verb -> (module in this package, what it does)
+VERBS: dict[str, tuple[str, str]] = {
+    "demo": ("demo", "train next-token against multi-token on the embedded model, compare scores and speed"),
+    "pretrain": ("pretrain", "train a small model from scratch, the recipe of the embedded one"),
+    "heads train": ("heads_train", "attach heads to a frozen model and train them"),
+    "heads inspect": ("heads_inspect", "say what a folder of heads holds"),
+    "finetune": ("finetune", "fine-tune a model, with heads or without, in full or with LoRA"),
+    "generate": ("generate", "continue a prompt, drafting with the heads; the output is the model's own"),
+    "eval": ("evaluate", "score a model on a task"),
+    "bench train": ("bench", "memory and time of a training step, beside stock transformers"),
+}
+RESUMABLE = ("pretrain", "heads train", "finetune")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb and return the exit code: 0, 2 after a mistake that the user can mend, 130 when interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    verb = ""
+    try:
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(overview())
+            return 0
+        if words[0] in ("-V", "--version"):
+            print(f"headway {import_module('headway').__version__}")
+            return 0
+        verb = _verb(words)
+        if not verb:
+            print(overview(words[0]))
+            return 0
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else tokenizers warn when a data worker forks
+        import_module(f"headway.cli.{VERBS[verb][0]}").run(words[len(verb.split()) :])
+    except HeadwayError as error:
+        print(f"headway: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        hint = "; to go on from the last checkpoint, repeat the command with --resume" if verb in RESUMABLE else ""
+        print(f"\nheadway: interrupted{hint}.", file=sys.stderr)
+        return 130
+    except SystemExit as stop:  # argparse leaves this way after --help
+        return stop.code if isinstance(stop.code, int) else 0
+    return 0
+
+
+def overview(group: str = "") -> str:
+    """The help of `headway`, or of a group of verbs such as `headway heads`."""
+    shown = {verb: about for verb, (_, about) in VERBS.items() if not group or verb.split()[0] == group}
+    width = max(map(len, shown))
+    lines = [f"  headway {verb:<{width}}  {about}" for verb, about in shown.items()]
+    return "\n".join(
+        [
+            "Multi-token prediction heads for pretrained language models.",
+            "",
+            *lines,
+            "",
+            "`headway VERB --help` lists the settings of a verb: each is a flag, and a key in a --config FILE.yaml.",
+        ]
+    )
+
+
+def _verb(words: list[str]) -> str:
+    """The verb that `words` begin with; empty where they only ask what a group such as `heads` holds."""
+    for length in (2, 1):
+        if (verb := " ".join(words[:length])) in VERBS:
+            return verb
+    group = [verb for verb in VERBS if verb.startswith(words[0] + " ")]
+    if group and len(words) > 1 and words[1] not in ("-h", "--help"):
+        wrong = " ".join(words[:2])
+        raise ConfigError(f"there is no {wrong!r}{nearest(wrong, group) or '; there is: ' + ', '.join(group) + '.'}")
+    if group:
+        return ""
+    close = nearest(words[0], [*VERBS, *{verb.split()[0] for verb in VERBS}])
+    raise ConfigError(f"there is no verb {words[0]!r}{close or '; see headway --help.'}")

@@ -1,0 +1,39 @@
+"""`headway eval`: score a model on a task."""
+
+from typing import Any
+
+from headway.cli.console import say, table
+from headway.config import load
+from headway.evaluation.configs import EvalConfig
+from headway.files import write_json
+
+ABOUT = "Score a model: exact match on GSM8K or generated word problems, or losses on held-out text."
+
+
+def run(arguments: list[str]) -> None:
+    config = load(EvalConfig, overrides=arguments, prog="headway eval", about=ABOUT)
+    from headway.evaluation import evaluate  # after --help has had its chance: this takes seconds
+
+    results = evaluate(config)
+    print(table(["measure", "value"], rows(results), title=f"{config.model} on {config.task}"))
+    if config.out is not None:
+        write_json(config.out, results)
+        say(f"The results are in {config.out}")
+
+
+def rows(results: dict[str, Any], prefix: str = "") -> list[list[str]]:
+    """The figures of a nested result as lines; long lists (answers, transcripts) stay in the file."""
+    lines = []
+    for key, value in results.items():
+        if isinstance(value, dict):
+            lines += rows(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            if len(value) <= 8 and all(isinstance(item, int | float) for item in value):
+                lines.append([prefix + key, " ".join(_figure(item) for item in value)])
+        else:
+            lines.append([prefix + key, _figure(value)])
+    return lines
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,143 @@
+"""`headway generate`: continue prompts, streaming to the terminal, with the speed at the end."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headway.cli.console import say
+from headway.config import field, load
+from headway.errors import CheckpointError, ConfigError, DataError
+
+ABOUT = "Continue prompts. The heads draft and the model verifies: the text is the model's own, only sooner."
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """Settings of `headway generate`; names and defaults are those of transformers' generate."""
+
+    model: str = field("embedded", "folder or hub id; `embedded` is the model that ships with Headway")
+    prompt: list[str] = field([], "text to continue, `-` reads it from standard input; several make a batch")
+    prompts: Path | None = field(None, "file with a prompt a line, decoded as one batch")
+    chat: bool = field(False, "wrap each prompt as a user's message in the model's chat template")
+    max_new_tokens: int = field(64, "how many tokens to add at most")
+    do_sample: bool = field(False, "draw tokens in place of taking the likeliest")
+    temperature: float = field(1.0, "below 1 sharpens, above 1 flattens what is drawn from")
+    top_k: int = field(50, "draw from the k likeliest tokens, 0 for all")
+    top_p: float = field(1.0, "draw from the likeliest tokens that together have this probability")
+    repetition_penalty: float = field(1.0, "above 1 makes tokens that are already there less likely")
+    stop: list[str] = field([], "end a text after any of these strings")
+    plain: bool = field(False, "decode a token at a time, without the heads")
+    json: bool = field(False, "print one JSON object in place of the text")
+    seed: int = field(0, "seed of what is drawn")
+    device: str = field("auto", "cpu, cuda, mps; auto takes an accelerator where there is one")
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}.")
+
+
+def run(arguments: list[str]) -> None:
+    config = load(GenerateConfig, overrides=arguments, prog="headway generate", about=ABOUT)
+    prompts = _prompts(config)
+    import torch  # after --help has had its chance: these take seconds
+    from transformers import TextStreamer
+    from transformers.utils import logging
+
+    from headway import HeadwayModel, embedded_path
+
+    folder = str(embedded_path()) if config.model == "embedded" else config.model
+    if Path(folder).is_dir():
+        logging.disable_progress_bar()  # loading takes a moment; only a download is worth a bar
+    model = HeadwayModel.from_pretrained(folder).to(_device(config.device)).eval()
+    tokenizer = _tokenizer(folder)
+    inputs = _encode(tokenizer, prompts, config.chat).to(model.device)
+    stream = len(prompts) == 1 and not config.json
+    with torch.inference_mode():
+        out = model.generate(
+            **inputs,
+            tokenizer=tokenizer,
+            streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True) if stream else None,
+            plain=config.plain,
+            max_new_tokens=config.max_new_tokens,
+            stop_strings=config.stop or None,
+            seed=config.seed,
+            **_sampling(config),
+        )
+    texts = tokenizer.batch_decode(out.sequences[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    if config.json:
+        completions = [{"prompt": prompt, "text": text} for prompt, text in zip(prompts, texts, strict=True)]
+        print(json.dumps({"completions": completions, "stats": _figures(out.stats)}, indent=2, ensure_ascii=False))
+        return
+    if not stream:
+        print("\n".join(f"{prompt}{text}\n" for prompt, text in zip(prompts, texts, strict=True)), end="")
+    say(summary(out.stats))
+
+
+def summary(stats: Any) -> str:
+    """One line: how many tokens, how fast, how many for each run of the model, and which drafts were kept."""
+    line = f"{stats.tokens} tokens, {stats.tokens_per_second:.1f} a second, {stats.tokens_per_forward:.2f} a forward"
+    kept = " ".join(f"{rate:.0%}" for rate in stats.acceptance)
+    return line + (f", drafts kept by position: {kept}" if kept else "")
+
+
+def _prompts(config: GenerateConfig) -> list[str]:
+    prompts = [sys.stdin.read().rstrip("\n") if prompt == "-" else prompt for prompt in config.prompt]
+    if config.prompts is not None:
+        try:
+            prompts += [line for line in config.prompts.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"the prompts in {config.prompts} cannot be read: {reason}.") from error
+    if not prompts:
+        raise ConfigError("there is no prompt; give --prompt TEXT, --prompt - for standard input, or --prompts FILE.")
+    return prompts
+
+
+def _sampling(config: GenerateConfig) -> dict[str, Any]:
+    names = ("temperature", "top_k", "top_p") if config.do_sample else ()
+    return {name: getattr(config, name) for name in ("do_sample", "repetition_penalty", *names)}
+
+
+def _tokenizer(folder: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"the tokenizer of {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _encode(tokenizer: Any, prompts: list[str], chat: bool) -> Any:
+    """Left-padded rows, (batch, seq)."""
+    if chat:
+        if not tokenizer.chat_template:
+            raise ConfigError("this model has no chat template; leave out --chat.")
+        turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        prompts = [tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True) for turn in turns]
+    rows = tokenizer(prompts, add_special_tokens=not chat, return_token_type_ids=False)["input_ids"]
+    start = [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id]
+    if not all(rows) and start == [None]:
+        raise ConfigError("a prompt is empty, and this model has no token to start from; write something.")
+    return tokenizer.pad({"input_ids": [row or start for row in rows]}, return_tensors="pt")
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return accelerator or torch.device("cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+def _figures(stats: Any) -> dict[str, Any]:
+    names = ("tokens", "forwards", "tokens_per_forward", "tokens_per_second", "acceptance", "seconds")
+    return {name: getattr(stats, name) for name in names}

@@ -1,0 +1,82 @@
+"""`headway heads inspect FOLDER`: what a folder of heads holds, without loading the tensors."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headway.cli.console import table
+from headway.config import field, load
+from headway.errors import CheckpointError
+
+ABOUT = "Say what heads a folder holds, for what trunk, and how they were trained: headway heads inspect FOLDER."
+CONFIG_FILE, TENSORS_FILE = "headway.json", "headway.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig:
+    """Settings of `headway heads inspect`."""
+
+    folder: Path = field(help="a folder with headway.json and headway.safetensors, or `embedded`")
+    json: bool = field(False, "print JSON in place of tables")
+    seed: int = field(0, "taken as every verb takes it; nothing here is random")
+
+
+def run(arguments: list[str]) -> None:
+    if arguments and not arguments[0].startswith("-"):
+        arguments = ["--folder", *arguments]
+    config = load(InspectConfig, overrides=arguments, prog="headway heads inspect", about=ABOUT)
+    found = inspect(_folder(config.folder))
+    if config.json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    facts = [[key, str(value)] for key, value in found.items() if not isinstance(value, dict | list)]
+    for group in ("options", "training"):
+        facts += [[f"{group}.{key}", str(value)] for key, value in found[group].items()]
+    print(table(["heads", str(config.folder)], facts))
+    print(table(["tensor", "shape", "dtype"], [[t["name"], str(t["shape"]), t["dtype"]] for t in found["tensors"]]))
+
+
+def inspect(folder: Path) -> dict[str, Any]:
+    """What is on disk. Raises CheckpointError where a file is missing or damaged."""
+    found = _config(folder / CONFIG_FILE)
+    tensors = _tensors(folder / TENSORS_FILE)
+    found.setdefault("options", {})
+    found.setdefault("training", {})
+    found["parameters"] = sum(math.prod(tensor["shape"]) for tensor in tensors)
+    found["dtype"] = " ".join(sorted({tensor["dtype"] for tensor in tensors}))
+    found["tensors"] = tensors
+    return found
+
+
+def _config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"{path.parent} holds no heads: {path.name} is missing.")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}.") from error
+    if not isinstance(found, dict) or "family" not in found:
+        raise CheckpointError(f"{path} is not what Headway writes: it names no family.")
+    return found
+
+
+def _tensors(path: Path) -> list[dict[str, Any]]:
+    """Name, shape and dtype of each tensor, from the header alone."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise CheckpointError(f"{path.parent} holds no tensors: {path.name} is missing. Save the heads again.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in sorted(file.keys())}
+            return [{"name": n, "shape": list(s.get_shape()), "dtype": s.get_dtype()} for n, s in slices.items()]
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged: {error}. Save the heads again.") from error
+
+
+def _folder(folder: Path) -> Path:
+    from headway import embedded_path
+
+    return embedded_path() if str(folder) == "embedded" and not folder.is_dir() else folder

@@ -1,0 +1,145 @@
+"""Settings of the training verbs. Importing this is fast: no torch, so that `--help` answers at once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from headway.config import field
+from headway.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """What all stages share. Raises ConfigError where a number is out of range or two settings contradict each other."""
+
+    data: list[str] | str = field(
+        help="what to learn from: gsm8k, stdlib, word-problems, stories, arithmetic, files, folders or hub ids"
+    )
+    out: Path = field(help="folder to write; its checkpoints are continued")
+    split: str = field("train", help="split of hub and preset data sets")
+    limit: int | None = field(None, help="use only this many examples of each source")
+    columns: dict[str, str] | None = field(None, help="names of the data's own columns, as {prompt: question}")
+    validation: str | None = field(None, help="data whose loss is measured at every save and at the end")
+    max_steps: int | None = field(None, help="optimiser steps; overrides epochs")
+    epochs: float = field(1.0, help="passes over the data")
+    batch_size: int = field(8, help="rows in one forward pass of one process")
+    gradient_accumulation: int = field(1, help="forward passes in one optimiser step")
+    learning_rate: float = field(2e-5, help="peak learning rate")
+    warmup_ratio: float = field(0.03, help="share of the steps in which the learning rate rises")
+    schedule: Literal["cosine", "constant", "linear"] = field("cosine", help="learning rate after the warm-up")
+    weight_decay: float = field(0.01, help="of matrices; norms and biases have none")
+    beta2: float = field(0.999, help="AdamW's second moment decay")
+    grad_clip: float = field(1.0, help="largest gradient norm; 0 switches clipping off")
+    length: int = field(512, help="tokens in a row; longer documents are cut")
+    pack: bool = field(True, help="fill rows with several whole documents, which do not see each other")
+    bf16: bool = field(False, help="compute in bfloat16; weights and optimiser stay in float32")
+    gradient_checkpointing: bool = field(False, help="recompute layers in the backward pass: less memory, more time")
+    sharding: Literal["ddp", "fsdp"] = field("ddp", help="under torchrun: copies of the model (ddp) or shards (fsdp)")
+    seed: int = field(0, help="of initialisation, data order and dropout")
+    save_steps: int = field(500, help="steps between checkpoints; the last two are kept")
+    log_steps: int = field(10, help="steps between lines of the log")
+    resume: bool = field(True, help="continue from the newest whole checkpoint in `out`; else delete them and start over")
+    report_to: Literal["none", "tensorboard", "wandb"] = field("none", help="where the log goes besides history.json")
+    quiet: bool = field(False, help="no progress bar")
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "gradient_accumulation", "save_steps", "log_steps", "max_steps", "limit", "epochs"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"{name} must be above 0, got {value}.")
+        if self.length < 2:
+            raise ConfigError(f"length must be at least 2, got {self.length}.")
+        for name in ("learning_rate", "weight_decay", "grad_clip", "warmup_ratio"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} cannot be negative, got {getattr(self, name)}.")
+        if self.warmup_ratio >= 1:
+            raise ConfigError(f"warmup_ratio is a share of all steps, below 1, got {self.warmup_ratio}.")
+        if not self.sources:
+            raise ConfigError("data names nothing to learn from.")
+
+    @property
+    def sources(self) -> list[str]:
+        return [self.data] if isinstance(self.data, str) else list(self.data)
+
+    @property
+    def rate_of_heads(self) -> float:
+        return self.learning_rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(TrainingConfig):
+    """A Llama-architecture model from scratch; the defaults are the embedded model's."""
+
+    tokenizer: str = field(help="folder or hub id of the tokenizer")
+    hidden_size: int = field(256, help="width of the model")
+    layers: int = field(4, help="number of layers")
+    attention_heads: int = field(8, help="attention heads in a layer")
+    key_value_heads: int = field(4, help="key-value heads in a layer")
+    intermediate_size: int = field(512, help="width inside a layer's MLP")
+    tie: bool = field(True, help="one matrix for embedding and unembedding")
+    learning_rate: float = field(2e-3, help="peak learning rate")
+    batch_size: int = field(16, help="rows in one forward pass of one process")
+    beta2: float = field(0.95, help="AdamW's second moment decay")
+    weight_decay: float = field(0.1, help="of matrices; norms and biases have none")
+    bf16: bool = field(True, help="compute in bfloat16; weights and optimiser stay in float32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadsTrainConfig(TrainingConfig):
+    """Heads learn, the trunk stays as it is."""
+
+    model: str = field(help="folder or hub id of the model to put heads on")
+    heads: str | None = field(None, help="train these saved heads on, instead of fresh ones")
+    family: str = field("parallel", help="family of fresh heads: parallel, sequential")
+    count: int = field(2, help="number of heads")
+    options: dict[str, Any] | None = field(None, help="options of the family, such as {linear: true} or {shared: true}")
+    objective: Literal["multi-token", "distillation"] = field("multi-token", help="labels, or the trunk's distribution")
+    head_weights: Literal["constant", "medusa", "beta"] = field("constant", help="1, 0.8^k, or normalised beta^k")
+    beta: float = field(0.6, help="of head_weights=beta")
+    learning_rate: float = field(5e-4, help="peak learning rate of the heads")
+    completion_only: bool = field(False, help="learn completions only, where the data has prompts")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.count < 1:
+            raise ConfigError(f"count must be at least 1, got {self.count}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(TrainingConfig):
+    """Trunk and heads learn a task together."""
+
+    model: str = field(help="folder or hub id of the model; its own heads are used if it has any")
+    heads: str | None = field(None, help="folder of trained heads to attach")
+    family: str | None = field(None, help="attach fresh heads of this family: parallel, sequential")
+    count: int | None = field(None, help="number of heads (of saved ones, the first so many)")
+    options: dict[str, Any] | None = field(None, help="options of the family of fresh heads")
+    objective: Literal["multi-token", "next-token", "distillation"] = field("multi-token", help="what is learnt")
+    head_weights: Literal["constant", "medusa", "beta"] = field("constant", help="1, 0.8^k, or normalised beta^k")
+    beta: float = field(0.6, help="of head_weights=beta")
+    total_weight: float = field(1.0, help="factor of all heads' losses")
+    weight_schedule: Literal["constant", "sine", "fade-out", "forward", "reverse"] = field(
+        "constant", help="how the total weight changes over the run"
+    )
+    heads_learning_rate: float | None = field(None, help="peak learning rate of the heads (none: 4 times the trunk's)")
+    lora: bool = field(False, help="train low-rank adapters of the trunk, merged into it at the end")
+    lora_rank: int = field(16, help="rank of the adapters")
+    lora_alpha: float = field(32.0, help="scale of the adapters, divided by their rank")
+    freeze_trunk: bool = field(False, help="only the heads learn")
+    completion_only: bool = field(True, help="learn completions only, where the data has prompts")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.heads is not None and self.family is not None:
+            raise ConfigError("Give either heads (trained ones) or family (fresh ones), not both.")
+        if self.count is not None and self.count < 0:
+            raise ConfigError(f"count cannot be negative, got {self.count}.")
+        if self.freeze_trunk and (self.lora or self.objective == "next-token"):
+            other = "lora" if self.lora else "objective: next-token"
+            raise ConfigError(f"freeze_trunk and {other} contradict each other: nothing of the trunk could learn.")
+        if self.lora_rank < 1:
+            raise ConfigError(f"lora_rank must be at least 1, got {self.lora_rank}.")
+
+    @property
+    def rate_of_heads(self) -> float:
+        return 4 * self.learning_rate if self.heads_learning_rate is None else self.heads_learning_rate

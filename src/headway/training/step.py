@@ -1,0 +1,41 @@
+"""One training step as one module: whatever wraps it (DDP, FSDP2, autocast) sees all the computing in one forward."""
+
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from headway.model import HeadwayModel
+from headway.objectives import Objective
+
+
+class TrainingStep(nn.Module):
+    """The model and what is minimised."""
+
+    accepts_loss_kwargs = True  # transformers.Trainer then leaves the division by the number of labels to us
+
+    def __init__(self, model: HeadwayModel, objective: Objective) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        labels: Tensor,
+        segments: Tensor | None = None,
+        progress: float = 0.0,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> dict[str, Any]:
+        """Returns loss, the scalar to minimise, and heads, each offset's own mean loss, detached, (count + 1,)."""
+        batch = {"input_ids": input_ids, "labels": labels}
+        if segments is not None:
+            batch["segments"] = segments
+        loss = self.objective.loss(self.model, batch, progress, num_items_in_batch)
+        return {"loss": loss.total, "heads": loss.heads}
+
+    def train(self, mode: bool = True) -> Self:
+        """A trunk without anything to learn stays in eval mode: dropout would only blur what the heads see."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.model.trunk.parameters()):
+            self.model.trunk.eval()
+        return self

@@ -1,0 +1,158 @@
+"""`transformers.Trainer`, with the few things that several heads need.
+
+A loss divided by the labels that a next-token loss sees, over all processes and accumulation steps (so neither changes it);
+progress for the weight schedules; a learning rate for the heads; each head's loss in the log; sharded models on any device.
+"""
+
+import math
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.utils.data import DataLoader
+from transformers import Trainer
+
+from headway.errors import HeadwayError
+from headway.ops import IGNORE, shift_labels
+from headway.training.distributed import fill, like, summed, trained, whole
+
+WEIGHTS = "model.safetensors"
+
+
+class HeadwayTrainer(Trainer):
+    """Trains a `TrainingStep`. Its checkpoints hold what learns; the rest comes from the model that the run started with."""
+
+    def __init__(self, *args: Any, heads_learning_rate: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.heads_learning_rate = heads_learning_rate
+        self._sums: Tensor | None = None  # (2, count + 1): summed losses and labels of each offset since the last log
+
+    @property
+    def sharded(self) -> bool:
+        return any(isinstance(parameter, DTensor) for parameter in self.model.parameters())
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Trunk and heads each with their own learning rate; norms and biases without weight decay."""
+        if self.optimizer is None:
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args)
+            groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+            for name, parameter in trained(self.model):
+                groups.setdefault((name.startswith("model.heads."), parameter.ndim >= 2), []).append(parameter)
+            self.optimizer = kind(
+                [
+                    {
+                        "params": parameters,
+                        "lr": self.heads_learning_rate if heads else self.args.learning_rate,
+                        "weight_decay": self.args.weight_decay if matrix else 0.0,
+                    }
+                    for (heads, matrix), parameters in sorted(groups.items())
+                ],
+                **options,
+            )
+        return self.optimizer
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, Tensor | int | None]:
+        """The batches of one optimiser step, and how many next-token labels they have on all processes together."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        own = sum(int(_learnt(batch).sum()) for batch in batches)
+        return batches, summed(torch.tensor(own, device=device)).clamp(min=1)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        progress = self.state.global_step / max(self.state.max_steps, 1)
+        loss, outputs = super().compute_loss(model, {**inputs, "progress": progress}, True, num_items_in_batch)
+        self._note(outputs["heads"], inputs)
+        return (loss, outputs) if return_outputs else loss
+
+    def _note(self, means: Tensor, inputs: dict[str, Tensor]) -> None:
+        labels = _learnt(inputs).sum()
+        new = torch.stack([means.float().nan_to_num() * labels, (~means.isnan()) * labels])
+        self._sums = new if self._sums is None or self._sums.shape != new.shape else self._sums + new
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds loss_1, loss_2, ...: the mean of each offset since the last line. Raises HeadwayError on a loss of NaN."""
+        if "loss" in logs:
+            if not math.isfinite(logs["loss"]):
+                raise HeadwayError(
+                    f"The loss became {logs['loss']} by step {self.state.global_step}. Lower learning_rate, raise "
+                    "warmup_ratio, or switch bf16 off; resuming goes on from the last checkpoint."
+                )
+            if self._sums is not None:
+                losses, labels = summed(self._sums).tolist()
+                logs |= {f"loss_{k}": a / n for k, (a, n) in enumerate(zip(losses, labels, strict=True), start=1) if n}
+                self._sums = None
+        super().log(logs, start_time)
+
+    @torch.no_grad()
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict:
+        """Mean loss of every offset that the objective computes, over the validation rows."""
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        training = self.model.training
+        self.model.eval()
+        sums = None
+        for batch in DataLoader(rows, self.args.eval_batch_size, collate_fn=self.data_collator):
+            batch = {name: value.to(self.args.device) for name, value in batch.items()}
+            means = self.model(**batch, progress=self.state.global_step / max(self.state.max_steps, 1))["heads"].float()
+            labels = _learnt(batch).sum()
+            new = torch.stack([means.nan_to_num() * labels, (~means.isnan()) * labels])
+            sums = new if sums is None or new.shape != sums.shape else sums + new
+        self.model.train(training)
+        losses, labels = sums.tolist() if sums is not None else ([], [])
+        found = {
+            f"{metric_key_prefix}_loss_{k}": a / n for k, (a, n) in enumerate(zip(losses, labels, strict=True), 1) if n
+        }
+        self.log(found)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        return found
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write what learns; every process has to call."""
+        folder = Path(output_dir or self.args.output_dir or ".")
+        tensors = {name: whole(parameter.detach()).cpu().contiguous() for name, parameter in trained(self.model)}
+        if self.args.should_save:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+    def load_checkpoint(self, folder: Path) -> None:
+        """Read what `save_model` wrote. Raises HeadwayError where the folder is of another run."""
+        tensors = load_file(folder / WEIGHTS)
+        for name, parameter in trained(self.model):
+            if name not in tensors or tensors[name].shape != parameter.shape:
+                raise HeadwayError(f"{folder} is a checkpoint of another model. Use another out, or --no-resume.")
+            fill(parameter, tensors[name])
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self.load_checkpoint(Path(resume_from_checkpoint))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.sharded:
+            return super()._save_optimizer_and_scheduler(output_dir)
+        state = self.optimizer.state_dict()
+        state["state"] = {
+            index: {key: whole(value) if isinstance(value, Tensor) else value for key, value in entries.items()}
+            for index, entries in state["state"].items()
+        }
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / "optimizer.pt")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        for parameter, entries in self.optimizer.state.items():
+            for key, value in entries.items():
+                if isinstance(value, Tensor):
+                    entries[key] = like(value, parameter)
+
+
+def _learnt(batch: dict[str, Tensor]) -> Tensor:
+    return shift_labels(batch["labels"], 1, batch.get("segments")) != IGNORE

@@ -1,0 +1,111 @@
+"""`headway generate` hands on what was asked for and prints what came back."""
+
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import headway
+from headway.cli import main
+
+STATS = SimpleNamespace(
+    tokens=3,
+    forwards=2,
+    tokens_per_forward=1.5,
+    tokens_per_second=30.0,
+    acceptance=[0.5, 0.25],
+    seconds={"verify": 0.1},
+)
+
+
+class Fake:
+    """A model that always continues with the tokens 3, 4, 5 and remembers what it was asked."""
+
+    device = torch.device("cpu")
+    asked: dict[str, Any]
+
+    @classmethod
+    def from_pretrained(cls, folder: str) -> "Fake":
+        return cls()
+
+    def to(self, device: torch.device) -> "Fake":
+        return self
+
+    def eval(self) -> "Fake":
+        return self
+
+    def generate(self, input_ids: torch.Tensor, streamer: Any = None, **rest: Any) -> SimpleNamespace:
+        Fake.asked = {"input_ids": input_ids, "streamer": streamer, **rest}
+        added = torch.tensor([[3, 4, 5]]).expand(len(input_ids), -1)
+        if streamer is not None:
+            streamer.put(input_ids)
+            streamer.put(added[0])
+            streamer.end()
+        return SimpleNamespace(sequences=torch.cat([input_ids, added], 1), stats=STATS)
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch, shared: Path) -> str:
+    monkeypatch.setattr(headway, "HeadwayModel", Fake, raising=False)
+    return str(shared / "models" / "stories260k")
+
+
+def test_one_prompt_streams_and_ends_with_its_speed(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(["generate", "--model", model, "--prompt", "Once upon", "--max-new-tokens", "3", "--stop", "a", "b"]) == 0
+    )
+    shown = capsys.readouterr()
+    assert Fake.asked["streamer"] is not None and Fake.asked["max_new_tokens"] == 3
+    assert Fake.asked["stop_strings"] == ["a", "b"] and not Fake.asked["plain"]
+    assert "3 tokens, 30.0 a second, 1.50 a forward, drafts kept by position: 50% 25%" in shown.err
+    assert "a forward" not in shown.out
+
+
+def test_json_holds_text_and_figures_and_nothing_else_is_on_stdout(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", "--model", model, "--prompt", "One", "--prompt", "Two or three", "--json", "--plain"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [item["prompt"] for item in found["completions"]] == ["One", "Two or three"]
+    assert found["stats"]["tokens_per_forward"] == 1.5 and found["stats"]["acceptance"] == [0.5, 0.25]
+    assert Fake.asked["plain"] and Fake.asked["streamer"] is None
+
+
+def test_prompts_of_different_length_are_padded_on_the_left(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "prompts.txt").write_text("One\n\nTwo or three little pigs\n")
+    assert main(["generate", "--model", model, "--prompts", str(tmp_path / "prompts.txt")]) == 0
+    mask = Fake.asked["attention_mask"]
+    assert mask.shape[0] == 2 and mask[1].all() and not mask[0, 0] and mask[0, -1]
+    assert "Two or three little pigs" in capsys.readouterr().out
+
+
+def test_a_dash_reads_standard_input(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("Once upon a time\n"))
+    assert main(["generate", "--model", model, "--prompt", "-", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["completions"][0]["prompt"] == "Once upon a time"
+
+
+def test_sampling_arguments_go_on_only_when_sampling(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["generate", "--model", model, "--prompt", "x", "--top-k", "5", "--seed", "9"]
+    main(common)
+    assert "top_k" not in Fake.asked
+    main([*common, "--do-sample"])
+    assert (Fake.asked["top_k"], Fake.asked["top_p"], Fake.asked["seed"]) == (5, 1.0, 9)
+
+
+def test_chat_without_a_template_is_refused(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--model", model, "--prompt", "x", "--chat"]) == 2
+    assert "no chat template" in capsys.readouterr().err
+
+
+def test_an_unknown_device_is_refused(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--model", model, "--prompt", "x", "--device", "abacus"]) == 2
+    assert "device 'abacus' cannot be used here" in capsys.readouterr().err

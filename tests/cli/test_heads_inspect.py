@@ -1,0 +1,55 @@
+"""`headway heads inspect` reads headers and says what is missing."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from headway.cli import main
+from headway.files import write_json
+
+
+@pytest.fixture
+def heads(tmp_path: Path) -> Path:
+    record = {"version": 1, "family": "parallel", "count": 2, "architecture": "llama", "hidden_size": 8, "layers": 3}
+    write_json(tmp_path / "headway.json", record | {"options": {"layer": "linear"}, "training": {"steps": 7}})
+    tensors = {"heads.1.w": torch.zeros(8, 8, dtype=torch.bfloat16), "heads.0.w": torch.zeros(4)}
+    save_file(tensors, tmp_path / "headway.safetensors")
+    return tmp_path
+
+
+def test_json_lists_record_tensors_and_parameters(heads: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["heads", "inspect", str(heads), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["family"], found["count"], found["architecture"], found["hidden_size"]) == ("parallel", 2, "llama", 8)
+    assert found["parameters"] == 68 and found["dtype"] == "BF16 F32" and found["training"] == {"steps": 7}
+    assert found["tensors"][0] == {"name": "heads.0.w", "shape": [4], "dtype": "F32"}
+
+
+def test_the_table_names_what_the_heads_are(heads: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["heads", "inspect", "--folder", str(heads)]) == 0
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("parallel", "llama", "heads.1.w", "[8, 8]", "BF16", "training.steps", "68"))
+
+
+@pytest.mark.parametrize("name", ["headway.json", "headway.safetensors"])
+def test_a_missing_file_is_named(heads: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (heads / name).unlink()
+    assert main(["heads", "inspect", str(heads)]) == 2
+    assert f"{name} is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("headway.json", "{"), ("headway.json", "[1]"), ("headway.safetensors", "not tensors")]
+)
+def test_a_damaged_file_is_named(heads: Path, name: str, content: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (heads / name).write_text(content)
+    assert main(["heads", "inspect", str(heads)]) == 2
+    assert name in capsys.readouterr().err
+
+
+def test_the_embedded_model_can_be_inspected_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["heads", "inspect", "embedded"]) == 0
+    assert "parallel" in capsys.readouterr().out
