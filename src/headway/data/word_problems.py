@@ -1,0 +1,103 @@
+"""Generated grade-school word problems with worked solutions, after the form of GSM8K: one step a line, `#### answer` last.
+
+Train and test are drawn apart: a problem's own parameters (template, people, things and numbers) are hashed, and the hash says
+which split it belongs to, so that no question can occur in both.
+"""
+
+import hashlib
+import random
+from dataclasses import dataclass, field
+
+from headway.errors import DataError
+
+LEVELS = (1, 2, 3)
+TEST_SHARE = 10  # one problem in ten belongs to the test split
+PEOPLE = (
+    "Ava Ben Carla Dev Elena Farid Grace Hugo Ines Jonas Kira Liam Maya Nora Omar Pia Quinn Rosa Sven Tara Uma Victor Wanda Yusuf"
+).split()
+THINGS = "apples pencils marbles stickers books shells coins cards flowers buttons stamps cookies beads oranges balloons pens".split()
+BOXES = "boxes bags baskets jars packs drawers".split()
+
+
+@dataclass
+class _Story:
+    """A problem that grows sentence by sentence, with the amount there is now and the steps so far."""
+
+    person: str
+    thing: str
+    amount: int
+    sentences: list[str]
+    steps: list[str] = field(default_factory=list)
+
+    def move(self, sentence: str, operation: str, operand: int, result: int) -> None:
+        self.sentences.append(sentence)
+        self.steps.append(f"{self.amount} {operation} {operand} = {result}")
+        self.amount = result
+
+
+def word_problems(split: str, count: int, level: int = 1, seed: int = 0) -> list[dict[str, str]]:
+    """`count` different problems of `level` steps (1 to 3; numbers grow with it), each {"prompt", "completion"}.
+
+    Raises: DataError for an unknown split or level.
+    """
+    if split not in ("train", "test"):
+        raise DataError(f"Word problems have the splits train and test, not {split!r}.")
+    if level not in LEVELS:
+        raise DataError(f"Word problems have the levels 1, 2 and 3, not {level!r}.")
+    random_ = random.Random(f"{seed}-{level}-{split}")
+    found: dict[str, str] = {}
+    misses = 0
+    while len(found) < count:
+        question, solution = _problem(random_, level)
+        if (_is_test(question) == (split == "test")) and question not in found:
+            found[question] = solution
+            misses = 0
+        elif (misses := misses + 1) > 10_000:
+            raise DataError(f"There are fewer than {count} different {split} problems of level {level}.")
+    return [{"prompt": f"Question: {question}\nAnswer:", "completion": f" {answer}"} for question, answer in found.items()]
+
+
+def _is_test(question: str) -> bool:
+    return int.from_bytes(hashlib.sha256(question.encode()).digest()[:4], "big") % TEST_SHARE == 0
+
+
+def _problem(random_: random.Random, level: int) -> tuple[str, str]:
+    person, friend = random_.sample(PEOPLE, 2)
+    thing = random_.choice(THINGS)
+    limit = (10, 20, 40)[level - 1]
+    start = random_.randint(2, limit)
+    opening = random_.choice(
+        (f"{person} has {start} {thing}.", f"{person} starts the day with {start} {thing}.", f"There are {start} {thing} on {person}'s table.")
+    )
+    story = _Story(person, thing, start, [opening])
+    for _ in range(level):
+        _add_step(story, friend, random_, limit)
+    question = random_.choice((f"How many {thing} does {person} have now?", f"How many {thing} are there in the end?"))
+    return " ".join([*story.sentences, question]), "\n".join([*story.steps, f"#### {story.amount}"])
+
+
+def _add_step(story: _Story, friend: str, random_: random.Random, limit: int) -> None:
+    thing, amount = story.thing, story.amount
+    kind = random_.choice(("more", "less", "times", "share"))
+    if kind == "less" and amount > 2:
+        operand = random_.randint(1, min(amount - 1, limit))
+        sentence = random_.choice(
+            (f"{story.person} gives {operand} of them to {friend}.", f"Then {operand} {thing} get lost.", f"{friend} borrows {operand}.")
+        )
+        story.move(sentence, "-", operand, amount - operand)
+    elif kind == "times" and amount <= 12:
+        operand = random_.randint(2, 5)
+        sentence = random_.choice(
+            (f"{friend} says that {operand} times as many would be better, so they get that many.", f"A week later there are {operand} times as many.")
+        )
+        story.move(sentence, "*", operand, amount * operand)
+    elif kind == "share" and (parts := [n for n in (2, 3, 4, 5) if amount % n == 0 and amount > n]):
+        operand = random_.choice(parts)
+        box = random_.choice(BOXES)
+        story.move(f"They are put into {operand} {box} with equally many in each, and only one of them is kept.", "/", operand, amount // operand)
+    else:
+        operand = random_.randint(1, limit)
+        sentence = random_.choice(
+            (f"{friend} brings {operand} more.", f"{story.person} buys {operand} more {thing}.", f"Then {operand} more {thing} are found under the bed.")
+        )
+        story.move(sentence, "+", operand, amount + operand)
