@@ -1,0 +1,161 @@
+"""Greedy output is the trunk's own, token for token, whatever drafts and however ragged the rows are."""
+
+import warnings
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from headway import HeadwayModel
+from headway.errors import ConfigError
+from tests.tiny import ARCHITECTURES, tiny_trunk
+
+FAMILIES = [("parallel", {}), ("parallel", {"linear": True}), ("sequential", {}), ("sequential", {"shared": True})]
+
+
+def prompts(batch, seed=0, vocabulary=61):
+    g = torch.Generator().manual_seed(seed)
+    return [torch.randint(3, vocabulary, (n,), generator=g).tolist() for n in (9, 4, 13, 1)[:batch]]
+
+
+def padded(rows, side):
+    width = max(map(len, rows))
+    fill = [[0] * (width - len(row)) for row in rows]
+    ids = [f + row if side == "left" else row + f for f, row in zip(fill, rows, strict=True)]
+    mask = [[0] * len(f) + [1] * len(r) if side == "left" else [1] * len(r) + [0] * len(f) for f, r in zip(fill, rows, strict=True)]
+    return torch.tensor(ids), torch.tensor(mask)
+
+
+def reference(trunk, rows, **kwargs):
+    """Each row alone through transformers."""
+    return [trunk.generate(torch.tensor([row]), do_sample=False, **kwargs)[0, len(row) :].tolist() for row in rows]
+
+
+def check(model, rows, side="left", **kwargs):
+    ids, mask = padded(rows, side)
+    out = model.generate(ids, attention_mask=mask, do_sample=False, **kwargs)
+    new = out.sequences[:, ids.shape[1] :].tolist()
+    expected = reference(model.trunk, rows, **kwargs)
+    longest = max(map(len, expected))
+    assert new == [row + [0] * (longest - len(row)) for row in expected]
+    return out.stats
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("family", "options"), FAMILIES)
+@pytest.mark.parametrize("count", [1, 4])
+def test_greedy_equals_transformers_on_every_architecture(architecture, family, options, count):
+    model = HeadwayModel.from_trunk(tiny_trunk(architecture), family=family, count=count, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # a fall-back would hide that nothing was tested
+        stats = check(model, prompts(4), max_new_tokens=23)
+    assert len(stats.acceptance) == count
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4])
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_greedy_equals_transformers_on_ragged_batches(batch, side, count):
+    model = HeadwayModel.from_trunk(tiny_trunk(), count=count)
+    check(model, prompts(batch), side, max_new_tokens=17)
+
+
+def repeating_model(family, count):
+    """A trunk that repeats itself, and heads trained on that: drafts really are accepted."""
+    trunk = tiny_trunk(num_hidden_layers=2)
+    model = HeadwayModel.from_trunk(trunk, family=family, count=count)
+    from headway.objectives import MultiToken
+
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for step in range(120):
+        seeds = torch.randint(3, 60, (16, 4), generator=torch.Generator().manual_seed(step))
+        rows = seeds.repeat(1, 6)
+        loss = MultiToken().loss(model, {"input_ids": rows, "labels": rows}, 0.0)
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+    return model.eval()
+
+
+@pytest.mark.parametrize("family", ["parallel", "sequential"])
+def test_accepted_drafts_save_forwards_and_change_nothing(family):
+    model = repeating_model(family, 3)
+    rows = [[5, 9, 23, 4] * 3, [7, 31, 8, 44, 7, 31], [50, 12, 50]]
+    stats = check(model, rows, max_new_tokens=29)
+    assert stats.tokens_per_forward > 1.3
+    for limit in range(1, 9):  # the limit falls inside a draft somewhere
+        assert check(model, rows, max_new_tokens=limit).tokens == 3 * limit
+
+
+@pytest.mark.parametrize("family", ["parallel", "sequential"])
+def test_an_eos_inside_a_draft_ends_the_row_there(family):
+    model = repeating_model(family, 3)
+    rows = [[5, 9, 23, 4] * 3, [7, 31, 8, 44, 7, 31]]
+    for eos in sorted(set(reference(model.trunk, rows, max_new_tokens=20)[0])):
+        check(model, rows, max_new_tokens=20, eos_token_id=[eos, 2], pad_token_id=0)
+
+
+def test_context_end_inside_a_draft_is_respected():
+    model = HeadwayModel.from_trunk(tiny_trunk("gpt2", max_position_embeddings=24, n_positions=24), count=4)
+    out = model.generate(torch.tensor(prompts(1)), max_new_tokens=100, eos_token_id=None)
+    assert out.sequences.shape[1] == 25
+
+
+def test_repetition_penalty_and_ngram_ban_equal_transformers():
+    model = repeating_model("parallel", 3)
+    check(model, prompts(3), max_new_tokens=19, repetition_penalty=1.4)
+    check(model, prompts(3), max_new_tokens=19, no_repeat_ngram_size=2)
+    check(model, prompts(3), max_new_tokens=19, min_new_tokens=12, eos_token_id=list(range(3, 40)), pad_token_id=0)
+
+
+def test_eager_attention_is_served_as_well():
+    trunk = tiny_trunk()
+    trunk.set_attn_implementation("eager")
+    check(HeadwayModel.from_trunk(trunk, count=2), prompts(3), max_new_tokens=15)
+
+
+def test_gpt_neo_is_detected_and_decodes_plainly_with_a_warning():
+    trunk = tiny_trunk(
+        "gpt_neo", num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]], window_size=4, intermediate_size=48
+    )
+    model = HeadwayModel.from_trunk(trunk, count=1)
+    with pytest.warns(UserWarning, match="decodes plainly"):
+        check(model, prompts(1), max_new_tokens=9)
+
+
+def test_real_model_decodes_its_own_story(shared):
+    folder = shared / "models" / "stories260k"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    rows = [tokenizer(text)["input_ids"] for text in ("Once upon a time", "Lily and Tom went to the park. They", "The")]
+    for family in ("parallel", "sequential"):
+        model = HeadwayModel.from_trunk(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), family=family, count=3)
+        check(model, rows, max_new_tokens=60, pad_token_id=0)
+
+
+def test_plain_decoding_is_one_token_a_forward():
+    model = HeadwayModel.from_trunk(tiny_trunk(), count=2)
+    out = model.generate(torch.tensor(prompts(1)), max_new_tokens=12, eos_token_id=None, plain=True)
+    assert out.stats.tokens_per_forward == 1.0
+    assert out.stats.acceptance == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_new_token": 3}, "Did you mean 'max_new_tokens'"),
+        ({"num_beams": 2}, "num_beams"),
+        ({"max_new_tokens": 0}, "at least 1"),
+        ({"stop_strings": ["x"]}, "tokenizer"),
+        ({"do_sample": True, "temperature": -1.0}, "temperature"),
+    ],
+)
+def test_bad_arguments_are_clear_errors(arguments, message):
+    model = HeadwayModel.from_trunk(tiny_trunk(), count=1)
+    with pytest.raises(ConfigError, match=message):
+        model.generate(torch.tensor(prompts(1)), **arguments)
+
+
+def test_a_prompt_longer_than_the_context_is_a_clear_error():
+    model = HeadwayModel.from_trunk(tiny_trunk(max_position_embeddings=8), count=1)
+    with pytest.raises(ConfigError, match="reads at most 8"):
+        model.generate(torch.tensor(prompts(1)))
