@@ -39,6 +39,7 @@ class HeadwayModel(nn.Module):
         self.heads = heads
         # FSDP wraps by these class names, heads and trunk layers alike
         self._no_split_modules = sorted({type(layer).__name__ for layer in self.view.layers})
+        self.train(trunk.training)
 
     @classmethod
     def from_trunk(
@@ -90,7 +91,7 @@ class HeadwayModel(nn.Module):
         ours, heads.config = heads.config, dataclasses.replace(config, count=count)
         heads.read_tensors(path)
         heads.config = dataclasses.replace(ours, training=config.training)
-        self.heads = heads if count else None
+        self.heads = heads.train(self.training) if count else None
 
     @property
     def view(self) -> TrunkView:

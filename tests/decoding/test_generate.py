@@ -116,7 +116,7 @@ def test_eager_attention_is_served_as_well():
 
 def test_gpt_neo_is_detected_and_decodes_plainly_with_a_warning():
     trunk = tiny_trunk(
-        "gpt_neo", num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]], window_size=4, intermediate_size=48
+        "gpt_neo", num_hidden_layers=2, attention_types=[[["global", "local"], 1]], window_size=4, intermediate_size=48
     )
     model = HeadwayModel.from_trunk(trunk, count=1)
     with pytest.warns(UserWarning, match="decodes plainly"):
@@ -144,7 +144,7 @@ def test_plain_decoding_is_one_token_a_forward():
     [
         ({"max_new_token": 3}, "Did you mean 'max_new_tokens'"),
         ({"num_beams": 2}, "num_beams"),
-        ({"max_new_tokens": 0}, "at least 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"stop_strings": ["x"]}, "tokenizer"),
         ({"do_sample": True, "temperature": -1.0}, "temperature"),
     ],

@@ -58,7 +58,10 @@ class Settings:
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
                 raise ConfigError(f"generate has no argument {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
-        config.update(**arguments)
+        try:
+            config.update(**arguments)
+        except ValueError as error:
+            raise ConfigError(f"generate: {str(error).splitlines()[0]}") from error
         for name, off in REFUSED.items():
             if (value := getattr(config, name, None)) not in (None, off):
                 raise ConfigError(f"generate with {name}={value!r} is not served; leave it out.")
