@@ -119,7 +119,7 @@ def _add_flags(parser: argparse.ArgumentParser, cls: type, prefix: str, defaults
         elif get_origin(_arms(hint)[0]) in (list, tuple):
             options |= {"action": "extend", "nargs": "+", "metavar": _named(get_args(_arms(hint)[0])[0])}
         else:
-            options["metavar"] = _named(hint)
+            options["metavar"] = _named(_arms(hint)[0])
         parser.add_argument("--" + name.replace("_", "-"), **options)
 
 

@@ -111,7 +111,7 @@ def test_an_interrupted_training_says_how_to_resume(
 ) -> None:
     raising(KeyboardInterrupt(), monkeypatch, "finetune")
     assert main(["finetune"]) == 130
-    assert "--resume" in capsys.readouterr().err
+    assert "repeat the command to go on from its last checkpoint" in capsys.readouterr().err
 
 
 def test_an_interrupted_generation_speaks_of_no_checkpoint(

@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"headway: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        hint = "; to go on from the last checkpoint, repeat the command with --resume" if verb in RESUMABLE else ""
+        hint = "; repeat the command to go on from its last checkpoint" if verb in RESUMABLE else ""
         print(f"\nheadway: interrupted{hint}.", file=sys.stderr)
         return 130
     except SystemExit as stop:  # argparse leaves this way after --help

@@ -4,7 +4,7 @@ from headway.cli.console import say
 from headway.config import load
 from headway.training.configs import PretrainConfig
 
-ABOUT = "Train a small Llama-architecture model from scratch, then heads for it: the recipe of the embedded model."
+ABOUT = "Train a small Llama-architecture model from scratch; the defaults are the recipe of the embedded model."
 
 
 def run(arguments: list[str]) -> None:

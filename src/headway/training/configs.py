@@ -10,7 +10,7 @@ from headway.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """What all stages share. Raises ConfigError where a number is out of range or two settings contradict each other."""
+    """What all stages share. Raises ConfigError where a number is out of range or settings contradict."""
 
     data: list[str] | str = field(
         help="what to learn from: gsm8k, stdlib, word-problems, stories, arithmetic, files, folders or hub ids"
@@ -38,7 +38,9 @@ class TrainingConfig:
     seed: int = field(0, help="of initialisation, data order and dropout")
     save_steps: int = field(500, help="steps between checkpoints; the last two are kept")
     log_steps: int = field(10, help="steps between lines of the log")
-    resume: bool = field(True, help="continue from the newest whole checkpoint in `out`; else delete them and start over")
+    resume: bool = field(
+        True, help="continue from the newest whole checkpoint in `out`; else delete them and start over"
+    )
     report_to: Literal["none", "tensorboard", "wandb"] = field("none", help="where the log goes besides history.json")
     quiet: bool = field(False, help="no progress bar")
 
@@ -124,7 +126,7 @@ class FinetuneConfig(TrainingConfig):
     heads_learning_rate: float | None = field(None, help="peak learning rate of the heads (none: 4 times the trunk's)")
     lora: bool = field(False, help="train low-rank adapters of the trunk, merged into it at the end")
     lora_rank: int = field(16, help="rank of the adapters")
-    lora_alpha: float = field(32.0, help="scale of the adapters, divided by their rank")
+    lora_alpha: int = field(32, help="scale of the adapters, divided by their rank")
     freeze_trunk: bool = field(False, help="only the heads learn")
     completion_only: bool = field(True, help="learn completions only, where the data has prompts")
 

@@ -1,8 +1,7 @@
 """FSDP2 on any device, and tensors that may be shards.
 
-accelerate turns FSDP on for GPUs and their like only (`AcceleratorState` never sets `DistributedType.FSDP` on `MULTI_CPU`), so
-the model is sharded here, with torch's own `fully_shard`, before the trainer sees it. transformers' flag for models that
-arrive sharded keeps it from wrapping them again.
+accelerate turns FSDP on for GPUs and their like only (`AcceleratorState` never sets `DistributedType.FSDP` on
+`MULTI_CPU`), so the model is sharded here, with torch's own `fully_shard`.
 """
 
 from collections.abc import Iterator
@@ -22,14 +21,20 @@ def shard(step: TrainingStep) -> None:
         if type(module) in kinds:
             fully_shard(module)
     fully_shard(step)
-    step.is_distributed_loading_by_transformers = True
 
 
 def gather(step: nn.Module) -> None:
-    """Make all parameters whole again, on every process."""
+    """Make all parameters whole again, for saving; every process has to ask. A sharded model cannot train on after it."""
     for module in step.modules():
         if isinstance(module, FSDPModule):
-            module.unshard()
+            module.reshard()
+    found: dict[nn.Parameter, nn.Parameter] = {}  # tied ones stay tied
+    for module in step.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if isinstance(parameter, DTensor):
+                if parameter not in found:
+                    found[parameter] = nn.Parameter(whole(parameter.detach()), parameter.requires_grad)
+                setattr(module, name, found[parameter])
 
 
 def whole(value: Tensor) -> Tensor:

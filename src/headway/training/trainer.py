@@ -1,47 +1,54 @@
 """`transformers.Trainer`, with the few things that several heads need.
 
-A loss divided by the labels that a next-token loss sees, over all processes and accumulation steps (so neither changes it);
-progress for the weight schedules; a learning rate for the heads; each head's loss in the log; sharded models on any device.
+A loss divided by the labels that a next-token loss sees, over all processes and accumulation steps, so that neither
+changes it; progress for the weight schedules; a learning rate for the heads; each head's loss in the log; sharded
+models on any device.
 """
 
 import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import Trainer
 
 from headway.errors import HeadwayError
 from headway.ops import IGNORE, shift_labels
-from headway.training.distributed import fill, like, summed, trained, whole
+from headway.training.distributed import fill, like, shard, summed, trained, whole
+from headway.training.step import TrainingStep
 
 WEIGHTS = "model.safetensors"
 
 
 class HeadwayTrainer(Trainer):
-    """Trains a `TrainingStep`. Its checkpoints hold what learns; the rest comes from the model that the run started with."""
+    """Trains a `TrainingStep`. Its checkpoints hold what learns; the rest comes from the model it started with."""
 
-    def __init__(self, *args: Any, heads_learning_rate: float, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, heads_learning_rate: float, sharded: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.sharded = sharded
+        if sharded:
+            shard(self.step)
+            # as for models that arrive sharded: neither wrapped again nor moved. Told this late because transformers
+            # writes no checkpoints of those; ours are written here.
+            self.is_distributed_loading_by_transformers = True
         self.heads_learning_rate = heads_learning_rate
         self._sums: Tensor | None = None  # (2, count + 1): summed losses and labels of each offset since the last log
 
     @property
-    def sharded(self) -> bool:
-        return any(isinstance(parameter, DTensor) for parameter in self.model.parameters())
+    def step(self) -> TrainingStep:
+        return cast(TrainingStep, self.model)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Trunk and heads each with their own learning rate; norms and biases without weight decay."""
         if self.optimizer is None:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args)
             groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-            for name, parameter in trained(self.model):
+            for name, parameter in trained(self.step):
                 groups.setdefault((name.startswith("model.heads."), parameter.ndim >= 2), []).append(parameter)
             self.optimizer = kind(
                 [
@@ -78,7 +85,7 @@ class HeadwayTrainer(Trainer):
         self._sums = new if self._sums is None or self._sums.shape != new.shape else self._sums + new
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds loss_1, loss_2, ...: the mean of each offset since the last line. Raises HeadwayError on a loss of NaN."""
+        """Adds loss_1, loss_2, ...: each offset's mean since the last line. Raises HeadwayError on a loss of NaN."""
         if "loss" in logs:
             if not math.isfinite(logs["loss"]):
                 raise HeadwayError(
@@ -94,17 +101,17 @@ class HeadwayTrainer(Trainer):
     @torch.no_grad()
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict:
         """Mean loss of every offset that the objective computes, over the validation rows."""
-        rows = self.eval_dataset if eval_dataset is None else eval_dataset
-        training = self.model.training
-        self.model.eval()
+        rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        training = self.step.training
+        self.step.eval()
         sums = None
         for batch in DataLoader(rows, self.args.eval_batch_size, collate_fn=self.data_collator):
             batch = {name: value.to(self.args.device) for name, value in batch.items()}
-            means = self.model(**batch, progress=self.state.global_step / max(self.state.max_steps, 1))["heads"].float()
+            means = self.step(**batch, progress=self.state.global_step / max(self.state.max_steps, 1))["heads"].float()
             labels = _learnt(batch).sum()
             new = torch.stack([means.nan_to_num() * labels, (~means.isnan()) * labels])
             sums = new if sums is None or new.shape != sums.shape else sums + new
-        self.model.train(training)
+        self.step.train(training)
         losses, labels = sums.tolist() if sums is not None else ([], [])
         found = {
             f"{metric_key_prefix}_loss_{k}": a / n for k, (a, n) in enumerate(zip(losses, labels, strict=True), 1) if n
@@ -116,7 +123,7 @@ class HeadwayTrainer(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write what learns; every process has to call."""
         folder = Path(output_dir or self.args.output_dir or ".")
-        tensors = {name: whole(parameter.detach()).cpu().contiguous() for name, parameter in trained(self.model)}
+        tensors = {name: whole(parameter.detach()).cpu().contiguous() for name, parameter in trained(self.step)}
         if self.args.should_save:
             folder.mkdir(parents=True, exist_ok=True)
             save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
@@ -124,7 +131,7 @@ class HeadwayTrainer(Trainer):
     def load_checkpoint(self, folder: Path) -> None:
         """Read what `save_model` wrote. Raises HeadwayError where the folder is of another run."""
         tensors = load_file(folder / WEIGHTS)
-        for name, parameter in trained(self.model):
+        for name, parameter in trained(self.step):
             if name not in tensors or tensors[name].shape != parameter.shape:
                 raise HeadwayError(f"{folder} is a checkpoint of another model. Use another out, or --no-resume.")
             fill(parameter, tensors[name])
@@ -133,7 +140,7 @@ class HeadwayTrainer(Trainer):
         self.load_checkpoint(Path(resume_from_checkpoint))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not self.sharded:
+        if not self.sharded or self.optimizer is None or self.lr_scheduler is None:
             return super()._save_optimizer_and_scheduler(output_dir)
         state = self.optimizer.state_dict()
         state["state"] = {
@@ -148,7 +155,7 @@ class HeadwayTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        for parameter, entries in self.optimizer.state.items():
+        for parameter, entries in self.optimizer.state.items() if self.optimizer is not None else ():
             for key, value in entries.items():
                 if isinstance(value, Tensor):
                     entries[key] = like(value, parameter)

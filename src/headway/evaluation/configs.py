@@ -1,0 +1,70 @@
+"""Settings of the measuring verbs. Importing this is fast: no torch, so that `--help` answers at once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from headway.config import field
+from headway.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """Score a model on a task. Raises ConfigError where a number is out of range."""
+
+    model: str = field(help="folder or hub id of the model, or `embedded`")
+    task: Literal["gsm8k", "word-problems", "held-out"] = field("gsm8k", help="exact match of answers, or held-out losses")
+    data: str | None = field(None, help="source of the examples (none: the task's own)")
+    split: str = field("test", help="split of hub and preset data sets")
+    limit: int | None = field(None, help="score only this many examples")
+    shots: int = field(0, help="solved examples from the train split before each question")
+    max_new_tokens: int = field(256, help="longest answer")
+    batch_size: int = field(16, help="prompts decoded together")
+    length: int = field(512, help="tokens in a row of held-out text")
+    plain: bool = field(False, help="decode without drafting")
+    speed: bool = field(True, help="time the heads against plain decoding of the same prompts")
+    out: Path | None = field(None, help="JSON file for the results, with every answer")
+    seed: int = field(0, help="of the solved examples that are shown")
+
+    def __post_init__(self) -> None:
+        for name in ("max_new_tokens", "batch_size", "length"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """The whole experiment in minutes. Raises ConfigError where a number is out of range."""
+
+    out: Path = field(Path("headway-demo"), help="folder for report.html, results.json and the fine-tuned models")
+    model: str = field("embedded", help="folder of a model with two heads or more, or `embedded`")
+    level: int = field(1, help="steps in a word problem: 1, 2 or 3")
+    seeds: int = field(3, help="runs of each arm; at least 3, since a difference needs a spread")
+    examples: int = field(2400, help="word problems to learn from")
+    test_examples: int = field(200, help="held-out word problems to score")
+    steps: int = field(120, help="optimiser steps of each run")
+    batch_size: int = field(4, help="packed rows in a step")
+    length: int = field(256, help="tokens in a packed row")
+    learning_rate: float = field(1e-3, help="of the trunk; the heads' is the same here, since both are small")
+    total_weight: float = field(0.3, help="factor of all heads' losses")
+    seed: int = field(0, help="of the first run; the others count on from it")
+
+    def __post_init__(self) -> None:
+        if self.seeds < 3:
+            raise ConfigError(f"seeds must be at least 3, got {self.seeds}: two runs say nothing about chance.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchConfig:
+    """A training step beside stock transformers. Raises ConfigError where a number is out of range."""
+
+    heads: int = field(4, help="number of heads")
+    vocabulary: int = field(128_256, help="tokens in the vocabulary")
+    hidden_size: int = field(256, help="width of the trunk")
+    layers: int = field(8, help="layers of the trunk")
+    rows: int = field(2, help="rows in a batch")
+    length: int = field(512, help="tokens in a row")
+    repeats: int = field(3, help="timed steps after one that is not counted")
+    threads: int = field(1, help="torch threads")
+    out: Path | None = field(None, help="JSON file for the results")
+    seed: int = field(0, help="of weights and tokens")

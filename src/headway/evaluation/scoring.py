@@ -1,0 +1,69 @@
+"""`headway eval`: one model, one task, one dictionary of figures."""
+
+import random
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from headway import embedded_path
+from headway.data import Collator, encode, load_examples, pack
+from headway.errors import CheckpointError, DataError
+from headway.evaluation.configs import EvalConfig
+from headway.evaluation.exact_match import exact_match
+from headway.evaluation.held_out import HeldOut, held_out
+from headway.evaluation.speed import Speed, speed
+from headway.model import HeadwayModel
+
+TIMED_PROMPTS = 8
+
+
+def score(config: EvalConfig) -> dict[str, Any]:
+    """Run the task. Raises CheckpointError, DataError and ConfigError for what cannot be loaded or used."""
+    model, tokenizer = load(config.model)
+    source = config.data or {"gsm8k": "gsm8k", "word-problems": "word-problems", "held-out": "stdlib"}[config.task]
+    examples = load_examples(source, config.split, config.limit)
+    results: dict[str, Any] = {"model": config.model, "task": config.task, "data": source, "examples": len(examples)}
+    if config.task == "held-out":
+        measured = held_out_on(model, tokenizer, examples, config.length, config.batch_size)
+        results |= asdict(measured)
+        prompts = [tokenizer(e.get("text") or e.get("prompt", ""), verbose=False)["input_ids"][:64] for e in examples]
+    else:
+        if any("prompt" not in example for example in examples):
+            raise DataError(f"{source} has no prompts and completions, which {config.task} needs.")
+        shots = []
+        if config.shots:
+            pool = load_examples(source, "train")
+            shots = random.Random(config.seed).sample(pool, config.shots)
+        found = exact_match(model, tokenizer, examples, config.max_new_tokens, config.batch_size, config.plain, shots)
+        results |= {"exact_match": found.strict, "flexible_match": found.flexible, "tokens_per_forward": found.tokens_per_forward}
+        results["acceptance"] = list(found.acceptance)
+        results["answers"] = [asdict(answer) for answer in found.answers]
+        prompts = [tokenizer(e["prompt"], verbose=False)["input_ids"] for e in examples]
+    if config.speed and model.count and not config.plain:
+        results["speed"] = figures(speed(model, [p for p in prompts if p][:TIMED_PROMPTS], min(64, config.max_new_tokens)))
+    return results
+
+
+def load(name: str) -> tuple[HeadwayModel, Any]:
+    """Model and tokenizer; `embedded` is the one that ships inside. Raises CheckpointError."""
+    folder = embedded_path() if name == "embedded" else Path(name)
+    model = HeadwayModel.from_pretrained(folder).eval()
+    try:
+        return model, AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"The tokenizer of {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def held_out_on(model: HeadwayModel, tokenizer: Any, examples: list, length: int = 512, batch_size: int = 8) -> HeldOut:
+    """Held-out losses of examples, packed into rows."""
+    rows = pack([part for example in examples for part in encode(example, tokenizer, length)], length)
+    collate = Collator(tokenizer.pad_token_id or 0)
+    return held_out(model, (collate(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)))
+
+
+def figures(measured: Speed) -> dict[str, Any]:
+    """A speed measurement as plain figures, the ratio with its spread."""
+    spread = {"ratio": measured.ratio, "ratio_min": min(measured.ratios), "ratio_max": max(measured.ratios)}
+    return {**spread, **{k: v for k, v in asdict(measured).items() if k != "ratios"}}

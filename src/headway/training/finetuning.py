@@ -1,0 +1,119 @@
+"""The second stage: trunk and heads learn a task together, in full or through LoRA (arXiv 2106.09685)."""
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import LoraModel
+from torch import nn
+from transformers import PreTrainedModel, set_seed
+
+from headway.errors import ConfigError
+from headway.model import HeadwayModel
+from headway.objectives import MultiToken, NextToken, Objective
+from headway.training.configs import FinetuneConfig, HeadsTrainConfig
+from headway.training.distributed import gather
+from headway.training.rows import rows_of
+from headway.training.run import finish, load_tokenizer, run
+
+
+def finetune(config: FinetuneConfig) -> Path:
+    """Train model and heads on the data and save them together, adapters merged.
+
+    Raises: CheckpointError where model or heads cannot be loaded or do not fit, ConfigError for settings with nothing
+        to learn, DataError for data that cannot be read; and as `run` does.
+    """
+    tokenizer = load_tokenizer(config.model)
+    set_seed(config.seed)
+    model = load_model(config)
+    check(config, model.trunk)
+    dtype = model.trunk.dtype
+    cast(model, torch.float32)
+    adapters = freeze(config, model)
+    rows = rows_of(config, tokenizer, completion_only=config.completion_only)
+    validation = (
+        rows_of(config, tokenizer, [config.validation], config.completion_only)
+        if config.validation is not None
+        else None
+    )
+    trainer = run(config, model, objective_of(config), tokenizer, rows, validation)
+    gather(trainer.step)
+    if adapters is not None:
+        adapters.merge_and_unload()  # in place: the trunk's layers are the trunk's own again
+    cast(model, dtype)
+    model.eval()
+    record = {"stage": "finetune", "objective": config.objective, "model": config.model, "lora": config.lora}
+    return finish(config, trainer, model, tokenizer, record)
+
+
+def load_model(config: FinetuneConfig) -> HeadwayModel:
+    """The model with the heads that the settings ask for: saved ones, fresh ones, or its own."""
+    fresh = config.family is not None or (
+        config.count is not None and config.heads is None and not _has_heads(config.model)
+    )
+    if config.heads is not None:
+        model = HeadwayModel.from_trunk(config.model, count=0)
+        model.attach(config.heads, config.count)
+    elif fresh:
+        count = 2 if config.count is None else config.count
+        model = HeadwayModel.from_trunk(config.model, config.family or "parallel", count, **(config.options or {}))
+    else:
+        model = HeadwayModel.from_pretrained(config.model, config.count)
+    if config.objective != "next-token" and not model.count:
+        raise ConfigError(
+            f"objective: {config.objective} needs heads, and {config.model} has none: give heads (a folder) or family."
+        )
+    return model
+
+
+def objective_of(config: FinetuneConfig) -> Objective:
+    if config.objective == "next-token":
+        return NextToken()
+    return MultiToken(
+        config.head_weights,
+        config.beta,
+        config.total_weight,
+        config.weight_schedule,
+        next_token=not config.freeze_trunk,
+        soft=config.objective == "distillation",
+    )
+
+
+def freeze(config: FinetuneConfig, model: HeadwayModel) -> LoraModel | None:
+    """Switch off the gradients of what does not learn; returns the trunk's adapters if it has any."""
+    if config.objective == "next-token" and model.heads is not None:
+        model.heads.requires_grad_(False)
+    if config.freeze_trunk:
+        model.trunk.requires_grad_(False)
+    if not config.lora:
+        return None
+    settings = LoraConfig(
+        r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    return LoraModel(model.trunk, settings, "default")
+
+
+def check(config: FinetuneConfig | HeadsTrainConfig, trunk: PreTrainedModel) -> None:
+    """Raise ConfigError where the settings do not fit the model."""
+    if Path(config.out).resolve() == Path(config.model).resolve():
+        raise ConfigError(
+            f"out is the model's own folder, {config.model}: choose another, so that the run can be resumed."
+        )
+    limit = getattr(trunk.config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None and config.length > limit:
+        raise ConfigError(f"length {config.length} is more than the {limit} tokens that {config.model} can read.")
+
+
+def cast(module: nn.Module, dtype: torch.dtype | str) -> None:
+    """Parameters to another type, buffers left alone: rotary frequencies must stay in float32."""
+    kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(kind)
+    for part in module.modules():
+        if isinstance(part, PreTrainedModel):
+            part.config.dtype = kind
+
+
+def _has_heads(model: str) -> bool:
+    return (Path(model) / "headway.json").is_file()

@@ -1,0 +1,46 @@
+"""The first stage: heads learn to look ahead while the trunk stays as it is (as in Medusa-1, arXiv 2401.10774)."""
+
+from pathlib import Path
+
+from transformers import set_seed
+
+from headway.model import HeadwayModel, load_trunk
+from headway.objectives import MultiToken
+from headway.training.configs import HeadsTrainConfig
+from headway.training.distributed import gather
+from headway.training.finetuning import cast, check
+from headway.training.rows import rows_of
+from headway.training.run import finish, load_tokenizer, run
+
+
+def train_heads(config: HeadsTrainConfig) -> Path:
+    """Attach heads to a frozen model, train them, and save model and heads together.
+
+    Raises: CheckpointError where model or heads cannot be loaded or do not fit, ConfigError for an unknown family or
+        option, DataError for data that cannot be read; and as `run` does.
+    """
+    tokenizer = load_tokenizer(config.model)
+    set_seed(config.seed)
+    trunk = load_trunk(config.model)
+    check(config, trunk)
+    dtype = trunk.dtype
+    cast(trunk, "float32")
+    if config.heads is not None:
+        model = HeadwayModel.from_trunk(trunk, count=0)
+        model.attach(config.heads, config.count)
+    else:
+        model = HeadwayModel.from_trunk(trunk, config.family, config.count, **(config.options or {}))
+    model.trunk.requires_grad_(False)
+    objective = MultiToken(config.head_weights, config.beta, next_token=False, soft=config.objective == "distillation")
+    rows = rows_of(config, tokenizer, completion_only=config.completion_only)
+    validation = (
+        rows_of(config, tokenizer, [config.validation], config.completion_only)
+        if config.validation is not None
+        else None
+    )
+    trainer = run(config, model, objective, tokenizer, rows, validation)
+    gather(trainer.step)
+    cast(model, dtype)
+    model.eval()
+    record = {"stage": "heads", "objective": config.objective, "model": config.model}
+    return finish(config, trainer, model, tokenizer, record)

@@ -1,0 +1,88 @@
+"""A run that was killed, or stopped, goes on as if nothing had happened."""
+
+import dataclasses
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from headway.errors import ConfigError
+from headway.training import finetune
+from headway.training.checkpoints import MARKER, newest
+from headway.training.configs import FinetuneConfig
+from tests.training.recipes import losses, save_model, weights
+
+STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def dropping(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model with dropout: resuming has to restore the random numbers too."""
+    return str(save_model(tmp_path_factory.mktemp("dropping"), attention_dropout=0.2))
+
+
+def _command(model: str, data: str, out: Path) -> list[str]:
+    text = (
+        f"finetune --model {model} --data {data} --out {out} --family sequential --count 2 --lora --length 48 "
+        f"--batch-size 2 --gradient-accumulation 2 --max-steps {STEPS} --save-steps 3 --log-steps 1 "
+        "--learning-rate 1e-2 --weight-schedule sine --no-pack --quiet --seed 7"
+    )
+    return [sys.executable, "-m", "headway.cli", *text.split()]
+
+
+def _reached(out: Path) -> int:
+    return max((int(folder.name.split("-")[1]) for folder in out.glob("checkpoint-*")), default=0)
+
+
+def _signal_at(command: list[str], out: Path, step: int, delay: float, number: signal.Signals) -> int:
+    """Start, wait until a checkpoint of that step is being written, wait a little more, send the signal."""
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while process.poll() is None and _reached(out) < step:
+        time.sleep(0.001)
+    time.sleep(delay)
+    process.send_signal(number)
+    return process.wait()
+
+
+def test_three_kills_and_a_ctrl_c_change_no_bit_of_the_final_weights(dropping: str, data: str, tmp_path: Path) -> None:
+    draw = random.Random(time.time_ns())
+    subprocess.run(_command(dropping, data, tmp_path / "whole"), check=True, stderr=subprocess.DEVNULL)
+    out = tmp_path / "killed"
+    command = _command(dropping, data, out)
+    for step in (3, 12, 21):
+        delay = draw.uniform(0, 0.1)
+        assert _signal_at(command, out, step, delay, signal.SIGKILL) == -signal.SIGKILL, f"not killed: {step}, {delay}"
+    assert _signal_at(command, out, 30, 0, signal.SIGINT) != 0
+    stopped = newest(out)
+    assert stopped is not None and not (out / "model.safetensors").exists()
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    expected, found = weights(tmp_path / "whole"), weights(out)
+    assert set(expected) == set(found)
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, found[name]), name
+    assert losses(out) == losses(tmp_path / "whole")
+
+
+def test_what_was_cut_off_is_ignored_and_a_finished_run_stays_as_it_is(model: str, data: str, out: Path) -> None:
+    config = FinetuneConfig(
+        model=model, data=data, out=out, family="parallel", max_steps=4, save_steps=2, length=48, quiet=True
+    )
+    finetune(config)
+    expected = weights(out)
+    os.remove(out / "checkpoint-4" / MARKER)
+    (out / "checkpoint-4" / "optimizer.pt").write_bytes(b"cut off")
+    assert newest(out) == out / "checkpoint-2"
+    finetune(config)  # from step 2
+    assert all(torch.equal(tensor, weights(out)[name]) for name, tensor in expected.items())
+    finetune(config)  # nothing left to do
+    assert all(torch.equal(tensor, weights(out)[name]) for name, tensor in expected.items())
+    with pytest.raises(ConfigError, match="seed: 0, not 1"):
+        finetune(dataclasses.replace(config, seed=1))
+    finetune(dataclasses.replace(config, seed=1, resume=False, max_steps=2))
+    assert newest(out) == out / "checkpoint-2"

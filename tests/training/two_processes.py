@@ -1,0 +1,41 @@
+"""Run by torchrun: the same fine-tuning on two processes, as copies and as shards."""
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+from headway.training import finetune
+from headway.training.configs import FinetuneConfig
+
+
+def config_of(model: str, data: str, out: Path) -> FinetuneConfig:
+    return FinetuneConfig(
+        model=model,
+        data=data,
+        out=out,
+        family="sequential",
+        count=2,
+        max_steps=6,
+        batch_size=4,
+        length=48,
+        pack=False,
+        learning_rate=5e-3,
+        save_steps=3,
+        log_steps=1,
+        quiet=True,
+    )
+
+
+def main(model: str, data: str, out: str) -> None:
+    for kind in ("ddp", "fsdp"):
+        for name, changes in (("plain", {}), ("lora", {"lora": True, "gradient_accumulation": 2, "batch_size": 1})):
+            config = config_of(model, data, Path(out) / f"{kind}-{name}")
+            config = dataclasses.replace(config, sharding=kind, **{"batch_size": 2, **changes})
+            finetune(config)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(0)  # gloo's threads have nothing to say after this
