@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from headway.training import finetune
+from headway.training.checkpoints import MARKER
 from tests.training.recipes import losses, weights
 from tests.training.two_processes import config_of
 
@@ -50,6 +51,8 @@ def test_two_processes_resume_from_their_checkpoint(model: str, data: str, runs:
         shutil.rmtree(tmp_path / name / "checkpoint-6")
     _launch(model, data, tmp_path)
     for name in RUNS:
+        marker = Path(name) / "checkpoint-3" / MARKER
+        assert (tmp_path / marker).stat().st_mtime == (runs / marker).stat().st_mtime, f"{name} started over"
         expected, found = weights(runs / name), weights(tmp_path / name)
         for key, tensor in expected.items():
             torch.testing.assert_close(found[key], tensor, atol=1e-6, rtol=1e-6)

@@ -139,7 +139,7 @@ def _score(folder: str, test: list, count: int | None = None) -> dict[str, Any]:
 def _curve(folder: Path) -> list[list[float]]:
     """[step, training loss] from the log of the run."""
     log = json.loads((folder / "history.json").read_text(encoding="utf-8"))
-    return [[entry["step"], entry["next_token"]] for entry in log if "next_token" in entry]
+    return [[entry["step"], entry["loss_1"]] for entry in log if "loss_1" in entry]
 
 
 def _speeds(config: DemoConfig, test: list) -> dict[str, Any]:

@@ -20,6 +20,7 @@ class TrainingConfig:
     limit: int | None = field(None, help="use only this many examples of each source")
     columns: dict[str, str] | None = field(None, help="names of the data's own columns, as {prompt: question}")
     validation: str | None = field(None, help="data whose loss is measured at every save and at the end")
+    validation_split: str = field("test", help="split of the validation data, where it has several")
     max_steps: int | None = field(None, help="optimiser steps; overrides epochs")
     epochs: float = field(1.0, help="passes over the data")
     batch_size: int = field(8, help="rows in one forward pass of one process")
@@ -93,7 +94,7 @@ class HeadsTrainConfig(TrainingConfig):
     model: str = field(help="folder or hub id of the model to put heads on")
     heads: str | None = field(None, help="train these saved heads on, instead of fresh ones")
     family: str = field("parallel", help="family of fresh heads: parallel, sequential")
-    count: int = field(2, help="number of heads")
+    count: int | None = field(None, help="number of heads (none: 2 fresh ones, or all saved ones)")
     options: dict[str, Any] | None = field(None, help="options of the family, such as {linear: true} or {shared: true}")
     objective: Literal["multi-token", "distillation"] = field("multi-token", help="labels, or the trunk's distribution")
     head_weights: Literal["constant", "medusa", "beta"] = field("constant", help="1, 0.8^k, or normalised beta^k")
@@ -103,7 +104,7 @@ class HeadsTrainConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.count < 1:
+        if self.count is not None and self.count < 1:
             raise ConfigError(f"count must be at least 1, got {self.count}.")
 
 

@@ -24,7 +24,7 @@ def shard(step: TrainingStep) -> None:
 
 
 def gather(step: nn.Module) -> None:
-    """Make all parameters whole again, for saving; every process has to ask. A sharded model cannot train on after it."""
+    """Make all parameters whole, for saving; every process has to ask. A sharded model cannot train on after it."""
     for module in step.modules():
         if isinstance(module, FSDPModule):
             module.reshard()

@@ -13,7 +13,7 @@ from headway.model import HeadwayModel
 from headway.objectives import MultiToken, NextToken, Objective
 from headway.training.configs import FinetuneConfig, HeadsTrainConfig
 from headway.training.distributed import gather
-from headway.training.rows import rows_of
+from headway.training.rows import rows_of, validation_of
 from headway.training.run import finish, load_tokenizer, run
 
 
@@ -30,12 +30,8 @@ def finetune(config: FinetuneConfig) -> Path:
     dtype = model.trunk.dtype
     cast(model, torch.float32)
     adapters = freeze(config, model)
-    rows = rows_of(config, tokenizer, completion_only=config.completion_only)
-    validation = (
-        rows_of(config, tokenizer, [config.validation], config.completion_only)
-        if config.validation is not None
-        else None
-    )
+    rows = rows_of(config, tokenizer, config.completion_only)
+    validation = validation_of(config, tokenizer, config.completion_only)
     trainer = run(config, model, objective_of(config), tokenizer, rows, validation)
     gather(trainer.step)
     if adapters is not None:

@@ -9,7 +9,7 @@ from headway.objectives import MultiToken
 from headway.training.configs import HeadsTrainConfig
 from headway.training.distributed import gather
 from headway.training.finetuning import cast, check
-from headway.training.rows import rows_of
+from headway.training.rows import rows_of, validation_of
 from headway.training.run import finish, load_tokenizer, run
 
 
@@ -29,15 +29,12 @@ def train_heads(config: HeadsTrainConfig) -> Path:
         model = HeadwayModel.from_trunk(trunk, count=0)
         model.attach(config.heads, config.count)
     else:
-        model = HeadwayModel.from_trunk(trunk, config.family, config.count, **(config.options or {}))
+        count = 2 if config.count is None else config.count
+        model = HeadwayModel.from_trunk(trunk, config.family, count, **(config.options or {}))
     model.trunk.requires_grad_(False)
     objective = MultiToken(config.head_weights, config.beta, next_token=False, soft=config.objective == "distillation")
-    rows = rows_of(config, tokenizer, completion_only=config.completion_only)
-    validation = (
-        rows_of(config, tokenizer, [config.validation], config.completion_only)
-        if config.validation is not None
-        else None
-    )
+    rows = rows_of(config, tokenizer, config.completion_only)
+    validation = validation_of(config, tokenizer, config.completion_only)
     trainer = run(config, model, objective, tokenizer, rows, validation)
     gather(trainer.step)
     cast(model, dtype)

@@ -47,18 +47,19 @@ class Rows(Dataset):
 def rows_of(
     config: TrainingConfig,
     tokenizer: PreTrainedTokenizerBase,
-    sources: Sequence[str] | None = None,
     completion_only: bool = False,
+    validation: bool = False,
     cache: Path | None = None,
 ) -> Rows:
     """Load, tokenise and pack.
 
     Args:
-        sources: other ones than the config's own.
+        validation: the config's validation data instead of what it learns from.
         cache: folder that keeps the rows if all sources are local files, for the next run or a resumed one.
     Raises: DataError where nothing is left to learn from, or as `load_examples` does.
     """
-    sources = config.sources if sources is None else list(sources)
+    sources = [config.validation] if validation and config.validation is not None else config.sources
+    split = config.validation_split if validation else config.split
     kept = None
     if cache is not None and all(Path(source).is_file() for source in sources):
         kept = cache / f"rows-{_key(config, tokenizer, sources, completion_only)}"
@@ -68,7 +69,7 @@ def rows_of(
             )
     encoded: list[Encoded] = []
     for source in sources:
-        examples = load_examples(source, split=config.split, limit=config.limit, columns=config.columns)
+        examples = load_examples(source, split=split, limit=config.limit, columns=config.columns)
         if all("text" in example for example in examples):
             encoded += _texts(examples, tokenizer, config.length)
         else:
@@ -84,6 +85,13 @@ def rows_of(
             for name, array in rows.arrays.items():
                 np.save(folder / f"{name}.npy", array)
     return rows
+
+
+def validation_of(
+    config: TrainingConfig, tokenizer: PreTrainedTokenizerBase, completion_only: bool = False
+) -> Rows | None:
+    """Rows of the validation data, if there is any."""
+    return None if config.validation is None else rows_of(config, tokenizer, completion_only, validation=True)
 
 
 def _texts(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, length: int) -> Iterator[Encoded]:

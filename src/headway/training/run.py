@@ -28,7 +28,7 @@ CONFIG = "config.headway.yaml"
 HISTORY = "history.json"
 SCHEDULERS = {"cosine": "cosine", "constant": "constant_with_warmup", "linear": "linear"}
 # a run may be continued with other values of these: none changes what is learnt from one step to the next
-FREE = {"out", "save_steps", "log_steps", "resume", "report_to", "quiet", "validation"}
+FREE = {"out", "save_steps", "log_steps", "resume", "report_to", "quiet", "validation", "validation_split"}
 
 
 def run(

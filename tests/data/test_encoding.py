@@ -1,0 +1,60 @@
+"""What is learnt from an example: completions and assistant turns, and the end of each document."""
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from headway.data import encode
+from headway.errors import DataError
+
+WORDS = "a b c d hello there user assistant : <eos> <unk>".split()
+PLAIN = "{% for m in messages %}{{ m.role }} : {{ m.content }} <eos> {% endfor %}{% if add_generation_prompt %}assistant : {% endif %}"
+MARKED = (
+    "{% for m in messages %}{{ m.role }} : {% if m.role == 'assistant' %}{% generation %}{{ m.content }} <eos>{% endgeneration %} "
+    "{% else %}{{ m.content }} <eos> {% endif %}{% endfor %}"
+)
+CHAT = [
+    {"role": "user", "content": "a b"},
+    {"role": "assistant", "content": "c"},
+    {"role": "user", "content": "hello"},
+    {"role": "assistant", "content": "there d"},
+]
+
+
+def tokenizer(template=None, eos="<eos>"):
+    raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=eos, unk_token="<unk>")
+    made.chat_template = template
+    return made
+
+
+def words(ids):
+    return " ".join("_" if i == -100 else WORDS[i] for i in ids)
+
+
+def test_completion_and_end_are_learnt_and_the_prompt_is_not():
+    found = encode({"prompt": "a b", "completion": " c d"}, tokenizer(), 10)[0]
+    assert words(found["input_ids"]) == "a b c d <eos>"
+    assert words(found["labels"]) == "_ _ c d <eos>"
+    assert words(encode({"prompt": "a b", "completion": " c d"}, tokenizer(), 10, completion_only=False)[0]["labels"]) == "a b c d <eos>"
+
+
+def test_long_text_becomes_pieces_and_a_long_answer_is_left_out():
+    pieces = encode({"text": "a b c d a"}, tokenizer(), 4)
+    assert [words(p["input_ids"]) for p in pieces] == ["a b c d", "a <eos>"]
+    assert encode({"prompt": "a b", "completion": " c d"}, tokenizer(), 4) == []
+
+
+@pytest.mark.parametrize("template", [PLAIN, MARKED])
+def test_only_the_assistants_turns_are_learnt(template):
+    found = encode({"messages": CHAT}, tokenizer(template), 40)[0]
+    assert words(found["input_ids"]) == "user : a b <eos> assistant : c <eos> user : hello <eos> assistant : there d <eos>"
+    assert words(found["labels"]) == "_ _ _ _ _ _ _ c <eos> _ _ _ _ _ _ there d <eos>"
+
+
+def test_messages_without_a_template_and_text_without_an_eos_are_clear_errors():
+    with pytest.raises(DataError, match="no chat template"):
+        encode({"messages": CHAT}, tokenizer(), 10)
+    with pytest.raises(DataError, match="no eos token"):
+        encode({"text": "a"}, tokenizer(eos=None), 10)

@@ -1,0 +1,36 @@
+"""Packing loses no token, splits no document, and leaves rows about as few as can be."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headway.data import Collator, pack
+
+
+@given(st.lists(st.integers(1, 20), max_size=60))
+def test_every_document_is_in_one_row_once_and_whole(sizes):
+    documents = [{"input_ids": [i] * n, "labels": [i + 1000] * n} for i, n in enumerate(sizes)]
+    rows = pack(documents, 20)
+    found = {}
+    for row in rows:
+        assert len(row["input_ids"]) == len(row["labels"]) == len(row["segments"]) <= 20
+        for segment in set(row["segments"]):
+            tokens = [t for t, s in zip(row["input_ids"], row["segments"], strict=True) if s == segment]
+            assert len(set(tokens)) == 1 and tokens[0] not in found
+            found[tokens[0]] = len(tokens)
+    assert found == dict(enumerate(sizes))
+    assert len(rows) <= 1.25 * sum(sizes) / 20 + 1 or all(n > 10 for n in sizes) or len(rows) <= 2 * sum(sizes) / 20 + 1
+
+
+def test_a_document_longer_than_a_row_is_refused():
+    with pytest.raises(ValueError, match="does not fit"):
+        pack([{"input_ids": [1] * 5, "labels": [1] * 5}], 4)
+
+
+def test_collator_pads_on_the_right():
+    rows = [{"input_ids": [5, 6, 7], "labels": [-100, 6, 7], "segments": [0, 0, 1]}, {"input_ids": [8], "labels": [8], "segments": [0]}]
+    batch = Collator(0)(rows)
+    assert torch.equal(batch["input_ids"], torch.tensor([[5, 6, 7], [8, 0, 0]]))
+    assert torch.equal(batch["labels"], torch.tensor([[-100, 6, 7], [8, -100, -100]]))
+    assert torch.equal(batch["segments"], torch.tensor([[0, 0, 1], [0, -1, -1]]))

@@ -1,0 +1,71 @@
+"""Examples come out alike whatever they are stored in, and a mistake is named by file and line."""
+
+import gzip
+import json
+import lzma
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from headway.data import load_examples
+from headway.errors import DataError
+
+ROWS = [{"prompt": "a?", "completion": " b"}, {"prompt": "c?", "completion": " d"}]
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
+
+
+def test_all_formats_give_the_same_examples(tmp_path):
+    (tmp_path / "x.jsonl").write_text(LINES)
+    with gzip.open(tmp_path / "x.jsonl.gz", "wt") as file:
+        file.write(LINES)
+    with lzma.open(tmp_path / "x.jsonl.xz", "wt") as file:
+        file.write(LINES)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "x.parquet")
+    for suffix in ("jsonl", "jsonl.gz", "jsonl.xz", "parquet"):
+        assert load_examples(tmp_path / f"x.{suffix}") == ROWS
+
+
+def test_a_folder_gives_the_file_of_the_split(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"text": "one"}\n')
+    (tmp_path / "test.jsonl").write_text('{"text": "two"}\n')
+    assert load_examples(tmp_path, "test") == [{"text": "two"}]
+
+
+def test_columns_can_be_mapped(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"q": "a?", "a": " b"}\n')
+    assert load_examples(tmp_path / "x.jsonl", columns={"prompt": "q", "completion": "a"}) == [{"prompt": "a?", "completion": " b"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"text": "a"}\n{"text": \n', r"x\.jsonl, line 2 is not JSON"),
+        ('{"text": "a"}\n[1]\n', r"x\.jsonl, line 2 is a list"),
+        ('{"txt": "a"}\n', r"x\.jsonl, line 1 has the columns txt"),
+        ('{"text": 3}\n', r"line 1: column 'text' is int"),
+        ("", "has no examples"),
+    ],
+)
+def test_mistakes_are_named_by_file_and_line(tmp_path, content, message):
+    (tmp_path / "x.jsonl").write_text(content)
+    with pytest.raises(DataError, match=message):
+        load_examples(tmp_path / "x.jsonl")
+
+
+def test_a_missing_file_names_the_nearest(tmp_path):
+    (tmp_path / "train.jsonl").write_text(LINES)
+    with pytest.raises(DataError, match=r"Did you mean .*train\.jsonl"):
+        load_examples(tmp_path / "trian.jsonl")
+
+
+def test_gsm8k_is_prompted_as_lm_eval_does(shared):
+    example = load_examples(shared / "data" / "gsm8k" / "test.jsonl.gz", limit=1)[0]
+    assert example["prompt"].startswith("Question: Janet") and example["prompt"].endswith("\nAnswer:")
+    assert example["completion"].endswith("#### 18")
+
+
+def test_the_standard_library_is_split_by_module():
+    train, test = load_examples("stdlib", "train"), load_examples("stdlib", "test")
+    assert len(train) > 300 and len(test) > 5
+    assert not {e["text"] for e in train if e["text"]} & {e["text"] for e in test if e["text"]}
