@@ -89,7 +89,11 @@ def test_sequential_heads_are_on_disk_as_transformers_names_them(tmp_path):
 
 
 def test_unknown_family_option_and_count_are_refused():
-    for arguments, message in [({"family": "medusa"}, "no head family"), ({"lineal": True}, "no option"), ({"count": -1}, "negative")]:
+    for arguments, message in [
+        ({"family": "medusa"}, "no head family"),
+        ({"lineal": True}, "no option"),
+        ({"count": -1}, "negative"),
+    ]:
         with pytest.raises(ConfigError, match=message):
             HeadwayModel.from_trunk(tiny_trunk(), **arguments)
 

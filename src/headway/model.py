@@ -186,9 +186,13 @@ def load_trunk(source: str | Path, dtype: torch.dtype | None = None) -> PreTrain
 
 def _download(repository: str) -> Path:
     try:
-        return Path(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]))
+        return Path(
+            snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"])
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(f"{repository!r} is neither a folder here nor a model that can be fetched from the hub.") from error
+        raise CheckpointError(
+            f"{repository!r} is neither a folder here nor a model that can be fetched from the hub."
+        ) from error
 
 
 def _arange_like(tokens: Tensor) -> Tensor:

@@ -54,7 +54,9 @@ class TrunkView:
         for module in self.decoder.children():
             if isinstance(module, nn.ModuleList) and len(module) == count:
                 return module
-        raise UnsupportedModelError(f"{type(self.decoder).__name__} has no list of {count} layers that Headway can find.")
+        raise UnsupportedModelError(
+            f"{type(self.decoder).__name__} has no list of {count} layers that Headway can find."
+        )
 
     @cached_property
     def norm(self) -> nn.Module:
@@ -67,7 +69,9 @@ class TrunkView:
     def unembedding(self) -> Unembedding:
         head = self.model.get_output_embeddings()
         if head is None:
-            raise UnsupportedModelError(f"{type(self.model).__name__} has no unembedding: is it a causal language model?")
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__} has no unembedding: is it a causal language model?"
+            )
         config = self.config
         scale = getattr(config, "logit_scale", None) or 1.0
         scale /= getattr(config, "logits_scaling", None) or 1.0

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 from headway.data import encode
 from headway.errors import DataError
 
-WORDS = "a b c d hello there user assistant : <eos> <unk>".split()
+WORDS = ["a", "b", "c", "d", "hello", "there", "user", "assistant", ":", "<eos>", "<unk>"]
 PLAIN = "{% for m in messages %}{{ m.role }} : {{ m.content }} <eos> {% endfor %}{% if add_generation_prompt %}assistant : {% endif %}"
 MARKED = (
     "{% for m in messages %}{{ m.role }} : {% if m.role == 'assistant' %}{% generation %}{{ m.content }} <eos>{% endgeneration %} "
@@ -37,7 +37,10 @@ def test_completion_and_end_are_learnt_and_the_prompt_is_not():
     found = encode({"prompt": "a b", "completion": " c d"}, tokenizer(), 10)[0]
     assert words(found["input_ids"]) == "a b c d <eos>"
     assert words(found["labels"]) == "_ _ c d <eos>"
-    assert words(encode({"prompt": "a b", "completion": " c d"}, tokenizer(), 10, completion_only=False)[0]["labels"]) == "a b c d <eos>"
+    assert (
+        words(encode({"prompt": "a b", "completion": " c d"}, tokenizer(), 10, completion_only=False)[0]["labels"])
+        == "a b c d <eos>"
+    )
 
 
 def test_long_text_becomes_pieces_and_a_long_answer_is_left_out():
@@ -49,7 +52,9 @@ def test_long_text_becomes_pieces_and_a_long_answer_is_left_out():
 @pytest.mark.parametrize("template", [PLAIN, MARKED])
 def test_only_the_assistants_turns_are_learnt(template):
     found = encode({"messages": CHAT}, tokenizer(template), 40)[0]
-    assert words(found["input_ids"]) == "user : a b <eos> assistant : c <eos> user : hello <eos> assistant : there d <eos>"
+    assert (
+        words(found["input_ids"]) == "user : a b <eos> assistant : c <eos> user : hello <eos> assistant : there d <eos>"
+    )
     assert words(found["labels"]) == "_ _ _ _ _ _ _ c <eos> _ _ _ _ _ _ there d <eos>"
 
 

@@ -29,7 +29,10 @@ def test_a_document_longer_than_a_row_is_refused():
 
 
 def test_collator_pads_on_the_right():
-    rows = [{"input_ids": [5, 6, 7], "labels": [-100, 6, 7], "segments": [0, 0, 1]}, {"input_ids": [8], "labels": [8], "segments": [0]}]
+    rows = [
+        {"input_ids": [5, 6, 7], "labels": [-100, 6, 7], "segments": [0, 0, 1]},
+        {"input_ids": [8], "labels": [8], "segments": [0]},
+    ]
     batch = Collator(0)(rows)
     assert torch.equal(batch["input_ids"], torch.tensor([[5, 6, 7], [8, 0, 0]]))
     assert torch.equal(batch["labels"], torch.tensor([[-100, 6, 7], [8, -100, -100]]))

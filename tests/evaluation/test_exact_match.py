@@ -23,7 +23,11 @@ def lm_eval_gsm8k():
         regex = dict(entry["filter"][0])
         regex.pop("function")
         filters[entry["name"]] = RegexFilter(**regex)
-    metric = {k: v for k, v in task["metric_list"][0].items() if k in ("ignore_case", "ignore_punctuation", "regexes_to_ignore")}
+    metric = {
+        k: v
+        for k, v in task["metric_list"][0].items()
+        if k in ("ignore_case", "ignore_punctuation", "regexes_to_ignore")
+    }
     return filters, metric
 
 
@@ -52,5 +56,15 @@ def test_real_gsm8k_answers_are_scored_as_lm_eval_scores_them(shared, lm_eval_gs
 
 
 def test_awkward_answers_are_scored_as_lm_eval_scores_them(lm_eval_gsm8k):
-    texts = ["#### 1,200", "#### -5.", "so $12.50 it is", "no number", "####12", "3 and 4 and 5.", "#### $7", "", "#### 18\nQuestion: #### 3"]
+    texts = [
+        "#### 1,200",
+        "#### -5.",
+        "so $12.50 it is",
+        "no number",
+        "####12",
+        "3 and 4 and 5.",
+        "#### $7",
+        "",
+        "#### 18\nQuestion: #### 3",
+    ]
     check(texts, ["1200", "-5", "12.50", "1", "12", "5", "7", "0", "#### 18"], lm_eval_gsm8k)

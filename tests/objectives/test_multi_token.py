@@ -13,7 +13,11 @@ FAMILIES = [("parallel", {}), ("parallel", {"linear": True}), ("sequential", {})
 
 def batch_of(rows, segments=None):
     ids = torch.tensor(rows)
-    return {"input_ids": ids, "labels": ids.clone(), **({} if segments is None else {"segments": torch.tensor(segments)})}
+    return {
+        "input_ids": ids,
+        "labels": ids.clone(),
+        **({} if segments is None else {"segments": torch.tensor(segments)}),
+    }
 
 
 def random_rows(batch, length, seed=0):

@@ -59,7 +59,9 @@ def _chat(messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) ->
     """Token ids of a conversation, and which of them the assistant wrote."""
     template = tokenizer.chat_template
     if not template:
-        raise DataError("The data has messages, but this tokenizer has no chat template. Use prompt and completion columns.")
+        raise DataError(
+            "The data has messages, but this tokenizer has no chat template. Use prompt and completion columns."
+        )
     if "{% generation" in str(template) or "{%- generation" in str(template):
         found = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
         return list(found["input_ids"]), [bool(own) for own in found["assistant_masks"]]

@@ -19,7 +19,10 @@ SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".parquet", ".txt")
 SHAPES: tuple[tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Example]], ...] = (
     (("messages",), lambda row: {"messages": row["messages"]}),
     (("prompt", "completion"), lambda row: {"prompt": row["prompt"], "completion": row["completion"]}),
-    (("question", "answer"), lambda row: {"prompt": f"Question: {row['question']}\nAnswer:", "completion": f" {row['answer']}"}),
+    (
+        ("question", "answer"),
+        lambda row: {"prompt": f"Question: {row['question']}\nAnswer:", "completion": f" {row['answer']}"},
+    ),
     (("text",), lambda row: {"text": row["text"]}),
 )
 
@@ -54,7 +57,9 @@ def _rows(source: str, split: str, limit: int | None) -> Iterable[tuple[str, Map
     if name == "word-problems":
         if argument and not argument.isdigit():
             raise DataError(f"The level of word-problems is 1, 2 or 3, not {argument!r}.")
-        return ((source, row) for row in word_problems(split, limit or GENERATED["word-problems"] or 0, int(argument or 1)))
+        return (
+            (source, row) for row in word_problems(split, limit or GENERATED["word-problems"] or 0, int(argument or 1))
+        )
     if name == "stdlib":
         return ((source, row) for row in stdlib(split))
     path = Path(source)
@@ -63,7 +68,11 @@ def _rows(source: str, split: str, limit: int | None) -> Iterable[tuple[str, Map
     if path.is_file():
         return _read(path)
     if source.endswith(SUFFIXES) or source.startswith((".", "/", "~")):
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*")], 1) if path.parent.is_dir() else []
+        near = (
+            difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*")], 1)
+            if path.parent.is_dir()
+            else []
+        )
         raise DataError(f"There is no file {source}." + (f" Did you mean {path.parent / near[0]}?" if near else ""))
     return _hub("openai/gsm8k" if source == "gsm8k" else source, split)
 
@@ -92,7 +101,9 @@ def _read(path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
                 try:
                     row = json.loads(line)
                 except json.JSONDecodeError as error:
-                    raise DataError(f"{path}, line {number} is not JSON: {error.msg} at column {error.colno}.") from error
+                    raise DataError(
+                        f"{path}, line {number} is not JSON: {error.msg} at column {error.colno}."
+                    ) from error
                 if not isinstance(row, dict):
                     raise DataError(f"{path}, line {number} is a {type(row).__name__}, not an object with columns.")
                 yield f"{path}, line {number}", row
@@ -113,7 +124,9 @@ def _hub(name: str, split: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
 
     repository, _, configuration = name.partition(":")
     try:
-        rows = datasets.load_dataset(repository, configuration or ("main" if repository.endswith("gsm8k") else None), split=split)
+        rows = datasets.load_dataset(
+            repository, configuration or ("main" if repository.endswith("gsm8k") else None), split=split
+        )
     except (OSError, ValueError) as error:
         raise DataError(
             f"{name!r} is no file here, no generated task ({', '.join(GENERATED)}), and cannot be fetched from the hub: {error}"
@@ -132,4 +145,6 @@ def _example(place: str, row: Mapping[str, Any], columns: Mapping[str, str] | No
                 raise DataError(f"{place}: column {wrong[0]!r} is {type(row[wrong[0]]).__name__}, not text.")
             return shape(row)
     wanted = "; ".join(" and ".join(names) for names, _ in SHAPES)
-    raise DataError(f"{place} has the columns {', '.join(row) or 'none'}, but one of these is needed: {wanted}. Map them with --columns.")
+    raise DataError(
+        f"{place} has the columns {', '.join(row) or 'none'}, but one of these is needed: {wanted}. Map them with --columns."
+    )

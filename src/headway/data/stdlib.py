@@ -4,7 +4,17 @@ import hashlib
 import sysconfig
 from pathlib import Path
 
-SKIPPED = {"test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "__pycache__", "pydoc_data", "turtledemo"}
+SKIPPED = {
+    "test",
+    "tests",
+    "idlelib",
+    "lib2to3",
+    "site-packages",
+    "dist-packages",
+    "__pycache__",
+    "pydoc_data",
+    "turtledemo",
+}
 
 
 def stdlib(split: str) -> list[dict[str, str]]:

@@ -12,11 +12,9 @@ from headway.errors import DataError
 
 LEVELS = (1, 2, 3)
 TEST_SHARE = 10  # one problem in ten belongs to the test split
-PEOPLE = (
-    "Ava Ben Carla Dev Elena Farid Grace Hugo Ines Jonas Kira Liam Maya Nora Omar Pia Quinn Rosa Sven Tara Uma Victor Wanda Yusuf"
-).split()
-THINGS = "apples pencils marbles stickers books shells coins cards flowers buttons stamps cookies beads oranges balloons pens".split()
-BOXES = "boxes bags baskets jars packs drawers".split()
+PEOPLE = ["Ava", "Ben", "Carla", "Dev", "Elena", "Farid", "Grace", "Hugo", "Ines", "Jonas", "Kira", "Liam", "Maya", "Nora", "Omar", "Pia", "Quinn", "Rosa", "Sven", "Tara", "Uma", "Victor", "Wanda", "Yusuf"]
+THINGS = ["apples", "pencils", "marbles", "stickers", "books", "shells", "coins", "cards", "flowers", "buttons", "stamps", "cookies", "beads", "oranges", "balloons", "pens"]
+BOXES = ["boxes", "bags", "baskets", "jars", "packs", "drawers"]
 
 
 @dataclass
@@ -54,7 +52,9 @@ def word_problems(split: str, count: int, level: int = 1, seed: int = 0) -> list
             misses = 0
         elif (misses := misses + 1) > 10_000:
             raise DataError(f"There are fewer than {count} different {split} problems of level {level}.")
-    return [{"prompt": f"Question: {question}\nAnswer:", "completion": f" {answer}"} for question, answer in found.items()]
+    return [
+        {"prompt": f"Question: {question}\nAnswer:", "completion": f" {answer}"} for question, answer in found.items()
+    ]
 
 
 def _is_test(question: str) -> bool:
@@ -67,7 +67,11 @@ def _problem(random_: random.Random, level: int) -> tuple[str, str]:
     limit = (10, 20, 40)[level - 1]
     start = random_.randint(2, limit)
     opening = random_.choice(
-        (f"{person} has {start} {thing}.", f"{person} starts the day with {start} {thing}.", f"There are {start} {thing} on {person}'s table.")
+        (
+            f"{person} has {start} {thing}.",
+            f"{person} starts the day with {start} {thing}.",
+            f"There are {start} {thing} on {person}'s table.",
+        )
     )
     story = _Story(person, thing, start, [opening])
     for _ in range(level):
@@ -82,22 +86,38 @@ def _add_step(story: _Story, friend: str, random_: random.Random, limit: int) ->
     if kind == "less" and amount > 2:
         operand = random_.randint(1, min(amount - 1, limit))
         sentence = random_.choice(
-            (f"{story.person} gives {operand} of them to {friend}.", f"Then {operand} {thing} get lost.", f"{friend} borrows {operand}.")
+            (
+                f"{story.person} gives {operand} of them to {friend}.",
+                f"Then {operand} {thing} get lost.",
+                f"{friend} borrows {operand}.",
+            )
         )
         story.move(sentence, "-", operand, amount - operand)
     elif kind == "times" and amount <= 12:
         operand = random_.randint(2, 5)
         sentence = random_.choice(
-            (f"{friend} says that {operand} times as many would be better, so they get that many.", f"A week later there are {operand} times as many.")
+            (
+                f"{friend} says that {operand} times as many would be better, so they get that many.",
+                f"A week later there are {operand} times as many.",
+            )
         )
         story.move(sentence, "*", operand, amount * operand)
     elif kind == "share" and (parts := [n for n in (2, 3, 4, 5) if amount % n == 0 and amount > n]):
         operand = random_.choice(parts)
         box = random_.choice(BOXES)
-        story.move(f"They are put into {operand} {box} with equally many in each, and only one of them is kept.", "/", operand, amount // operand)
+        story.move(
+            f"They are put into {operand} {box} with equally many in each, and only one of them is kept.",
+            "/",
+            operand,
+            amount // operand,
+        )
     else:
         operand = random_.randint(1, limit)
         sentence = random_.choice(
-            (f"{friend} brings {operand} more.", f"{story.person} buys {operand} more {thing}.", f"Then {operand} more {thing} are found under the bed.")
+            (
+                f"{friend} brings {operand} more.",
+                f"{story.person} buys {operand} more {thing}.",
+                f"Then {operand} more {thing} are found under the bed.",
+            )
         )
         story.move(sentence, "+", operand, amount + operand)

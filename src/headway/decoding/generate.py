@@ -78,9 +78,12 @@ def generate(
     try:
         if not can_be_served(model.view):
             warnings.warn(
-                f"{type(model.trunk).__name__} cannot be served exactly with several tokens a step; it decodes plainly.", stacklevel=2
+                f"{type(model.trunk).__name__} cannot be served exactly with several tokens a step; it decodes plainly.",
+                stacklevel=2,
             )
-            return _through_transformers(model, input_ids, mask, settings, streamer, seed, generation_config, tokenizer, arguments)
+            return _through_transformers(
+                model, input_ids, mask, settings, streamer, seed, generation_config, tokenizer, arguments
+            )
         heads = None if plain else model.heads
         return _Decoding(model.view, heads, settings, input_ids, mask, streamer, seed).run()
     finally:
@@ -91,7 +94,14 @@ class _Decoding:
     """The state of one call: rows, their cache, and which of them still run."""
 
     def __init__(
-        self, view: TrunkView, heads: HeadStack | None, settings: Settings, ids: Tensor, mask: Tensor, streamer: Any, seed: int | None
+        self,
+        view: TrunkView,
+        heads: HeadStack | None,
+        settings: Settings,
+        ids: Tensor,
+        mask: Tensor,
+        streamer: Any,
+        seed: int | None,
     ) -> None:
         self.view, self.settings, self.streamer, self.block = view, settings, streamer, ids
         self.device = ids.device
@@ -207,7 +217,9 @@ class _Decoding:
         if self.drafter is None or depth < 1:
             return Draft(torch.zeros(len(self.running), 0, dtype=torch.long, device=self.device), None)
         length = self.cache.capacity + 1
-        sequence = torch.tensor([self.rows[r] + [0] * (length - len(self.rows[r])) for r in self.running], device=self.device)
+        sequence = torch.tensor(
+            [self.rows[r] + [0] * (length - len(self.rows[r])) for r in self.running], device=self.device
+        )
         return self.drafter.draft(passed, base, sequence, self.cache, depth)
 
     def _padded(self) -> Tensor:
@@ -244,7 +256,12 @@ def _through_transformers(
         filled[r, width - len(row) :] = row
         shown[r, width - len(row) :] = 1
     stats = DecodeStats()
-    arguments = {**arguments, "pad_token_id": settings.pad, "max_new_tokens": settings.max_new_tokens, "num_return_sequences": 1}
+    arguments = {
+        **arguments,
+        "pad_token_id": settings.pad,
+        "max_new_tokens": settings.max_new_tokens,
+        "num_return_sequences": 1,
+    }
     with torch.random.fork_rng(enabled=seed is not None), stats.timed("transformers"):
         if seed is not None:
             torch.manual_seed(seed)

@@ -24,9 +24,27 @@ from transformers import (
 from headway.errors import ConfigError
 
 # settings that would change the output and are not served: value that means "off"
-REFUSED = {"num_beams": 1, "num_beam_groups": 1, "penalty_alpha": None, "guidance_scale": None, "typical_p": 1.0, "epsilon_cutoff": 0.0}
-REFUSED |= {"eta_cutoff": 0.0, "bad_words_ids": None, "sequence_bias": None, "forced_bos_token_id": None, "forced_eos_token_id": None}
-REFUSED |= {"exponential_decay_length_penalty": None, "begin_suppress_tokens": None, "min_length": 0, "watermarking_config": None}
+REFUSED = {
+    "num_beams": 1,
+    "num_beam_groups": 1,
+    "penalty_alpha": None,
+    "guidance_scale": None,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+}
+REFUSED |= {
+    "eta_cutoff": 0.0,
+    "bad_words_ids": None,
+    "sequence_bias": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+}
+REFUSED |= {
+    "exponential_decay_length_penalty": None,
+    "begin_suppress_tokens": None,
+    "min_length": 0,
+    "watermarking_config": None,
+}
 REFUSED |= {"dola_layers": None, "encoder_repetition_penalty": 1.0, "encoder_no_repeat_ngram_size": 0}
 
 
@@ -46,7 +64,12 @@ class Settings:
 
     @classmethod
     def resolve(
-        cls, trunk: PreTrainedModel, width: int, base: GenerationConfig | None, tokenizer: Any, arguments: dict[str, Any]
+        cls,
+        trunk: PreTrainedModel,
+        width: int,
+        base: GenerationConfig | None,
+        tokenizer: Any,
+        arguments: dict[str, Any],
     ) -> "Settings":
         """Merge the trunk's generation config with the arguments; `width` is that of the prompt block.
 
@@ -57,7 +80,9 @@ class Settings:
         for name in arguments:
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
-                raise ConfigError(f"generate has no argument {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+                raise ConfigError(
+                    f"generate has no argument {name!r}." + (f" Did you mean {near[0]!r}?" if near else "")
+                )
         try:
             config.update(**arguments)
         except ValueError as error:
@@ -73,7 +98,9 @@ class Settings:
             raise ConfigError(f"max_new_tokens leaves {new} tokens to generate; ask for at least 1.")
         limit = getattr(trunk.config.get_text_config(), "max_position_embeddings", None)
         if limit is not None and width > limit:
-            raise ConfigError(f"The prompt has {width} tokens, but this model reads at most {limit}. Shorten the prompt.")
+            raise ConfigError(
+                f"The prompt has {width} tokens, but this model reads at most {limit}. Shorten the prompt."
+            )
         if limit is not None:
             new = min(new, limit - width + 1)  # the last token is never read
         eos = config.eos_token_id

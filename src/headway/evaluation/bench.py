@@ -30,7 +30,9 @@ def run(config: BenchConfig) -> dict[str, Any]:
     for _ in range(ROUNDS):
         for case in CASES:
             arguments = json.dumps({**asdict(config), "out": None, "case": case})
-            done = subprocess.run([sys.executable, "-m", __name__, arguments], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [sys.executable, "-m", __name__, arguments], capture_output=True, text=True, check=False
+            )
             if done.returncode:
                 raise HeadwayError(f"The case {case!r} failed: {done.stderr.strip().splitlines()[-1:]}")
             found[case].append(json.loads(done.stdout.strip().splitlines()[-1]))
@@ -46,7 +48,9 @@ def run(config: BenchConfig) -> dict[str, Any]:
         "time_over_prediction": statistics.median(times) / predicted,
         "memory_ratio": memory,
     }
-    table = Table(title=f"A training step: {config.heads} heads, vocabulary {config.vocabulary:,}, {config.rows} x {config.length} tokens")
+    table = Table(
+        title=f"A training step: {config.heads} heads, vocabulary {config.vocabulary:,}, {config.rows} x {config.length} tokens"
+    )
     for name in ("case", "peak above start (MiB)", "seconds a step", "FLOPs over stock"):
         table.add_column(name, justify="left" if name == "case" else "right")
     for case in CASES:

@@ -43,7 +43,9 @@ def run(config: DemoConfig) -> dict[str, Any]:
     started = time.perf_counter()
     model = str(embedded_path() if config.model == "embedded" else config.model)
     test = word_problems("test", config.test_examples, config.level, seed=1)
-    console.print(f"Word problems of level {config.level}, such as:\n  [dim]{test[0]['prompt']}{test[0]['completion']}[/dim]")
+    console.print(
+        f"Word problems of level {config.level}, such as:\n  [dim]{test[0]['prompt']}{test[0]['completion']}[/dim]"
+    )
     before = _score(model, test, count=2)
     runs: list[dict[str, Any]] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} runs"))
@@ -77,7 +79,9 @@ def run(config: DemoConfig) -> dict[str, Any]:
 def _arm(config: DemoConfig, model: str, test: list, arm: str, heads: int, seed: int) -> dict[str, Any]:
     """One run: fine-tune, score. A finished one is read back."""
     folder = config.out / "runs" / f"{arm.replace(' ', '-')}-{seed}"
-    settings = json.loads(json.dumps({**dataclasses.asdict(config), "out": "", "seeds": 0, "seed": seed, "model": model}))
+    settings = json.loads(
+        json.dumps({**dataclasses.asdict(config), "out": "", "seeds": 0, "seed": seed, "model": model})
+    )
     done = folder / "result.json"
     if done.is_file() and (known := json.loads(done.read_text(encoding="utf-8")))["settings"] == settings:
         return known["result"]
@@ -167,11 +171,23 @@ def compare(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _table(results: dict[str, Any]) -> Table:
-    table = Table(title=f"{results['task']}: {results['settings']['seeds']} seeds, {results['settings']['test_examples']} problems held out")
-    for name in ("arm", "solved", "difference [95 % interval]", "verdict", "tokens/forward", "speed-up (min-max)", "same output"):
+    table = Table(
+        title=f"{results['task']}: {results['settings']['seeds']} seeds, {results['settings']['test_examples']} problems held out"
+    )
+    for name in (
+        "arm",
+        "solved",
+        "difference [95 % interval]",
+        "verdict",
+        "tokens/forward",
+        "speed-up (min-max)",
+        "same output",
+    ):
         table.add_column(name, justify="left" if name in ("arm", "verdict") else "right")
     before = results["before"]
-    table.add_row("before fine-tuning", f"{before['exact_match']:.1%}", "", "", f"{before['tokens_per_forward']:.2f}", "", "")
+    table.add_row(
+        "before fine-tuning", f"{before['exact_match']:.1%}", "", "", f"{before['tokens_per_forward']:.2f}", "", ""
+    )
     for arm in ARMS:
         runs = [run for run in results["runs"] if run["arm"] == arm]
         timed = results["speed"][arm]
@@ -182,7 +198,10 @@ def _table(results: dict[str, Any]) -> Table:
             d = results["comparison"][arm]["exact_match"]
             row += [f"{100 * d['mean']:+.1f} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}] points", d["verdict"]]
         row += [f"{mean(run['tokens_per_forward'] for run in runs):.2f}"]
-        row += [f"{timed['ratio']:.2f}x ({timed['ratio_min']:.2f}-{timed['ratio_max']:.2f})", "yes" if timed["identical"] else "NO"]
+        row += [
+            f"{timed['ratio']:.2f}x ({timed['ratio_min']:.2f}-{timed['ratio_max']:.2f})",
+            "yes" if timed["identical"] else "NO",
+        ]
         table.add_row(*row)
     return table
 

@@ -17,7 +17,7 @@ class Interval:
     level: float = 0.95
 
     def verdict(self, higher_is_better: bool = True) -> str:
-        """"better", "worse" or "no difference shown"."""
+        """ "better", "worse" or "no difference shown"."""
         if self.low <= 0 <= self.high:
             return "no difference shown"
         return "better" if (self.low > 0) == higher_is_better else "worse"

@@ -33,7 +33,10 @@ def write_report(results: dict[str, Any], path: Path) -> None:
     """Write the demo's results as a page. Raises HeadwayError where it cannot be written."""
     arms = list(results["speed"])
     plots = [
-        (_losses(results, arms), "Next-token loss while training, mean over seeds; the band is the lowest and the highest seed."),
+        (
+            _losses(results, arms),
+            "Next-token loss while training, mean over seeds; the band is the lowest and the highest seed.",
+        ),
         (_scores(results, arms), "Held-out problems solved; a dot is one seed, the bar their mean."),
         (_acceptance(results, arms), "Share of drafts accepted at each position, given that all before it were."),
         (_speed(results, arms), "Decoding speed against the same model without drafting, and tokens a forward."),
@@ -55,7 +58,9 @@ def write_report(results: dict[str, Any], path: Path) -> None:
 
 
 def _table(results: dict[str, Any], arms: list[str]) -> str:
-    lines = ["<table><tr><th>arm</th><th>solved</th><th>difference to next-token</th><th>verdict</th><th>held-out loss</th>"]
+    lines = [
+        "<table><tr><th>arm</th><th>solved</th><th>difference to next-token</th><th>verdict</th><th>held-out loss</th>"
+    ]
     lines.append("<th>tokens a forward</th><th>speed-up</th></tr>")
     for arm in arms:
         runs = [run for run in results["runs"] if run["arm"] == arm]
@@ -65,7 +70,13 @@ def _table(results: dict[str, Any], arms: list[str]) -> str:
             d = found["exact_match"]
             difference = f"{100 * d['mean']:+.1f} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}] points"
             verdict = d["verdict"]
-        cells = [arm, f"{mean(r['exact_match'] for r in runs):.1%}", difference, verdict, f"{mean(r['loss'] for r in runs):.4f}"]
+        cells = [
+            arm,
+            f"{mean(r['exact_match'] for r in runs):.1%}",
+            difference,
+            verdict,
+            f"{mean(r['loss'] for r in runs):.4f}",
+        ]
         cells += [f"{mean(r['tokens_per_forward'] for r in runs):.2f}", f"{results['speed'][arm]['ratio']:.2f}x"]
         lines.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
     return "".join([*lines, "</table>"])
@@ -81,7 +92,9 @@ def _losses(results: dict[str, Any], arms: list[str]) -> str:
         steps = [point[0] for point in curves[0][:length]]
         values = [[curve[i][1] for curve in curves] for i in range(length)]
         axes.plot(steps, [mean(v) for v in values], color=COLOURS.get(arm), label=arm)
-        axes.fill_between(steps, [min(v) for v in values], [max(v) for v in values], color=COLOURS.get(arm), alpha=0.15, lw=0)
+        axes.fill_between(
+            steps, [min(v) for v in values], [max(v) for v in values], color=COLOURS.get(arm), alpha=0.15, lw=0
+        )
     axes.set_yscale("log")
     axes.legend(frameon=False)
     return _svg(figure)
@@ -105,7 +118,13 @@ def _acceptance(results: dict[str, Any], arms: list[str]) -> str:
     for arm in arms:
         rates = [run["acceptance"] for run in results["runs"] if run["arm"] == arm]
         depth = min(map(len, rates))
-        axes.plot(range(1, depth + 1), [100 * mean(rate[k] for rate in rates) for k in range(depth)], "o-", color=COLOURS.get(arm), label=arm)
+        axes.plot(
+            range(1, depth + 1),
+            [100 * mean(rate[k] for rate in rates) for k in range(depth)],
+            "o-",
+            color=COLOURS.get(arm),
+            label=arm,
+        )
     axes.set_xticks([1, 2])
     axes.set_ylim(0, 102)
     axes.legend(frameon=False)
@@ -118,7 +137,9 @@ def _speed(results: dict[str, Any], arms: list[str]) -> str:
         timed = results["speed"][arm]
         error = [[timed["ratio"] - timed["ratio_min"]], [timed["ratio_max"] - timed["ratio"]]]
         axes.bar(place, timed["ratio"], 0.55, yerr=error, color=COLOURS.get(arm), alpha=0.8, capsize=4)
-        axes.text(place, 0.06, f"{timed['tokens_per_forward']:.2f} tokens/forward", ha="center", color="white", fontsize=9)
+        axes.text(
+            place, 0.06, f"{timed['tokens_per_forward']:.2f} tokens/forward", ha="center", color="white", fontsize=9
+        )
     axes.axhline(1, color="#555", lw=1, ls="--")
     axes.set_xticks(range(len(arms)), arms)
     return _svg(figure)

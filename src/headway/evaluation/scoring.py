@@ -37,12 +37,18 @@ def score(config: EvalConfig) -> dict[str, Any]:
             pool = load_examples(source, "train")
             shots = random.Random(config.seed).sample(pool, config.shots)
         found = exact_match(model, tokenizer, examples, config.max_new_tokens, config.batch_size, config.plain, shots)
-        results |= {"exact_match": found.strict, "flexible_match": found.flexible, "tokens_per_forward": found.tokens_per_forward}
+        results |= {
+            "exact_match": found.strict,
+            "flexible_match": found.flexible,
+            "tokens_per_forward": found.tokens_per_forward,
+        }
         results["acceptance"] = list(found.acceptance)
         results["answers"] = [asdict(answer) for answer in found.answers]
         prompts = [tokenizer(e["prompt"], verbose=False)["input_ids"] for e in examples]
     if config.speed and model.count and not config.plain:
-        results["speed"] = figures(speed(model, [p for p in prompts if p][:TIMED_PROMPTS], min(64, config.max_new_tokens)))
+        results["speed"] = figures(
+            speed(model, [p for p in prompts if p][:TIMED_PROMPTS], min(64, config.max_new_tokens))
+        )
     return results
 
 

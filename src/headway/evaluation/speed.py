@@ -41,7 +41,9 @@ def speed(
             ids, mask = left_padded(prompts[start : start + batch], model.device)
             outs = {}
             for plain in (True, False) if repeat % 2 else (False, True):
-                out = model.generate(ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, plain=plain)
+                out = model.generate(
+                    ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, plain=plain
+                )
                 outs[plain] = out.sequences
                 totals[plain][0] += out.stats.tokens
                 totals[plain][1] += sum(out.stats.seconds.values())
@@ -58,5 +60,12 @@ def speed(
         stats = (tokens / max(forwards, 1), [a / max(r, 1) for a, r in zip(accepted, reached, strict=True)])
     assert stats is not None
     return Speed(
-        ratios, statistics.median(fast), statistics.median(slow), stats[0], stats[1], identical, torch.get_num_threads(), batch
+        ratios,
+        statistics.median(fast),
+        statistics.median(slow),
+        stats[0],
+        stats[1],
+        identical,
+        torch.get_num_threads(),
+        batch,
     )

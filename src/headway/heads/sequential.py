@@ -48,7 +48,14 @@ class SequentialHeads(HeadStack):
         return found
 
     def step(
-        self, k: int, hidden: Tensor, tokens: Tensor, position_ids: Tensor, masks: Masks, view: TrunkView, cache: Any = None
+        self,
+        k: int,
+        hidden: Tensor,
+        tokens: Tensor,
+        position_ids: Tensor,
+        masks: Masks,
+        view: TrunkView,
+        cache: Any = None,
     ) -> tuple[Tensor, Tensor]:
         """Depth k at position i reads the depth before (the trunk's last state for k = 0) and the token at i + k + 1.
 
