@@ -80,9 +80,7 @@ def test_a_disk_that_is_really_full_is_one_clear_error(tmp_path: Path) -> None:
     shell = f'mount -t tmpfs -o size=64k none {tmp_path} && exec "$0" -c "$1" {tmp_path}/a.txt'
     if shutil.which("unshare") is None:
         pytest.skip("no unshare to make a small disk with")
-    done = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", shell, sys.executable, code], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", shell, sys.executable, code], capture_output=True, text=True, check=False)
     if done.returncode and "Traceback" not in done.stderr:
         pytest.skip(f"a small disk cannot be mounted here: {done.stderr.strip()}")
     assert "a.txt: No space left on device." in done.stdout

@@ -26,9 +26,7 @@ def field(default: Any = dataclasses.MISSING, help: str = "") -> Any:
     return dataclasses.field(default=default, metadata={"help": help})
 
 
-def load(
-    cls: type[T], file: str | Path | None = None, overrides: Sequence[str] = (), prog: str = "headway", about: str = ""
-) -> T:
+def load(cls: type[T], file: str | Path | None = None, overrides: Sequence[str] = (), prog: str = "headway", about: str = "") -> T:
     """Build `cls` from its defaults, a YAML file, and flags such as ["--learning-rate", "1e-4"], the last one winning.
 
     Args:
@@ -130,9 +128,7 @@ def _build(cls: type[T], values: Any, prefix: str, where: str) -> T:
     fields = {item.name: item for item in dataclasses.fields(cls) if item.init}  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
-            raise ConfigError(
-                f"{where}: unknown key {prefix + str(key)!r}{nearest(str(key).replace('-', '_'), fields)}"
-            )
+            raise ConfigError(f"{where}: unknown key {prefix + str(key)!r}{nearest(str(key).replace('-', '_'), fields)}")
     built: dict[str, Any] = {}
     for name, item in fields.items():
         default = _default(item)

@@ -42,9 +42,7 @@ class HeadwayModel(nn.Module):
         self.train(trunk.training)
 
     @classmethod
-    def from_trunk(
-        cls, trunk: str | Path | PreTrainedModel, family: str = "parallel", count: int = 2, **options: Any
-    ) -> Self:
+    def from_trunk(cls, trunk: str | Path | PreTrainedModel, family: str = "parallel", count: int = 2, **options: Any) -> Self:
         """Attach `count` fresh heads of a family to a model, folder or hub id. count=0 attaches none.
 
         Raises: ConfigError for an unknown family or option, CheckpointError where the trunk cannot be loaded,
@@ -146,7 +144,7 @@ class HeadwayModel(nn.Module):
         last = self.view.layers[-1]
         for module in self.heads.modules() if self.heads is not None else ():
             if type(module) is type(last):
-                module.gradient_checkpointing = True
+                setattr(module, "gradient_checkpointing", True)  # noqa: B010  nn.Module declares no such attribute
                 module._gradient_checkpointing_func = last._gradient_checkpointing_func
 
     def save_pretrained(self, folder: str | Path, training: dict[str, Any] | None = None) -> None:
@@ -186,13 +184,9 @@ def load_trunk(source: str | Path, dtype: torch.dtype | None = None) -> PreTrain
 
 def _download(repository: str) -> Path:
     try:
-        return Path(
-            snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"])
-        )
+        return Path(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
-            f"{repository!r} is neither a folder here nor a model that can be fetched from the hub."
-        ) from error
+        raise CheckpointError(f"{repository!r} is neither a folder here nor a model that can be fetched from the hub.") from error
 
 
 def _arange_like(tokens: Tensor) -> Tensor:

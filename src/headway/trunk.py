@@ -54,9 +54,7 @@ class TrunkView:
         for module in self.decoder.children():
             if isinstance(module, nn.ModuleList) and len(module) == count:
                 return module
-        raise UnsupportedModelError(
-            f"{type(self.decoder).__name__} has no list of {count} layers that Headway can find."
-        )
+        raise UnsupportedModelError(f"{type(self.decoder).__name__} has no list of {count} layers that Headway can find.")
 
     @cached_property
     def norm(self) -> nn.Module:
@@ -69,9 +67,7 @@ class TrunkView:
     def unembedding(self) -> Unembedding:
         head = self.model.get_output_embeddings()
         if head is None:
-            raise UnsupportedModelError(
-                f"{type(self.model).__name__} has no unembedding: is it a causal language model?"
-            )
+            raise UnsupportedModelError(f"{type(self.model).__name__} has no unembedding: is it a causal language model?")
         config = self.config
         scale = getattr(config, "logit_scale", None) or 1.0
         scale /= getattr(config, "logits_scaling", None) or 1.0
@@ -108,9 +104,7 @@ class TrunkView:
         finally:
             handle.remove()
 
-    def run_layer(
-        self, layer: nn.Module, hidden: Tensor, position_ids: Tensor, masks: Masks, cache: Any = None
-    ) -> Tensor:
+    def run_layer(self, layer: nn.Module, hidden: Tensor, position_ids: Tensor, masks: Masks, cache: Any = None) -> Tensor:
         """Run `layer`, a copy of the trunk's last one, over `hidden` (batch, seq, hidden)."""
         kind = self.layer_types[-1] if self.layer_types else None
         rotary = getattr(self.decoder, "rotary_emb", None)

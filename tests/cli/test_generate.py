@@ -55,9 +55,7 @@ def model(monkeypatch: pytest.MonkeyPatch, shared: Path) -> str:
 
 
 def test_one_prompt_streams_and_ends_with_its_speed(model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        main(["generate", "--model", model, "--prompt", "Once upon", "--max-new-tokens", "3", "--stop", "a", "b"]) == 0
-    )
+    assert main(["generate", "--model", model, "--prompt", "Once upon", "--max-new-tokens", "3", "--stop", "a", "b"]) == 0
     shown = capsys.readouterr()
     assert Fake.asked["streamer"] is not None and Fake.asked["max_new_tokens"] == 3
     assert Fake.asked["stop_strings"] == ["a", "b"] and not Fake.asked["plain"]
@@ -65,9 +63,7 @@ def test_one_prompt_streams_and_ends_with_its_speed(model: str, capsys: pytest.C
     assert "a forward" not in shown.out
 
 
-def test_json_holds_text_and_figures_and_nothing_else_is_on_stdout(
-    model: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_holds_text_and_figures_and_nothing_else_is_on_stdout(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "--model", model, "--prompt", "One", "--prompt", "Two or three", "--json", "--plain"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [item["prompt"] for item in found["completions"]] == ["One", "Two or three"]
@@ -75,9 +71,7 @@ def test_json_holds_text_and_figures_and_nothing_else_is_on_stdout(
     assert Fake.asked["plain"] and Fake.asked["streamer"] is None
 
 
-def test_prompts_of_different_length_are_padded_on_the_left(
-    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_prompts_of_different_length_are_padded_on_the_left(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "prompts.txt").write_text("One\n\nTwo or three little pigs\n")
     assert main(["generate", "--model", model, "--prompts", str(tmp_path / "prompts.txt")]) == 0
     mask = Fake.asked["attention_mask"]
@@ -85,9 +79,7 @@ def test_prompts_of_different_length_are_padded_on_the_left(
     assert "Two or three little pigs" in capsys.readouterr().out
 
 
-def test_a_dash_reads_standard_input(
-    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dash_reads_standard_input(model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("Once upon a time\n"))
     assert main(["generate", "--model", model, "--prompt", "-", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["completions"][0]["prompt"] == "Once upon a time"

@@ -61,9 +61,7 @@ def test_help_and_version_need_no_torch_and_no_time(words: list[str]) -> None:
         (["heads", "inspect"], "folder is required"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(
-    words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_mistake_is_one_line_and_exit_code_2(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
     shown = capsys.readouterr()
     assert shown.out == "" and shown.err.startswith("headway: error: ") and shown.err.count("\n") == 1
@@ -71,9 +69,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_an_unknown_key_in_a_file_is_named_with_the_nearest(
-    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_key_in_a_file_is_named_with_the_nearest(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("sede: 1\n")
     assert main([*verb.split(), "--config", str(file)]) == 2
@@ -98,17 +94,13 @@ def raising(error: BaseException, monkeypatch: pytest.MonkeyPatch, verb: str) ->
     monkeypatch.setattr(import_module(f"headway.cli.{VERBS[verb][0]}"), "run", run)
 
 
-def test_a_message_of_many_lines_becomes_one(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_message_of_many_lines_becomes_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     raising(DataError("a.jsonl:3\n  is broken"), monkeypatch, "generate")
     assert main(["generate"]) == 2
     assert capsys.readouterr().err == "headway: error: a.jsonl:3 is broken\n"
 
 
-def test_an_interrupted_training_says_how_to_resume(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_interrupted_training_says_how_to_resume(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     raising(KeyboardInterrupt(), monkeypatch, "finetune")
     assert main(["finetune"]) == 130
     assert "repeat the command to go on from its last checkpoint" in capsys.readouterr().err

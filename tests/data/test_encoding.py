@@ -8,7 +8,9 @@ from headway.data import encode
 from headway.errors import DataError
 
 WORDS = ["a", "b", "c", "d", "hello", "there", "user", "assistant", ":", "<eos>", "<unk>"]
-PLAIN = "{% for m in messages %}{{ m.role }} : {{ m.content }} <eos> {% endfor %}{% if add_generation_prompt %}assistant : {% endif %}"
+PLAIN = (
+    "{% for m in messages %}{{ m.role }} : {{ m.content }} <eos> {% endfor %}{% if add_generation_prompt %}assistant : {% endif %}"
+)
 MARKED = (
     "{% for m in messages %}{{ m.role }} : {% if m.role == 'assistant' %}{% generation %}{{ m.content }} <eos>{% endgeneration %} "
     "{% else %}{{ m.content }} <eos> {% endif %}{% endfor %}"
@@ -52,9 +54,7 @@ def test_long_text_becomes_pieces_and_a_long_answer_is_left_out():
 @pytest.mark.parametrize("template", [PLAIN, MARKED])
 def test_only_the_assistants_turns_are_learnt(template):
     found = encode({"messages": CHAT}, tokenizer(template), 40)[0]
-    assert (
-        words(found["input_ids"]) == "user : a b <eos> assistant : c <eos> user : hello <eos> assistant : there d <eos>"
-    )
+    assert words(found["input_ids"]) == "user : a b <eos> assistant : c <eos> user : hello <eos> assistant : there d <eos>"
     assert words(found["labels"]) == "_ _ _ _ _ _ _ c <eos> _ _ _ _ _ _ there d <eos>"
 
 

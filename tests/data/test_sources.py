@@ -34,9 +34,7 @@ def test_a_folder_gives_the_file_of_the_split(tmp_path):
 
 def test_columns_can_be_mapped(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"q": "a?", "a": " b"}\n')
-    assert load_examples(tmp_path / "x.jsonl", columns={"prompt": "q", "completion": "a"}) == [
-        {"prompt": "a?", "completion": " b"}
-    ]
+    assert load_examples(tmp_path / "x.jsonl", columns={"prompt": "q", "completion": "a"}) == [{"prompt": "a?", "completion": " b"}]
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,7 @@ def padded(rows, side):
     width = max(map(len, rows))
     fill = [[0] * (width - len(row)) for row in rows]
     ids = [f + row if side == "left" else row + f for f, row in zip(fill, rows, strict=True)]
-    mask = [
-        [0] * len(f) + [1] * len(r) if side == "left" else [1] * len(r) + [0] * len(f)
-        for f, r in zip(fill, rows, strict=True)
-    ]
+    mask = [[0] * len(f) + [1] * len(r) if side == "left" else [1] * len(r) + [0] * len(f) for f, r in zip(fill, rows, strict=True)]
     return torch.tensor(ids), torch.tensor(mask)
 
 
@@ -131,9 +128,7 @@ def test_real_model_decodes_its_own_story(shared):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     rows = [tokenizer(text)["input_ids"] for text in ("Once upon a time", "Lily and Tom went to the park. They", "The")]
     for family in ("parallel", "sequential"):
-        model = HeadwayModel.from_trunk(
-            AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), family=family, count=3
-        )
+        model = HeadwayModel.from_trunk(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), family=family, count=3)
         check(model, rows, max_new_tokens=60, pad_token_id=0)
 
 

@@ -56,9 +56,7 @@ def test_drawn_sequences_follow_the_enumerated_distribution(family, case, prompt
     width = max(map(len, prompts))
     ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts]).repeat(DRAWS, 1)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts]).repeat(DRAWS, 1)
-    out = model.generate(
-        ids, attention_mask=mask, do_sample=True, max_new_tokens=LENGTH, seed=7, eos_token_id=None, **case
-    )
+    out = model.generate(ids, attention_mask=mask, do_sample=True, max_new_tokens=LENGTH, seed=7, eos_token_id=None, **case)
     assert sum(out.stats.accepted) > 0 and out.stats.accepted != out.stats.reached  # both outcomes of the rule happened
     drawn = out.sequences[:, width:].view(DRAWS, len(prompts), LENGTH)
     for row, prompt in enumerate(prompts):

@@ -23,11 +23,7 @@ def lm_eval_gsm8k():
         regex = dict(entry["filter"][0])
         regex.pop("function")
         filters[entry["name"]] = RegexFilter(**regex)
-    metric = {
-        k: v
-        for k, v in task["metric_list"][0].items()
-        if k in ("ignore_case", "ignore_punctuation", "regexes_to_ignore")
-    }
+    metric = {k: v for k, v in task["metric_list"][0].items() if k in ("ignore_case", "ignore_punctuation", "regexes_to_ignore")}
     return filters, metric
 
 

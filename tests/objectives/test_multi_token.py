@@ -51,7 +51,7 @@ def test_packed_loss_equals_unpacked(architecture, family):
     model = HeadwayModel.from_trunk(tiny_trunk(architecture), family=family, count=2)
     documents = [random_rows(1, n, seed=n)[0] for n in (11, 5, 9)]
     objective = MultiToken()
-    packed = batch_of([sum(documents, []) + [0, 0]], [[0] * 11 + [1] * 5 + [2] * 9 + [-1] * 2])
+    packed = batch_of([[*documents[0], *documents[1], *documents[2], 0, 0]], [[0] * 11 + [1] * 5 + [2] * 9 + [-1] * 2])
     packed["labels"][0, -2:] = -100
     together = objective.loss(model, packed, 0.0, items=1).total
     apart = sum(objective.loss(model, batch_of([document]), 0.0, items=1).total for document in documents)

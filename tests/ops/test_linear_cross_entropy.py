@@ -45,9 +45,7 @@ def test_chunked_loss_and_gradients_equal_the_naive_ones(soft, bias, scale, soft
     leaves = [*states, weight, *([offset] if bias else [])]
     expected, expected_means = naive(states, targets, Unembedding(weight, offset, scale, softcap), weights, items)
     expected_grads = torch.autograd.grad(expected * 3, leaves)
-    total, means = linear_cross_entropy(
-        states, targets, Unembedding(weight, offset, scale, softcap), weights, items, chunk=7
-    )
+    total, means = linear_cross_entropy(states, targets, Unembedding(weight, offset, scale, softcap), weights, items, chunk=7)
     grads = torch.autograd.grad(total * 3, leaves)
     torch.testing.assert_close(total, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(means, expected_means, rtol=1e-5, atol=1e-5)

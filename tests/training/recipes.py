@@ -52,7 +52,5 @@ def losses(folder: Path) -> list[float]:
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     """All tensors of a saved model, trunk and heads."""
     return {
-        f"{file.name}:{name}": tensor
-        for file in sorted(folder.glob("*.safetensors"))
-        for name, tensor in load_file(file).items()
+        f"{file.name}:{name}": tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()
     }

@@ -20,9 +20,7 @@ from tests.training.recipes import losses, save_data, save_tokenizer, weights
 QUICK = {"length": 48, "batch_size": 4, "log_steps": 1, "quiet": True, "learning_rate": 1e-2}
 
 
-def test_heads_train_leaves_every_bit_of_the_trunk_alone_and_changes_every_head(
-    model: str, data: str, out: Path
-) -> None:
+def test_heads_train_leaves_every_bit_of_the_trunk_alone_and_changes_every_head(model: str, data: str, out: Path) -> None:
     config = HeadsTrainConfig(model=model, data=data, out=out, count=2, max_steps=3, **QUICK)
     assert train_heads(config) == out
     before, after = weights(Path(model)), weights(out)
@@ -33,9 +31,7 @@ def test_heads_train_leaves_every_bit_of_the_trunk_alone_and_changes_every_head(
     for (name, old), new in zip(fresh.heads.named_parameters(), trained.heads.parameters(), strict=True):
         assert not torch.equal(old, new), name
     record = json.loads((out / "headway.json").read_text())["training"]
-    assert (
-        record["objective"] == "multi-token" and record["steps"] == 3 and {"loss_2", "loss_3"} <= set(record["losses"])
-    )
+    assert record["objective"] == "multi-token" and record["steps"] == 3 and {"loss_2", "loss_3"} <= set(record["losses"])
 
 
 @pytest.mark.parametrize("family", ["parallel", "sequential"])
@@ -50,9 +46,7 @@ def test_a_lora_checkpoint_loads_as_a_plain_model_with_the_same_logits(
     plain, ours = AutoModelForCausalLM.from_pretrained(out), HeadwayModel.from_pretrained(out)
     assert set(plain.state_dict()) == set(AutoModelForCausalLM.from_pretrained(model).state_dict())
     before = weights(Path(model))
-    changed = {
-        name for name, tensor in weights(out).items() if name in before and not torch.equal(tensor, before[name])
-    }
+    changed = {name for name, tensor in weights(out).items() if name in before and not torch.equal(tensor, before[name])}
     assert any("q_proj" in name for name in changed)
     assert not any("norm" in name or "embed" in name or "lm_head" in name for name in changed)
     tokens = AutoTokenizer.from_pretrained(out)("one plus two is three", return_tensors="pt")["input_ids"]
@@ -60,9 +54,7 @@ def test_a_lora_checkpoint_loads_as_a_plain_model_with_the_same_logits(
         torch.testing.assert_close(plain(tokens).logits, ours.unembedding.logits(ours.eval()(tokens).states[0]))
 
 
-def test_next_token_finetuning_learns_and_does_not_touch_the_heads(
-    model: str, data: str, out: Path, tmp_path: Path
-) -> None:
+def test_next_token_finetuning_learns_and_does_not_touch_the_heads(model: str, data: str, out: Path, tmp_path: Path) -> None:
     heads = tmp_path / "heads"
     HeadwayModel.from_trunk(model, count=1).heads.save_pretrained(heads)
     config = FinetuneConfig(
@@ -79,9 +71,7 @@ def test_next_token_finetuning_learns_and_does_not_touch_the_heads(
 def test_gradient_accumulation_equals_a_big_batch(model: str, data: str, tmp_path: Path) -> None:
     for name, batch, accumulation in (("big", 4, 1), ("small", 1, 4)):
         sizes = {"batch_size": batch, "gradient_accumulation": accumulation, "pack": False}
-        config = FinetuneConfig(
-            model=model, data=data, out=tmp_path / name, family="parallel", max_steps=4, **{**QUICK, **sizes}
-        )
+        config = FinetuneConfig(model=model, data=data, out=tmp_path / name, family="parallel", max_steps=4, **{**QUICK, **sizes})
         finetune(config)
     assert losses(tmp_path / "big") == pytest.approx(losses(tmp_path / "small"), abs=1e-5)
     big, small = weights(tmp_path / "big"), weights(tmp_path / "small")

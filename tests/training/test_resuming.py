@@ -70,9 +70,7 @@ def test_three_kills_and_a_ctrl_c_change_no_bit_of_the_final_weights(dropping: s
 
 
 def test_what_was_cut_off_is_ignored_and_a_finished_run_stays_as_it_is(model: str, data: str, out: Path) -> None:
-    config = FinetuneConfig(
-        model=model, data=data, out=out, family="parallel", max_steps=4, save_steps=2, length=48, quiet=True
-    )
+    config = FinetuneConfig(model=model, data=data, out=out, family="parallel", max_steps=4, save_steps=2, length=48, quiet=True)
     finetune(config)
     expected = weights(out)
     os.remove(out / "checkpoint-4" / MARKER)

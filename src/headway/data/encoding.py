@@ -16,9 +16,7 @@ class Encoded(TypedDict):
     labels: list[int]
 
 
-def encode(
-    example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int, completion_only: bool = True
-) -> list[Encoded]:
+def encode(example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int, completion_only: bool = True) -> list[Encoded]:
     """Encode one document, closed by the tokenizer's eos token.
 
     A text longer than `max_length` becomes several pieces. A prompt with its completion stays whole: what is too long is left
@@ -59,18 +57,17 @@ def _chat(messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) ->
     """Token ids of a conversation, and which of them the assistant wrote."""
     template = tokenizer.chat_template
     if not template:
-        raise DataError(
-            "The data has messages, but this tokenizer has no chat template. Use prompt and completion columns."
-        )
+        raise DataError("The data has messages, but this tokenizer has no chat template. Use prompt and completion columns.")
     if "{% generation" in str(template) or "{%- generation" in str(template):
-        found = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+        found: Any = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
         return list(found["input_ids"]), [bool(own) for own in found["assistant_masks"]]
-    ids: list[int] = list(tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"])
+    whole: Any = tokenizer.apply_chat_template(messages, return_dict=True)
+    ids: list[int] = list(whole["input_ids"])
     learnt = [False] * len(ids)
     for index, message in enumerate(messages):
         if message.get("role") == "assistant":
-            before = tokenizer.apply_chat_template(messages[:index], return_dict=True, add_generation_prompt=True)
-            through = tokenizer.apply_chat_template(messages[: index + 1], return_dict=True)
+            before: Any = tokenizer.apply_chat_template(messages[:index], return_dict=True, add_generation_prompt=True)
+            through: Any = tokenizer.apply_chat_template(messages[: index + 1], return_dict=True)
             start, end = len(before["input_ids"]), len(through["input_ids"])
             if ids[:end] != list(through["input_ids"]):
                 raise DataError(

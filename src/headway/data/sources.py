@@ -57,9 +57,7 @@ def _rows(source: str, split: str, limit: int | None) -> Iterable[tuple[str, Map
     if name == "word-problems":
         if argument and not argument.isdigit():
             raise DataError(f"The level of word-problems is 1, 2 or 3, not {argument!r}.")
-        return (
-            (source, row) for row in word_problems(split, limit or GENERATED["word-problems"] or 0, int(argument or 1))
-        )
+        return ((source, row) for row in word_problems(split, limit or GENERATED["word-problems"] or 0, int(argument or 1)))
     if name == "stdlib":
         return ((source, row) for row in stdlib(split))
     path = Path(source)
@@ -68,11 +66,7 @@ def _rows(source: str, split: str, limit: int | None) -> Iterable[tuple[str, Map
     if path.is_file():
         return _read(path)
     if source.endswith(SUFFIXES) or source.startswith((".", "/", "~")):
-        near = (
-            difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*")], 1)
-            if path.parent.is_dir()
-            else []
-        )
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*")], 1) if path.parent.is_dir() else []
         raise DataError(f"There is no file {source}." + (f" Did you mean {path.parent / near[0]}?" if near else ""))
     return _hub("openai/gsm8k" if source == "gsm8k" else source, split)
 
@@ -101,9 +95,7 @@ def _read(path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
                 try:
                     row = json.loads(line)
                 except json.JSONDecodeError as error:
-                    raise DataError(
-                        f"{path}, line {number} is not JSON: {error.msg} at column {error.colno}."
-                    ) from error
+                    raise DataError(f"{path}, line {number} is not JSON: {error.msg} at column {error.colno}.") from error
                 if not isinstance(row, dict):
                     raise DataError(f"{path}, line {number} is a {type(row).__name__}, not an object with columns.")
                 yield f"{path}, line {number}", row
@@ -124,9 +116,7 @@ def _hub(name: str, split: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
 
     repository, _, configuration = name.partition(":")
     try:
-        rows = datasets.load_dataset(
-            repository, configuration or ("main" if repository.endswith("gsm8k") else None), split=split
-        )
+        rows = datasets.load_dataset(repository, configuration or ("main" if repository.endswith("gsm8k") else None), split=split)
     except (OSError, ValueError) as error:
         raise DataError(
             f"{name!r} is no file here, no generated task ({', '.join(GENERATED)}), and cannot be fetched from the hub: {error}"

@@ -12,8 +12,50 @@ from headway.errors import DataError
 
 LEVELS = (1, 2, 3)
 TEST_SHARE = 10  # one problem in ten belongs to the test split
-PEOPLE = ["Ava", "Ben", "Carla", "Dev", "Elena", "Farid", "Grace", "Hugo", "Ines", "Jonas", "Kira", "Liam", "Maya", "Nora", "Omar", "Pia", "Quinn", "Rosa", "Sven", "Tara", "Uma", "Victor", "Wanda", "Yusuf"]
-THINGS = ["apples", "pencils", "marbles", "stickers", "books", "shells", "coins", "cards", "flowers", "buttons", "stamps", "cookies", "beads", "oranges", "balloons", "pens"]
+PEOPLE = [
+    "Ava",
+    "Ben",
+    "Carla",
+    "Dev",
+    "Elena",
+    "Farid",
+    "Grace",
+    "Hugo",
+    "Ines",
+    "Jonas",
+    "Kira",
+    "Liam",
+    "Maya",
+    "Nora",
+    "Omar",
+    "Pia",
+    "Quinn",
+    "Rosa",
+    "Sven",
+    "Tara",
+    "Uma",
+    "Victor",
+    "Wanda",
+    "Yusuf",
+]
+THINGS = [
+    "apples",
+    "pencils",
+    "marbles",
+    "stickers",
+    "books",
+    "shells",
+    "coins",
+    "cards",
+    "flowers",
+    "buttons",
+    "stamps",
+    "cookies",
+    "beads",
+    "oranges",
+    "balloons",
+    "pens",
+]
 BOXES = ["boxes", "bags", "baskets", "jars", "packs", "drawers"]
 
 
@@ -52,9 +94,7 @@ def word_problems(split: str, count: int, level: int = 1, seed: int = 0) -> list
             misses = 0
         elif (misses := misses + 1) > 10_000:
             raise DataError(f"There are fewer than {count} different {split} problems of level {level}.")
-    return [
-        {"prompt": f"Question: {question}\nAnswer:", "completion": f" {answer}"} for question, answer in found.items()
-    ]
+    return [{"prompt": f"Question: {question}\nAnswer:", "completion": f" {answer}"} for question, answer in found.items()]
 
 
 def _is_test(question: str) -> bool:

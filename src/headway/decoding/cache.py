@@ -30,9 +30,7 @@ class RaggedCache(Cache):
         self.length = length
         return torch.arange(length, device=positions.device).expand(positions.shape[0], length)
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Write keys and values, (batch, heads, tokens, width), and return all that can be seen."""
         if layer_idx not in self.buffers:
             shapes = [(self.batch, s.shape[1], self.capacity + 1, s.shape[3]) for s in (key_states, value_states)]

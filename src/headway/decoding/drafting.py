@@ -42,9 +42,7 @@ class HeadsDrafter:
         self.settings = settings
         self.generator = generator
         self.unembedding: Unembedding = view.unembedding
-        self.trailing: Tensor | None = (
-            None  # last states of the positions before the next pass, (batch, window, hidden)
-        )
+        self.trailing: Tensor | None = None  # last states of the positions before the next pass, (batch, window, hidden)
 
     def draft(self, passed: Passed, base: Tensor, sequence: Tensor, cache: RaggedCache, depth: int) -> Draft:
         """Propose `depth` tokens a row, after the token that the trunk itself chose.
@@ -90,9 +88,7 @@ class HeadsDrafter:
             place = (top + k + 2).clamp(max=sequence.shape[1] - 1)
             sequence[rows, place] = found[-1].tokens[:, 0]
         probabilities = [draft.probabilities for draft in found if draft.probabilities is not None]
-        return Draft(
-            torch.cat([draft.tokens for draft in found], 1), torch.cat(probabilities, 1) if probabilities else None
-        )
+        return Draft(torch.cat([draft.tokens for draft in found], 1), torch.cat(probabilities, 1) if probabilities else None)
 
     def _window(self, passed: Passed, base: Tensor) -> tuple[Tensor, Tensor]:
         """States to run the depths over, and the index in them of each row's last confirmed token."""

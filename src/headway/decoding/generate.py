@@ -51,8 +51,8 @@ def generate(
 
     Args:
         input_ids: prompts, padded on either side, (batch, seq); attention_mask: 1 for tokens, same shape.
-        generation_config, arguments: as transformers' `generate` has them, with its defaults: max_new_tokens, max_length, do_sample,
-            temperature, top_k, top_p, min_p, repetition_penalty, no_repeat_ngram_size, min_new_tokens, suppress_tokens,
+        generation_config, arguments: as transformers' `generate` has them, with its defaults: max_new_tokens, max_length,
+            do_sample, temperature, top_k, top_p, min_p, repetition_penalty, no_repeat_ngram_size, min_new_tokens, suppress_tokens,
             eos_token_id (one or several), pad_token_id, num_return_sequences, stop_strings (with `tokenizer`).
         streamer: gets tokens as they are final; one prompt only, as in transformers.
         seed: of the draws; default: torch's global generator.
@@ -81,9 +81,7 @@ def generate(
                 f"{type(model.trunk).__name__} cannot be served exactly with several tokens a step; it decodes plainly.",
                 stacklevel=2,
             )
-            return _through_transformers(
-                model, input_ids, mask, settings, streamer, seed, generation_config, tokenizer, arguments
-            )
+            return _through_transformers(model, input_ids, mask, settings, streamer, seed, generation_config, tokenizer, arguments)
         heads = None if plain else model.heads
         return _Decoding(model.view, heads, settings, input_ids, mask, streamer, seed).run()
     finally:
@@ -217,9 +215,7 @@ class _Decoding:
         if self.drafter is None or depth < 1:
             return Draft(torch.zeros(len(self.running), 0, dtype=torch.long, device=self.device), None)
         length = self.cache.capacity + 1
-        sequence = torch.tensor(
-            [self.rows[r] + [0] * (length - len(self.rows[r])) for r in self.running], device=self.device
-        )
+        sequence = torch.tensor([self.rows[r] + [0] * (length - len(self.rows[r])) for r in self.running], device=self.device)
         return self.drafter.draft(passed, base, sequence, self.cache, depth)
 
     def _padded(self) -> Tensor:
@@ -265,7 +261,8 @@ def _through_transformers(
     with torch.random.fork_rng(enabled=seed is not None), stats.timed("transformers"):
         if seed is not None:
             torch.manual_seed(seed)
-        out = model.trunk.generate(
+        trunk: Any = model.trunk
+        out = trunk.generate(
             filled, attention_mask=shown, generation_config=config, tokenizer=tokenizer, streamer=streamer, **arguments
         )
     new = out[:, width:]

@@ -58,8 +58,8 @@ class Settings:
     eos: tuple[int, ...]
     pad: int
     returned: int  # sequences a prompt
-    history: LogitsProcessorList  # what depends on the tokens before: penalties
-    warpers: LogitsProcessorList  # what does not: temperature and truncation
+    history: Any  # LogitsProcessorList of what depends on the tokens before: penalties
+    warpers: Any  # LogitsProcessorList of what does not: temperature and truncation
     stop: StopStringCriteria | None
 
     @classmethod
@@ -80,9 +80,7 @@ class Settings:
         for name in arguments:
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
-                raise ConfigError(
-                    f"generate has no argument {name!r}." + (f" Did you mean {near[0]!r}?" if near else "")
-                )
+                raise ConfigError(f"generate has no argument {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
         try:
             config.update(**arguments)
         except ValueError as error:
@@ -98,9 +96,7 @@ class Settings:
             raise ConfigError(f"max_new_tokens leaves {new} tokens to generate; ask for at least 1.")
         limit = getattr(trunk.config.get_text_config(), "max_position_embeddings", None)
         if limit is not None and width > limit:
-            raise ConfigError(
-                f"The prompt has {width} tokens, but this model reads at most {limit}. Shorten the prompt."
-            )
+            raise ConfigError(f"The prompt has {width} tokens, but this model reads at most {limit}. Shorten the prompt.")
         if limit is not None:
             new = min(new, limit - width + 1)  # the last token is never read
         eos = config.eos_token_id

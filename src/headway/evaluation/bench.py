@@ -30,9 +30,7 @@ def run(config: BenchConfig) -> dict[str, Any]:
     for _ in range(ROUNDS):
         for case in CASES:
             arguments = json.dumps({**asdict(config), "out": None, "case": case})
-            done = subprocess.run(
-                [sys.executable, "-m", __name__, arguments], capture_output=True, text=True, check=False
-            )
+            done = subprocess.run([sys.executable, "-m", __name__, arguments], capture_output=True, text=True, check=False)
             if done.returncode:
                 raise HeadwayError(f"The case {case!r} failed: {done.stderr.strip().splitlines()[-1:]}")
             found[case].append(json.loads(done.stdout.strip().splitlines()[-1]))
@@ -90,7 +88,8 @@ def _case(arguments: dict[str, Any]) -> dict[str, float]:
     )
     multi = arguments["case"] == CASES[2]
     count = arguments["heads"] if multi else 0
-    model = HeadwayModel.from_trunk(LlamaForCausalLM(config), count=count).train()
+    trunk: Any = LlamaForCausalLM(config)
+    model = HeadwayModel.from_trunk(trunk, count=count).train()
     ids = torch.randint(0, config.vocab_size, (arguments["rows"], arguments["length"]))
     batch = {"input_ids": ids, "labels": ids}
     objective = MultiToken() if multi else NextToken()
@@ -98,9 +97,10 @@ def _case(arguments: dict[str, Any]) -> dict[str, float]:
     for step in range(arguments["repeats"] + 1):
         began = time.perf_counter()
         if arguments["case"] == CASES[0]:
-            model.trunk(input_ids=ids, labels=ids).loss.backward()
+            trunk(input_ids=ids, labels=ids).loss.backward()
         else:
-            objective.loss(model, batch, 0.0).total.backward()
+            loss: Any = objective.loss(model, batch, 0.0).total
+            loss.backward()
         if step:
             seconds.append(time.perf_counter() - began)
         model.zero_grad(set_to_none=True)

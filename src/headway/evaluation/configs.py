@@ -13,9 +13,7 @@ class EvalConfig:
     """Score a model on a task. Raises ConfigError where a number is out of range."""
 
     model: str = field(help="folder or hub id of the model, or `embedded`")
-    task: Literal["gsm8k", "word-problems", "held-out"] = field(
-        "gsm8k", help="exact match of answers, or held-out losses"
-    )
+    task: Literal["gsm8k", "word-problems", "held-out"] = field("gsm8k", help="exact match of answers, or held-out losses")
     data: str | None = field(None, help="source of the examples (none: the task's own)")
     split: str = field("test", help="split of hub and preset data sets")
     limit: int | None = field(None, help="score only this many examples")

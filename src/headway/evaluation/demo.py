@@ -43,9 +43,7 @@ def run(config: DemoConfig) -> dict[str, Any]:
     started = time.perf_counter()
     model = str(embedded_path() if config.model == "embedded" else config.model)
     test = word_problems("test", config.test_examples, config.level, seed=1)
-    console.print(
-        f"Word problems of level {config.level}, such as:\n  [dim]{test[0]['prompt']}{test[0]['completion']}[/dim]"
-    )
+    console.print(f"Word problems of level {config.level}, such as:\n  [dim]{test[0]['prompt']}{test[0]['completion']}[/dim]")
     before = _score(model, test, count=2)
     runs: list[dict[str, Any]] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} runs"))
@@ -79,9 +77,7 @@ def run(config: DemoConfig) -> dict[str, Any]:
 def _arm(config: DemoConfig, model: str, test: list, arm: str, heads: int, seed: int) -> dict[str, Any]:
     """One run: fine-tune, score. A finished one is read back."""
     folder = config.out / "runs" / f"{arm.replace(' ', '-')}-{seed}"
-    settings = json.loads(
-        json.dumps({**dataclasses.asdict(config), "out": "", "seeds": 0, "seed": seed, "model": model})
-    )
+    settings = json.loads(json.dumps({**dataclasses.asdict(config), "out": "", "seeds": 0, "seed": seed, "model": model}))
     done = folder / "result.json"
     if done.is_file() and (known := json.loads(done.read_text(encoding="utf-8")))["settings"] == settings:
         return known["result"]
@@ -148,7 +144,7 @@ def _curve(folder: Path) -> list[list[float]]:
 
 def _speeds(config: DemoConfig, test: list) -> dict[str, Any]:
     """Decoding with and without the heads, for the first seed of each arm."""
-    found = {}
+    found: dict[str, Any] = {}
     for arm in ARMS:
         model, tokenizer = load(str(config.out / "runs" / f"{arm.replace(' ', '-')}-{config.seed}" / "model"))
         prompts = [tokenizer(example["prompt"])["input_ids"] for example in test[:16]]
@@ -159,7 +155,7 @@ def _speeds(config: DemoConfig, test: list) -> dict[str, Any]:
 def compare(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Each multi-token arm against next-token, paired by seed, with 95 % intervals."""
     by_arm = {arm: sorted((r for r in runs if r["arm"] == arm), key=lambda r: r["seed"]) for arm in ARMS}
-    found = {}
+    found: dict[str, Any] = {}
     for arm in ARMS:
         if arm == BASELINE:
             continue
@@ -185,9 +181,7 @@ def _table(results: dict[str, Any]) -> Table:
     ):
         table.add_column(name, justify="left" if name in ("arm", "verdict") else "right")
     before = results["before"]
-    table.add_row(
-        "before fine-tuning", f"{before['exact_match']:.1%}", "", "", f"{before['tokens_per_forward']:.2f}", "", ""
-    )
+    table.add_row("before fine-tuning", f"{before['exact_match']:.1%}", "", "", f"{before['tokens_per_forward']:.2f}", "", "")
     for arm in ARMS:
         runs = [run for run in results["runs"] if run["arm"] == arm]
         timed = results["speed"][arm]

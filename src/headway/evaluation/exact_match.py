@@ -96,9 +96,7 @@ def exact_match(
         ids, mask = left_padded([encoded[i] for i in batch], model.device)
         out = model.generate(ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, plain=plain)
         stats.append(out.stats)
-        for i, text in zip(
-            batch, tokenizer.batch_decode(out.sequences[:, ids.shape[1] :], skip_special_tokens=True), strict=True
-        ):
+        for i, text in zip(batch, tokenizer.batch_decode(out.sequences[:, ids.shape[1] :], skip_special_tokens=True), strict=True):
             texts[i] = _cut(text)
     answers = []
     for i, example in enumerate(examples):

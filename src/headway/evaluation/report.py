@@ -16,14 +16,17 @@ from headway.files import write_text
 
 COLOURS = {"next-token": "#7a8595", "1 head": "#2f7ed8", "2 heads": "#e4572e"}
 STYLE = """
-:root { color-scheme: light; } body { font: 16px/1.55 system-ui, sans-serif; color: #1c2430; background: #f6f7f9; margin: 0; }
-main { max-width: 62rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; } h1 { font-size: 1.8rem; margin: 0 0 .3rem; }
+:root { color-scheme: light; } body { font: 16px/1.55 system-ui, sans-serif; color: #1c2430;
+background: #f6f7f9; margin: 0; } main { max-width: 62rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
+h1 { font-size: 1.8rem; margin: 0 0 .3rem; }
 h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; } p.lead { color: #4d5866; margin: 0 0 1.5rem; }
 section.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: 1rem; }
 figure { background: #fff; border: 1px solid #dde2e8; border-radius: 10px; margin: 0; padding: .8rem; }
 figure svg { width: 100%; height: auto; } figcaption { color: #4d5866; font-size: .86rem; }
-table { border-collapse: collapse; width: 100%; background: #fff; border: 1px solid #dde2e8; border-radius: 10px; overflow: hidden; }
-th, td { padding: .5rem .7rem; text-align: right; border-bottom: 1px solid #eceff3; } th:first-child, td:first-child { text-align: left; }
+table { border-collapse: collapse; width: 100%; background: #fff;
+  border: 1px solid #dde2e8; border-radius: 10px; overflow: hidden; }
+th, td { padding: .5rem .7rem; text-align: right; border-bottom: 1px solid #eceff3; }
+th:first-child, td:first-child { text-align: left; }
 th { background: #eef1f5; font-weight: 600; font-size: .88rem; } tr:last-child td { border-bottom: 0; }
 pre { background: #fff; border: 1px solid #dde2e8; border-radius: 10px; padding: .8rem; white-space: pre-wrap; }
 """
@@ -47,7 +50,8 @@ def write_report(results: dict[str, Any], path: Path) -> None:
     page = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Headway demo</title>
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body><main>
 <h1>Does looking ahead help?</h1>
-<p class="lead">{html.escape(results["task"])} · {len(results["runs"])} runs · {results["seconds"]:.0f} s on {results["threads"]} threads</p>
+<p class="lead">{html.escape(results["task"])} · {len(results["runs"])} runs ·
+{results["seconds"]:.0f} s on {results["threads"]} threads</p>
 {_table(results, arms)}
 <h2>How it went</h2><section class="plots">{figures}</section>
 <h2>An answer, by the last arm</h2><pre>{html.escape(sample)}</pre>
@@ -58,9 +62,7 @@ def write_report(results: dict[str, Any], path: Path) -> None:
 
 
 def _table(results: dict[str, Any], arms: list[str]) -> str:
-    lines = [
-        "<table><tr><th>arm</th><th>solved</th><th>difference to next-token</th><th>verdict</th><th>held-out loss</th>"
-    ]
+    lines = ["<table><tr><th>arm</th><th>solved</th><th>difference to next-token</th><th>verdict</th><th>held-out loss</th>"]
     lines.append("<th>tokens a forward</th><th>speed-up</th></tr>")
     for arm in arms:
         runs = [run for run in results["runs"] if run["arm"] == arm]
@@ -92,9 +94,7 @@ def _losses(results: dict[str, Any], arms: list[str]) -> str:
         steps = [point[0] for point in curves[0][:length]]
         values = [[curve[i][1] for curve in curves] for i in range(length)]
         axes.plot(steps, [mean(v) for v in values], color=COLOURS.get(arm), label=arm)
-        axes.fill_between(
-            steps, [min(v) for v in values], [max(v) for v in values], color=COLOURS.get(arm), alpha=0.15, lw=0
-        )
+        axes.fill_between(steps, [min(v) for v in values], [max(v) for v in values], color=COLOURS.get(arm), alpha=0.15, lw=0)
     axes.set_yscale("log")
     axes.legend(frameon=False)
     return _svg(figure)
@@ -137,9 +137,7 @@ def _speed(results: dict[str, Any], arms: list[str]) -> str:
         timed = results["speed"][arm]
         error = [[timed["ratio"] - timed["ratio_min"]], [timed["ratio_max"] - timed["ratio"]]]
         axes.bar(place, timed["ratio"], 0.55, yerr=error, color=COLOURS.get(arm), alpha=0.8, capsize=4)
-        axes.text(
-            place, 0.06, f"{timed['tokens_per_forward']:.2f} tokens/forward", ha="center", color="white", fontsize=9
-        )
+        axes.text(place, 0.06, f"{timed['tokens_per_forward']:.2f} tokens/forward", ha="center", color="white", fontsize=9)
     axes.axhline(1, color="#555", lw=1, ls="--")
     axes.set_xticks(range(len(arms)), arms)
     return _svg(figure)

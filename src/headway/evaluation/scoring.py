@@ -46,9 +46,7 @@ def score(config: EvalConfig) -> dict[str, Any]:
         results["answers"] = [asdict(answer) for answer in found.answers]
         prompts = [tokenizer(e["prompt"], verbose=False)["input_ids"] for e in examples]
     if config.speed and model.count and not config.plain:
-        results["speed"] = figures(
-            speed(model, [p for p in prompts if p][:TIMED_PROMPTS], min(64, config.max_new_tokens))
-        )
+        results["speed"] = figures(speed(model, [p for p in prompts if p][:TIMED_PROMPTS], min(64, config.max_new_tokens)))
     return results
 
 

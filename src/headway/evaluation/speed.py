@@ -41,9 +41,7 @@ def speed(
             ids, mask = left_padded(prompts[start : start + batch], model.device)
             outs = {}
             for plain in (True, False) if repeat % 2 else (False, True):
-                out = model.generate(
-                    ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, plain=plain
-                )
+                out = model.generate(ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, plain=plain)
                 outs[plain] = out.sequences
                 totals[plain][0] += out.stats.tokens
                 totals[plain][1] += sum(out.stats.seconds.values())

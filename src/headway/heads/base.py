@@ -119,7 +119,7 @@ def copy_layer(layer: nn.Module, index: int) -> nn.Module:
     copied = copy.deepcopy(layer)
     for module in copied.modules():
         if hasattr(module, "layer_idx"):
-            module.layer_idx = index
+            setattr(module, "layer_idx", index)  # noqa: B010  nn.Module declares no such attribute
     for parameter in copied.parameters():
         parameter.requires_grad_(True)
     return copied

@@ -45,9 +45,7 @@ class ParallelHeads(HeadStack):
     ) -> list[Tensor]:
         if self.config.options.get("linear"):
             return [layer(tapped.last) for layer in self.layers]
-        return [
-            view.norm(view.run_layer(layer, tapped.before_last, position_ids, masks, cache)) for layer in self.layers
-        ]
+        return [view.norm(view.run_layer(layer, tapped.before_last, position_ids, masks, cache)) for layer in self.layers]
 
     def extra_repr(self) -> str:
         return f"count={self.count}, linear={bool(self.config.options.get('linear'))}"

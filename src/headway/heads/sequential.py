@@ -93,9 +93,7 @@ class SequentialLayer(nn.Module):
             self.eh_proj.weight[:, width:].copy_(torch.eye(width))
         self.mtp_block = copy_layer(view.layers[-1], index)
 
-    def forward(
-        self, embedded: Tensor, hidden: Tensor, position_ids: Tensor, masks: Masks, view: TrunkView, cache: Any
-    ) -> Tensor:
+    def forward(self, embedded: Tensor, hidden: Tensor, position_ids: Tensor, masks: Masks, view: TrunkView, cache: Any) -> Tensor:
         joined = self.eh_proj(torch.cat([self.enorm(embedded), self.hnorm(hidden)], dim=-1))
         return self.post_norm(view.run_layer(self.mtp_block, joined, position_ids, masks, cache))
 

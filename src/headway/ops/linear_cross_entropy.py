@@ -69,9 +69,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         matrix = weight.to(dtype)
         offset = None if bias is None else bias.to(dtype)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        grad_bias = (
-            torch.zeros_like(bias, dtype=torch.float32) if bias is not None and ctx.needs_input_grad[2] else None
-        )
+        grad_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and ctx.needs_input_grad[2] else None
         grad_states: list[Tensor] = []
         total = torch.zeros((), device=device)
         means = torch.full((len(states),), float("nan"), device=device)
@@ -120,15 +118,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return (None, *(None if grad is None else grad.mul_(grad_total.to(grad.dtype)) for grad in grads))
 
 
-def _loss_and_gradient(
-    logits: Tensor, target: Targets, rows: Tensor, unembedding: Unembedding
-) -> tuple[Tensor, Tensor]:
+def _loss_and_gradient(logits: Tensor, target: Targets, rows: Tensor, unembedding: Unembedding) -> tuple[Tensor, Tensor]:
     """Summed loss and its gradient with respect to the capped logits, (rows, vocab)."""
     logs = torch.log_softmax(logits, dim=-1)
     if isinstance(target, SoftTargets):
-        teacher = torch.log_softmax(
-            unembedding.logits(target.states[rows].to(unembedding.weight.dtype)).float(), dim=-1
-        )
+        teacher = torch.log_softmax(unembedding.logits(target.states[rows].to(unembedding.weight.dtype)).float(), dim=-1)
         probabilities = teacher.exp()
         return (probabilities * (teacher - logs)).sum(), logs.exp_().sub_(probabilities)
     labels = target[rows].unsqueeze(-1)

@@ -39,9 +39,7 @@ class TrainingConfig:
     seed: int = field(0, help="of initialisation, data order and dropout")
     save_steps: int = field(500, help="steps between checkpoints; the last two are kept")
     log_steps: int = field(10, help="steps between lines of the log")
-    resume: bool = field(
-        True, help="continue from the newest whole checkpoint in `out`; else delete them and start over"
-    )
+    resume: bool = field(True, help="continue from the newest whole checkpoint in `out`; else delete them and start over")
     report_to: Literal["none", "tensorboard", "wandb"] = field("none", help="where the log goes besides history.json")
     quiet: bool = field(False, help="no progress bar")
 

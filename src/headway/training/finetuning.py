@@ -44,9 +44,7 @@ def finetune(config: FinetuneConfig) -> Path:
 
 def load_model(config: FinetuneConfig) -> HeadwayModel:
     """The model with the heads that the settings ask for: saved ones, fresh ones, or its own."""
-    fresh = config.family is not None or (
-        config.count is not None and config.heads is None and not _has_heads(config.model)
-    )
+    fresh = config.family is not None or (config.count is not None and config.heads is None and not _has_heads(config.model))
     if config.heads is not None:
         model = HeadwayModel.from_trunk(config.model, count=0)
         model.attach(config.heads, config.count)
@@ -83,18 +81,14 @@ def freeze(config: FinetuneConfig, model: HeadwayModel) -> LoraModel | None:
         model.trunk.requires_grad_(False)
     if not config.lora:
         return None
-    settings = LoraConfig(
-        r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
+    settings = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     return LoraModel(model.trunk, settings, "default")
 
 
 def check(config: FinetuneConfig | HeadsTrainConfig, trunk: PreTrainedModel) -> None:
     """Raise ConfigError where the settings do not fit the model."""
     if Path(config.out).resolve() == Path(config.model).resolve():
-        raise ConfigError(
-            f"out is the model's own folder, {config.model}: choose another, so that the run can be resumed."
-        )
+        raise ConfigError(f"out is the model's own folder, {config.model}: choose another, so that the run can be resumed.")
     limit = getattr(trunk.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and config.length > limit:
         raise ConfigError(f"length {config.length} is more than the {limit} tokens that {config.model} can read.")

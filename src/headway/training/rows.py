@@ -64,9 +64,7 @@ def rows_of(
     if cache is not None and all(Path(source).is_file() for source in sources):
         kept = cache / f"rows-{_key(config, tokenizer, sources, completion_only)}"
         if kept.is_dir():
-            return Rows(
-                {name: np.load(kept / f"{name}.npy", mmap_mode="r") for name in FIELDS}, np.load(kept / "ends.npy")
-            )
+            return Rows({name: np.load(kept / f"{name}.npy", mmap_mode="r") for name in FIELDS}, np.load(kept / "ends.npy"))
     encoded: list[Encoded] = []
     for source in sources:
         examples = load_examples(source, split=split, limit=config.limit, columns=config.columns)
@@ -87,9 +85,7 @@ def rows_of(
     return rows
 
 
-def validation_of(
-    config: TrainingConfig, tokenizer: PreTrainedTokenizerBase, completion_only: bool = False
-) -> Rows | None:
+def validation_of(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase, completion_only: bool = False) -> Rows | None:
     """Rows of the validation data, if there is any."""
     return None if config.validation is None else rows_of(config, tokenizer, completion_only, validation=True)
 
@@ -109,9 +105,7 @@ def _texts(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, leng
 
 
 def _key(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase, sources: Sequence[str], *others: Any) -> str:
-    files = [
-        (str(Path(source).resolve()), Path(source).stat().st_size, Path(source).stat().st_mtime) for source in sources
-    ]
+    files = [(str(Path(source).resolve()), Path(source).stat().st_size, Path(source).stat().st_mtime) for source in sources]
     vocabulary = sorted(tokenizer.get_vocab().items())
     told = [files, vocabulary, config.split, config.limit, config.columns, config.length, config.pack, others]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]

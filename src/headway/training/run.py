@@ -121,9 +121,7 @@ def explained(out: Path) -> Iterator[None]:
     except (OSError, SafetensorError, RuntimeError) as error:
         text = str(error)
         if isinstance(error, OSError) or "No space left" in text or "PytorchStreamWriter" in text:
-            raise HeadwayError(
-                f"Cannot write {out}: {text.splitlines()[0]}. Free some space, then run again."
-            ) from error
+            raise HeadwayError(f"Cannot write {out}: {text.splitlines()[0]}. Free some space, then run again.") from error
         raise
 
 
@@ -163,9 +161,7 @@ def _padding(tokenizer: PreTrainedTokenizerBase) -> int:
 def _arguments(config: TrainingConfig) -> TrainingArguments:
     if config.report_to != "none" and importlib.util.find_spec(config.report_to) is None:
         extra = f"headway[{config.report_to}]"
-        raise ConfigError(
-            f"report_to: {config.report_to} needs a package that is not installed: pip install '{extra}'."
-        )
+        raise ConfigError(f"report_to: {config.report_to} needs a package that is not installed: pip install '{extra}'.")
     cpu = not torch.accelerator.is_available()
     sharded = config.sharding == "fsdp"
     return TrainingArguments(

@@ -71,9 +71,7 @@ class HeadwayTrainer(Trainer):
         own = sum(int(_learnt(batch).sum()) for batch in batches)
         return batches, summed(torch.tensor(own, device=device)).clamp(min=1)
 
-    def compute_loss(
-        self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
+    def compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         progress = self.state.global_step / max(self.state.max_steps, 1)
         loss, outputs = super().compute_loss(model, {**inputs, "progress": progress}, True, num_items_in_batch)
         self._note(outputs["heads"], inputs)
@@ -113,9 +111,7 @@ class HeadwayTrainer(Trainer):
             sums = new if sums is None or new.shape != sums.shape else sums + new
         self.step.train(training)
         losses, labels = sums.tolist() if sums is not None else ([], [])
-        found = {
-            f"{metric_key_prefix}_loss_{k}": a / n for k, (a, n) in enumerate(zip(losses, labels, strict=True), 1) if n
-        }
+        found = {f"{metric_key_prefix}_loss_{k}": a / n for k, (a, n) in enumerate(zip(losses, labels, strict=True), 1) if n}
         self.log(found)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         return found
