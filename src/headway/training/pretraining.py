@@ -9,7 +9,7 @@ from headway.model import HeadwayModel
 from headway.objectives import NextToken
 from headway.training.configs import PretrainConfig
 from headway.training.distributed import gather
-from headway.training.rows import rows_of
+from headway.training.rows import rows_of, validation_of
 from headway.training.run import finish, load_tokenizer, run
 
 
@@ -23,7 +23,7 @@ def pretrain(config: PretrainConfig) -> Path:
     set_seed(config.seed)
     model = HeadwayModel.from_trunk(fresh_trunk(config, tokenizer), count=0)
     rows = rows_of(config, tokenizer, cache=Path(config.out) / "cache")
-    validation = rows_of(config, tokenizer, [config.validation]) if config.validation is not None else None
+    validation = validation_of(config, tokenizer)
     trainer = run(config, model, NextToken(), tokenizer, rows, validation)
     gather(trainer.step)
     model.eval()

@@ -73,7 +73,8 @@ def run(
             stop.restore()
         if stop.asked:
             raise KeyboardInterrupt
-        if validation is not None:
+        last = trainer.state.log_history[-2:]  # the last step may have been evaluated when it was saved
+        if validation is not None and not any("eval_loss_1" in entry or "eval_loss_2" in entry for entry in last):
             trainer.evaluate()
     return trainer
 
@@ -120,7 +121,7 @@ def explained(out: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
         text = str(error)
-        if isinstance(error, OSError) or "No space left" in text or "PytorchStreamWriter" in text:
+        if isinstance(error, OSError | SafetensorError) or "PytorchStreamWriter" in text or "No space left" in text:
             raise HeadwayError(f"Cannot write {out}: {text.splitlines()[0]}. Free some space, then run again.") from error
         raise
 
