@@ -156,6 +156,6 @@ def test_bad_arguments_are_clear_errors(arguments, message):
 
 
 def test_a_prompt_longer_than_the_context_is_a_clear_error():
-    model = HeadwayModel.from_trunk(tiny_trunk(max_position_embeddings=8), count=1)
+    model = HeadwayModel.from_trunk(tiny_trunk("gpt2", max_position_embeddings=8, n_positions=8), count=1)
     with pytest.raises(ConfigError, match="reads at most 8"):
         model.generate(torch.tensor(prompts(1)))

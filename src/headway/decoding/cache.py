@@ -1,6 +1,7 @@
-"""A ragged static cache: row r keeps the token at position p in slot p, however many tokens each row has accepted.
+"""A cache in which each row stands at its own length: row r keeps its token at position p in slot p.
 
-Rejected drafts need no clean-up: their slots are written again by the next step, and until then no mask shows them.
+Rejected drafts need no clean-up: the next forward overwrites their slots, and until then no query stands far enough to
+see them, because a query at position i sees the slots 0..i only.
 """
 
 from typing import Any
@@ -11,43 +12,64 @@ from transformers import Cache
 
 
 class RaggedCache(Cache):
-    """Fixed buffers a layer, made when the layer first writes; heads' layers are entries behind the trunk's own."""
+    """Fixed buffers by layer index, allocated when a layer first writes; heads use indices after the trunk's.
 
-    def __init__(self, batch: int, capacity: int) -> None:
+    Args:
+        capacity: slots of a row; slot `capacity` itself takes what padding writes, and nobody reads it.
+    """
+
+    def __init__(self, capacity: int) -> None:
         super().__init__(layers=[])
-        self.batch = batch
-        self.capacity = capacity  # the slot behind the last one takes what nobody may see
-        self.buffers: dict[int, tuple[Tensor, Tensor]] = {}
-        self.slots = torch.zeros(batch, 0, dtype=torch.long)
-        self.length = 0
+        self.capacity = capacity
+        self._buffers: dict[int, tuple[Tensor, Tensor]] = {}  # each (batch, slots, heads, width)
+        self._slots: Tensor | None = None
+        self._visible = 0
 
-    def place(self, positions: Tensor, length: int) -> Tensor:
-        """Say where the next forward writes, (batch, tokens), and how many slots it sees.
+    def begin(self, positions: Tensor, visible: int) -> None:
+        """Before each forward: where its tokens go, and how many slots it may look at.
 
-        Returns: positions of the keys it sees, (batch, length).
+        Args:
+            positions: (batch, seq); negative ones are padding.
+            visible: slots that attention gets to see: those below it.
         """
-        self.slots = torch.where((positions < 0) | (positions >= self.capacity), self.capacity, positions)
-        self.length = length
-        return torch.arange(length, device=positions.device).expand(positions.shape[0], length)
+        if visible > self.capacity:
+            raise ValueError(f"The cache has {self.capacity} slots, fewer than the {visible} asked for.")
+        self._slots = torch.where(positions < 0, self.capacity, positions)
+        self._visible = visible
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write keys and values, (batch, heads, tokens, width), and return all that can be seen."""
-        if layer_idx not in self.buffers:
-            shapes = [(self.batch, s.shape[1], self.capacity + 1, s.shape[3]) for s in (key_states, value_states)]
-            self.buffers[layer_idx] = (key_states.new_zeros(shapes[0]), value_states.new_zeros(shapes[1]))
-        keys, values = self.buffers[layer_idx]
-        rows = torch.arange(self.batch, device=key_states.device)[:, None]
-        keys[rows, :, self.slots] = key_states.transpose(1, 2)
-        values[rows, :, self.slots] = value_states.transpose(1, 2)
-        return keys[:, :, : self.length], values[:, :, : self.length]
+        """Write (batch, heads, seq, width) into the slots of this forward; return the visible ones."""
+        if self._slots is None:
+            raise RuntimeError("begin() says where tokens go, and has to come before a forward.")
+        if layer_idx not in self._buffers:
+            self._buffers[layer_idx] = (self._allocate(key_states), self._allocate(value_states))
+        keys, values = self._buffers[layer_idx]
+        row = torch.arange(keys.shape[0], device=keys.device)[:, None]
+        keys[row, self._slots] = key_states.transpose(1, 2)
+        values[row, self._slots] = value_states.transpose(1, 2)
+        return keys[:, : self._visible].transpose(1, 2), values[:, : self._visible].transpose(1, 2)
+
+    def _allocate(self, states: Tensor) -> Tensor:
+        batch, heads, _, width = states.shape
+        return states.new_zeros(batch, self.capacity + 1, heads, width)
 
     def select(self, rows: Tensor) -> None:
-        """Keep only these rows, (kept,)."""
-        self.batch = len(rows)
-        self.buffers = {index: (keys[rows], values[rows]) for index, (keys, values) in self.buffers.items()}
+        """Keep these rows only."""
+        self._buffers = {index: (keys[rows], values[rows]) for index, (keys, values) in self._buffers.items()}
+        self._slots = None
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self.length
+        return self._visible
 
-    def get_max_cache_shape(self, layer_idx: int = 0) -> int:
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        return self._visible, 0
+
+    def get_max_length(self, layer_idx: int | None = None) -> int:
         return self.capacity
+
+    @property
+    def is_compileable(self) -> bool:
+        return False
+
+    def __len__(self) -> int:
+        return len(self._buffers)

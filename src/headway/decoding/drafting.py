@@ -1,106 +1,118 @@
-"""How heads propose a chain of tokens after each step of the trunk."""
+"""How heads propose: all at once from one state (parallel), or one after the other (sequential)."""
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from headway.decoding.cache import RaggedCache
-from headway.decoding.settings import Settings
-from headway.heads import HeadStack, SequentialHeads
-from headway.ops import Unembedding
-from headway.ops.acceptance import sample
-from headway.trunk import Tapped, TrunkView
+from headway.decoding.rows import Rows
+from headway.decoding.scores import Scores
+from headway.heads import HeadStack
+from headway.trunk import Masks, Tapped, TrunkView
 
 
 @dataclass(frozen=True)
-class Draft:
-    tokens: Tensor  # (batch, depth)
-    probabilities: Tensor | None  # what they were drawn from, (batch, depth, vocab); None when greedy
-
-
-@dataclass(frozen=True)
-class Passed:
-    """What one pass over the trunk left, for the heads to draft from."""
+class Forward:
+    """One forward of the trunk. positions: (rows, seq), -1 for padding."""
 
     tapped: Tapped
-    positions: Tensor  # of the tokens in the pass, (batch, tokens)
-    states: list[Tensor]  # of parallel heads, each (batch, tokens, hidden)
+    input_ids: Tensor
+    positions: Tensor
+    masks: Masks
 
 
-class HeadsDrafter:
-    """Drafts with the model's own heads.
+class Drafter(Protocol):
+    """Drafts are written into the rows' tokens after the settled ones."""
 
-    Parallel heads run inside the trunk's pass, so a draft only reads them. Sequential heads run after it, depth by depth, over a
-    trailing window of positions: it covers what was just accepted and, before that, the entries that an earlier draft filled
-    with tokens that turned out wrong.
+    def observe(self, forward: Forward, at: Tensor) -> None:
+        """Take up what the trunk computed; `at` (rows,) is where in `forward` the last settled token but one stands."""
+
+    def draft(self, rows: Rows, count: int, scores: Scores) -> list[Tensor]:
+        """Write `count` drafts a row; return what they were drawn from, each (rows, vocab), nothing when greedy."""
+
+    def select(self, keep: list[int]) -> None:
+        """Keep these rows only."""
+
+
+def drafter_for(heads: HeadStack, view: TrunkView, cache: RaggedCache) -> Drafter:
+    return (SequentialDrafter if heads.sequential else ParallelDrafter)(heads, view, cache)
+
+
+class ParallelDrafter:
+    """Head k at the last verified position predicts the token k + 2 further on, from what verifying left behind."""
+
+    def __init__(self, heads: HeadStack, view: TrunkView, cache: RaggedCache) -> None:
+        self.heads, self.view, self.cache = heads, view, cache
+        self.states = torch.empty(0)
+
+    def observe(self, forward: Forward, at: Tensor) -> None:
+        # same slots and masks as the trunk's own forward, so the heads' cache entries follow the same rule
+        states = self.heads.states(
+            forward.tapped, forward.input_ids, forward.positions.clamp(min=0), forward.masks, self.view, self.cache
+        )
+        row = torch.arange(at.shape[0], device=at.device)
+        self.states = torch.stack([state[row, at] for state in states], dim=1)  # (rows, heads, hidden)
+
+    def draft(self, rows: Rows, count: int, scores: Scores) -> list[Tensor]:
+        logits = self.view.unembedding.logits(self.states[:, :count])  # (rows, count, vocab)
+        return [found for k in range(count) if (found := _write(rows, k, logits[:, k], scores)) is not None]
+
+    def select(self, keep: list[int]) -> None:
+        self.states = self.states[keep]
+
+
+class SequentialDrafter:
+    """Depth k reads depth k - 1 and the token it predicted.
+
+    A depth's cache entries near the end were computed from drafts. Each round runs the depths again over a trailing
+    window that reaches back to the first of those, so that entries left behind always come from true tokens.
     """
 
-    def __init__(self, heads: HeadStack, view: TrunkView, settings: Settings, generator: Generator | None) -> None:
-        self.heads = heads
-        self.view = view
-        self.settings = settings
-        self.generator = generator
-        self.unembedding: Unembedding = view.unembedding
-        self.trailing: Tensor | None = None  # last states of the positions before the next pass, (batch, window, hidden)
+    def __init__(self, heads: HeadStack, view: TrunkView, cache: RaggedCache) -> None:
+        self.heads: Any = heads  # with the sequential family's step()
+        self.view, self.cache = view, cache
+        self.last: Tensor | None = None  # the trunk's states by position, (rows, capacity + 1, hidden)
+        self.window: int | None = None  # None before the first draft, which takes the whole prompt
 
-    def draft(self, passed: Passed, base: Tensor, sequence: Tensor, cache: RaggedCache, depth: int) -> Draft:
-        """Propose `depth` tokens a row, after the token that the trunk itself chose.
+    def observe(self, forward: Forward, at: Tensor) -> None:
+        states = forward.tapped.last
+        if self.last is None:
+            self.last = states.new_zeros(states.shape[0], self.cache.capacity + 1, states.shape[2])
+        slots = torch.where(forward.positions < 0, self.cache.capacity, forward.positions)
+        self.last[torch.arange(states.shape[0], device=states.device)[:, None], slots] = states
 
-        Args:
-            base: index in the pass of each row's last confirmed token, (batch,).
-            sequence: tokens by position, the trunk's choice included, (batch, capacity).
-        """
-        if isinstance(self.heads, SequentialHeads):
-            return self._chained(self.heads, passed, base, sequence, cache, depth)
-        rows = torch.arange(len(base), device=base.device)
-        logits = torch.stack([self.unembedding.logits(state[rows, base]) for state in passed.states[:depth]], 1)
-        return self._choose(logits)
-
-    def select(self, rows: Tensor) -> None:
-        """Keep only these rows."""
-        if self.trailing is not None:
-            self.trailing = self.trailing[rows]
-
-    def _choose(self, logits: Tensor) -> Draft:
-        if not self.settings.do_sample:
-            return Draft(logits.argmax(-1), None)
-        probabilities = self.settings.warp(logits.float()).softmax(-1)
-        tokens = sample(probabilities.flatten(0, 1), self.generator).view(probabilities.shape[:2])
-        return Draft(tokens, probabilities)
-
-    def _chained(
-        self, heads: SequentialHeads, passed: Passed, base: Tensor, sequence: Tensor, cache: RaggedCache, depth: int
-    ) -> Draft:
-        hidden, last = self._window(passed, base)  # (batch, window, hidden), (batch,)
-        rows = torch.arange(len(base), device=base.device)
-        top = passed.positions[rows, base]  # position of each row's last confirmed token
-        positions = top[:, None] - last[:, None] + torch.arange(hidden.shape[1], device=top.device)
-        positions = torch.where(positions > top[:, None], -1, positions)
-        keys = cache.place(positions, int(top.max()) + 1)
-        masks = self.view.masks(positions.clamp(min=0), keys)
-        sequence = sequence.clone()
+    def draft(self, rows: Rows, count: int, scores: Scores) -> list[Tensor]:
+        assert self.last is not None, "observe() comes first"
+        # the deepest entry made of drafts lies count - 1 before the old end, and up to count + 1 tokens came since
+        width = self.window or rows.longest
+        self.window = 2 * self.heads.count
+        newest = (rows.ends_tensor - rows.pads_tensor - 2)[:, None]  # position of the newest state of the trunk
+        positions = newest + torch.arange(1 - width, 1, device=rows.device)  # (rows, width), negative before the start
+        slots = torch.where(positions < 0, self.cache.capacity, positions)
+        visible = rows.longest - 1
+        keys = torch.arange(visible, device=rows.device).expand(positions.shape[0], -1)
+        masks = self.view.masks(positions, keys)
+        self.cache.begin(positions, visible)
+        hidden = self.last.gather(1, slots[..., None].expand(-1, -1, self.last.shape[2]))
         found = []
-        for k in range(depth):
-            tokens = sequence.gather(1, (positions + k + 1).clamp(0, sequence.shape[1] - 1))
-            hidden, state = heads.step(k, hidden, tokens, positions.clamp(min=0), masks, self.view, cache)
-            found.append(self._choose(self.unembedding.logits(state[rows, last])[:, None]))
-            place = (top + k + 2).clamp(max=sequence.shape[1] - 1)
-            sequence[rows, place] = found[-1].tokens[:, 0]
-        probabilities = [draft.probabilities for draft in found if draft.probabilities is not None]
-        return Draft(torch.cat([draft.tokens for draft in found], 1), torch.cat(probabilities, 1) if probabilities else None)
+        for k in range(count):
+            tokens = rows.at(positions + k + 1)
+            hidden, state = self.heads.step(k, hidden, tokens, positions.clamp(min=0), masks, self.view, self.cache)
+            distribution = _write(rows, k, self.view.unembedding.logits(state[:, -1]), scores)
+            found += [] if distribution is None else [distribution]
+        return found
 
-    def _window(self, passed: Passed, base: Tensor) -> tuple[Tensor, Tensor]:
-        """States to run the depths over, and the index in them of each row's last confirmed token."""
-        states = passed.tapped.last
-        size = 2 * self.heads.count
-        if self.trailing is None:  # the prompt: all of it, and what comes before it is nothing
-            self.trailing = states.new_zeros(states.shape[0], size, states.shape[2])
-            window, last = states, base
-        else:
-            window = None
-            last = torch.full_like(base, size - 1)
-        joined = torch.cat([self.trailing, states], 1)
-        index = base[:, None] + 1 + torch.arange(size, device=base.device)  # ends at the last confirmed one
-        self.trailing = joined.gather(1, index[..., None].expand(-1, -1, states.shape[2]))
-        return (self.trailing if window is None else window), last
+    def select(self, keep: list[int]) -> None:
+        if self.last is not None:
+            self.last = self.last[keep]
+
+
+def _write(rows: Rows, k: int, logits: Tensor, scores: Scores) -> Tensor | None:
+    """Choose draft k from logits (rows, vocab), given the drafts before it."""
+    lengths = [end + k for end in rows.ends]
+    processed = scores.processed(logits[:, None], rows.tokens, lengths, rows.pads_tensor)[:, 0]
+    tokens, distribution = scores.choose(processed)
+    rows.tokens.scatter_(1, (rows.ends_tensor + k)[:, None], tokens[:, None])
+    return distribution

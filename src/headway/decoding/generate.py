@@ -1,34 +1,35 @@
-"""Self-speculative decoding of a batch: draft a chain with the heads, verify it in one pass of the trunk, keep what it agrees to.
-
-Blockwise parallel decoding (Stern et al. 2018) as Gloeckle et al. 2024 use it, for rows of any length; sampling is exact through
-speculative sampling. In float32 the tokens are those of the trunk's own `generate`.
+"""Self-speculative decoding of chains: prefill, draft, verify, accept, again (Stern et al. 2018, arXiv 1811.03115;
+Leviathan et al. 2022, arXiv 2211.17192). Greedy output is the trunk's own, sampled output has the trunk's distribution.
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor, nn
 from transformers import GenerationConfig
 
+from headway.decoding.arguments import new_token_limit, resolve
 from headway.decoding.cache import RaggedCache
-from headway.decoding.drafting import Draft, HeadsDrafter, Passed
-from headway.decoding.probe import can_be_served
-from headway.decoding.settings import Settings
-from headway.decoding.stats import DecodeStats
+from headway.decoding.drafting import Forward, drafter_for
+from headway.decoding.plain import decode_plainly
+from headway.decoding.probe import why_not_exact, why_not_this_long
+from headway.decoding.rows import Rows, left_pad
+from headway.decoding.scores import Scores
+from headway.decoding.stats import DecodeStats, Tally
+from headway.decoding.stopping import Stops, pad_token
 from headway.errors import ConfigError
-from headway.heads import HeadStack
+from headway.model import HeadwayModel
 from headway.ops.acceptance import Accepted, accept_greedy, accept_sampled
 from headway.trunk import TrunkView
-
-if TYPE_CHECKING:
-    from headway.model import HeadwayModel
 
 
 @dataclass(frozen=True)
 class Generation:
-    """Sequences as transformers pads them, (batch, prompt + new), and what they cost."""
+    """sequences: (batch, width + new), the prompts as given and the new tokens, padded on the right."""
 
     sequences: Tensor
     stats: DecodeStats
@@ -36,238 +37,196 @@ class Generation:
 
 @torch.no_grad()
 def generate(
-    model: "HeadwayModel",
+    model: HeadwayModel,
     input_ids: Tensor,
     attention_mask: Tensor | None = None,
     *,
     generation_config: GenerationConfig | None = None,
-    tokenizer: Any = None,
     streamer: Any = None,
+    tokenizer: Any = None,
+    generator: torch.Generator | None = None,
     seed: int | None = None,
     plain: bool = False,
-    **arguments: Any,
+    **kwargs: Any,
 ) -> Generation:
-    """Decode with the heads as drafters.
+    """Continue prompts, with the heads as drafters. Arguments and defaults are those of transformers' `generate`.
+
+    A trunk that cannot be decoded exactly this way is decoded plainly, with a UserWarning; so is a model without heads.
 
     Args:
-        input_ids: prompts, padded on either side, (batch, seq); attention_mask: 1 for tokens, same shape.
-        generation_config, arguments: as transformers' `generate` has them, with its defaults: max_new_tokens, max_length,
-            do_sample, temperature, top_k, top_p, min_p, repetition_penalty, no_repeat_ngram_size, min_new_tokens, suppress_tokens,
-            eos_token_id (one or several), pad_token_id, num_return_sequences, stop_strings (with `tokenizer`).
-        streamer: gets tokens as they are final; one prompt only, as in transformers.
-        seed: of the draws; default: torch's global generator.
-        plain: do not draft.
-    Returns: sequences and statistics. Greedy gives the trunk's own tokens, sampling its own distribution.
-    Raises: ConfigError for arguments that are unknown, not served or out of range.
-    Warns: UserWarning where the trunk cannot be served exactly; it then decodes through transformers.
+        input_ids: (batch, seq), padded on either side; attention_mask: same shape, 0 for padding.
+        streamer: gets the prompt and then each token; one row only.
+        tokenizer: needed for `stop_strings`.
+        generator, seed: where drawn tokens come from, a generator on the model's device or the seed of a fresh one;
+            without either, sampling differs from call to call. The global generator is never touched.
+        plain: decode with the trunk alone.
+    Raises: ConfigError for an argument that is unknown, not supported or out of range.
     """
-    if input_ids.dim() != 2 or input_ids.numel() == 0:
-        raise ConfigError(f"input_ids must be (batch, seq) and not empty, got {tuple(input_ids.shape)}.")
-    mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-    if mask.shape != input_ids.shape or not bool((mask.sum(1) > 0).all()):
-        raise ConfigError("attention_mask must have the shape of input_ids and show at least one token in every row.")
-    settings = Settings.resolve(model.trunk, input_ids.shape[1], generation_config, tokenizer, arguments)
-    if settings.returned > 1:
-        if not settings.do_sample:
-            raise ConfigError("num_return_sequences above 1 needs do_sample=True: greedy rows would all be equal.")
-        input_ids, mask = (tensor.repeat_interleave(settings.returned, 0) for tensor in (input_ids, mask))
-    if streamer is not None and len(input_ids) > 1:
-        raise ConfigError("A streamer takes one prompt at a time.")
-    training = model.training
-    model.eval()
-    try:
-        if not can_be_served(model.view):
-            warnings.warn(
-                f"{type(model.trunk).__name__} cannot be served exactly with several tokens a step; it decodes plainly.",
-                stacklevel=2,
-            )
-            return _through_transformers(model, input_ids, mask, settings, streamer, seed, generation_config, tokenizer, arguments)
-        heads = None if plain else model.heads
-        return _Decoding(model.view, heads, settings, input_ids, mask, streamer, seed).run()
-    finally:
-        model.train(training)
+    trunk = model.trunk
+    config = resolve(trunk, generation_config, kwargs)
+    given = input_ids.to(trunk.device)
+    block, mask = left_pad(given, attention_mask, config)
+    if streamer is not None and block.shape[0] * config.num_return_sequences > 1:
+        raise ConfigError("A streamer takes one row at a time, but this batch has more.")
+    limit = new_token_limit(trunk, config, block.shape[1])
+    given, block, mask = (rows.repeat_interleave(config.num_return_sequences, 0) for rows in (given, block, mask))
+    stops = Stops(config, tokenizer)
+    if generator is None and config.do_sample:
+        generator = torch.Generator(trunk.device)
+        _ = generator.seed() if seed is None else generator.manual_seed(seed)
+    with _evaluating(model):
+        if not plain and model.heads is not None and (reason := _why_plain(model, block.shape[1] + limit)):
+            message = f"{type(trunk).__name__} cannot be decoded exactly with drafts ({reason}); it decodes plainly."
+            warnings.warn(message, UserWarning, stacklevel=2)
+            plain = True
+        if plain or model.heads is None:
+            new, stats = decode_plainly(trunk, block, mask, config, limit, stops, streamer, tokenizer, generator)
+        else:
+            scores = Scores(config, block.shape[1], block.shape[1] + limit, block.device, generator)
+            new, stats = _decode_chains(model, block, mask, scores, limit, stops, pad_token(config), streamer)
+    return Generation(torch.cat([given, new], dim=1), stats)
 
 
-class _Decoding:
-    """The state of one call: rows, their cache, and which of them still run."""
-
-    def __init__(
-        self,
-        view: TrunkView,
-        heads: HeadStack | None,
-        settings: Settings,
-        ids: Tensor,
-        mask: Tensor,
-        streamer: Any,
-        seed: int | None,
-    ) -> None:
-        self.view, self.settings, self.streamer, self.block = view, settings, streamer, ids
-        self.device = ids.device
-        self.generator = None if seed is None else Generator(self.device).manual_seed(seed)
-        self.rows = [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
-        self.prompts = [len(row) for row in self.rows]
-        self.running = list(range(len(self.rows)))
-        self.stats = DecodeStats()
-        self.limit = getattr(view.config, "max_position_embeddings", None)
-        depth = heads.count if heads is not None else 0
-        capacity = max(self.prompts) + settings.max_new_tokens + depth
-        self.cache = RaggedCache(len(self.rows), capacity)
-        self.depth = depth
-        self.heads = heads
-        self.drafter = HeadsDrafter(heads, view, settings, self.generator) if heads is not None else None
-        self.unembedding = view.unembedding
-
-    def run(self) -> Generation:
-        if self.streamer is not None:
-            self.streamer.put(self.block.cpu())
-        with self.stats.timed("prefill"):
-            passed, base = self._prefill()
-        draft = Draft(torch.zeros(len(self.rows), 0, dtype=torch.long, device=self.device), None)
-        while True:
-            with self.stats.timed("accept"):
-                accepted = self._accept(passed, base, draft)
-                kept = self._append(accepted, draft)
-            if not self.running:
-                break
-            base = (base + accepted.kept)[kept]
-            passed = _select(passed, kept)
-            with self.stats.timed("draft"):
-                draft = self._draft(passed, base)
-            with self.stats.timed("verify"):
-                passed = self._verify(draft)
-            base = torch.zeros(len(self.running), dtype=torch.long, device=self.device)
-        if self.streamer is not None:
-            self.streamer.end()
-        return Generation(self._padded(), self.stats)
-
-    def _prefill(self) -> tuple[Passed, Tensor]:
-        length = max(self.prompts)
-        ids = torch.tensor([row + [0] * (length - len(row)) for row in self.rows], device=self.device)
-        positions = torch.arange(length, device=self.device).expand(len(ids), length)
-        return self._pass(ids, positions), torch.tensor(self.prompts, device=self.device) - 1
-
-    def _verify(self, draft: Draft) -> Passed:
-        """One pass over each row's last token and its drafts."""
-        last = torch.tensor([[self.rows[r][-1]] for r in self.running], device=self.device)
-        first = torch.tensor([[len(self.rows[r]) - 1] for r in self.running], device=self.device)
-        ids = torch.cat([last, draft.tokens], 1)
-        return self._pass(ids, first + torch.arange(ids.shape[1], device=self.device))
-
-    def _pass(self, ids: Tensor, positions: Tensor) -> Passed:
-        self.stats.forwards += len(ids)
-        keys = self.cache.place(positions, int(positions.max()) + 1)
-        masks = self.view.masks(positions, keys)
-        if self.limit is not None:  # drafts past the context's end are never kept, but must not break the embedding
-            positions = positions.clamp(max=self.limit - 1)
-        tapped = self.view.run(ids, positions, masks, self.cache)
-        states: list[Tensor] = []
-        if self.heads is not None and not self.heads.sequential:
-            states = self.heads.states(tapped, ids, positions, masks, self.view, self.cache)
-        return Passed(tapped, positions, states)
-
-    def _accept(self, passed: Passed, base: Tensor, draft: Draft) -> Accepted:
-        depth = draft.tokens.shape[1]
-        index = base[:, None] + torch.arange(depth + 1, device=self.device)
-        states = passed.tapped.last
-        states = states.gather(1, index[..., None].expand(-1, -1, states.shape[2]))
-        rows, prompts = [self.rows[r] for r in self.running], [self.prompts[r] for r in self.running]
-        scores = self.settings.scores(self.unembedding.logits(states), rows, prompts, draft.tokens)
-        if not self.settings.do_sample:
-            return accept_greedy(scores, draft.tokens)
-        target = scores.softmax(-1)
-        drawn = target[:, :0] if draft.probabilities is None else draft.probabilities
-        return accept_sampled(target, drawn, draft.tokens, self.generator)
-
-    def _append(self, accepted: Accepted, draft: Draft) -> Tensor:
-        """Add what was accepted to the rows; returns the indices, among those that ran, of the rows that go on."""
-        if draft.tokens.shape[1]:
-            self.stats.count_drafts(accepted.kept, draft.tokens.shape[1])
-        going, kept_rows = [], []
-        chains = zip(accepted.kept.tolist(), accepted.following.tolist(), draft.tokens.tolist(), strict=True)
-        for index, (r, (kept, following, tokens)) in enumerate(zip(self.running, chains, strict=True)):
-            if not any(self._ends(r, token) for token in [*tokens[:kept], following]):
-                going.append(index)
-                kept_rows.append(r)
-        finished = len(going) < len(self.running)
-        self.running = kept_rows
-        indices = torch.tensor(going, dtype=torch.long, device=self.device)
-        if finished and going:
-            self.cache.select(indices)
-            if self.drafter is not None:
-                self.drafter.select(indices)
-        return indices
-
-    def _ends(self, r: int, token: int) -> bool:
-        """Add one token to row r; whether the row ends with it."""
-        row = self.rows[r]
-        row.append(token)
-        self.stats.tokens += 1
-        if self.streamer is not None:
-            self.streamer.put(torch.tensor([token]))
-        if token in self.settings.eos or len(row) - self.prompts[r] >= self.settings.max_new_tokens:
-            return True
-        stop = self.settings.stop
-        return stop is not None and bool(stop(torch.tensor([row]), None)[0])
-
-    def _draft(self, passed: Passed, base: Tensor) -> Draft:
-        left = max(self.settings.max_new_tokens - len(self.rows[r]) + self.prompts[r] for r in self.running)
-        depth = min(self.depth, left - 1)
-        if self.drafter is None or depth < 1:
-            return Draft(torch.zeros(len(self.running), 0, dtype=torch.long, device=self.device), None)
-        length = self.cache.capacity + 1
-        sequence = torch.tensor([self.rows[r] + [0] * (length - len(self.rows[r])) for r in self.running], device=self.device)
-        return self.drafter.draft(passed, base, sequence, self.cache, depth)
-
-    def _padded(self) -> Tensor:
-        new = [row[prompt:] for row, prompt in zip(self.rows, self.prompts, strict=True)]
-        longest = max(map(len, new))
-        block = torch.tensor([row + [self.settings.pad] * (longest - len(row)) for row in new], device=self.device)
-        return torch.cat([self.block, block], 1)
-
-
-def _select(passed: Passed, rows: Tensor) -> Passed:
-    if len(rows) == len(passed.positions):
-        return passed
-    tapped = type(passed.tapped)(*(tensor[rows] for tensor in passed.tapped))
-    return Passed(tapped, passed.positions[rows], [state[rows] for state in passed.states])
-
-
-def _through_transformers(
-    model: "HeadwayModel",
-    ids: Tensor,
+def _decode_chains(
+    model: HeadwayModel,
+    block: Tensor,
     mask: Tensor,
-    settings: Settings,
+    scores: Scores,
+    new_tokens: int,
+    stops: Stops,
+    padding: int,
+    streamer: Any = None,
+) -> tuple[Tensor, DecodeStats]:
+    """New tokens (batch, new), padded on the right, for left-padded prompts (batch, width)."""
+    heads = model.heads
+    assert heads is not None
+    view = model.view
+    width = block.shape[1]
+    limit = width + new_tokens  # columns of a row of full length
+    rows = Rows.start(block, mask, new_tokens + heads.count)
+    cache = RaggedCache(limit - min(rows.pads))
+    drafter = drafter_for(heads, view, cache)
+    finished: dict[int, list[int]] = {}
+    tally = Tally(heads.count)
+    if streamer is not None:
+        streamer.put(block.cpu())
+
+    with tally.timed("prefill"):
+        forward, at, accepted = _prefill(view, cache, rows, scores)
+    usable = [0] * len(rows.index)
+    while True:
+        with tally.timed("accept"):
+            tally.forward(len(rows.index))
+            running = _settle(rows, accepted, usable, limit, stops, tally, finished, width, streamer)
+        if not running:
+            break
+        with tally.timed("draft"):
+            drafter.observe(forward, at)
+            if len(running) < len(rows.index):
+                for part in (rows, drafter):
+                    part.select(running)
+                cache.select(torch.tensor(running, device=block.device))
+            usable = [min(heads.count, limit - end - 1) for end in rows.ends]
+            distributions = drafter.draft(rows, max(usable), scores)
+        with tally.timed("verify"):
+            forward, logits = _verify(view, cache, rows, usable)
+        with tally.timed("accept"):
+            accepted = _accept(rows, logits, distributions, usable, scores)
+            at = accepted.kept
+    if streamer is not None:
+        streamer.end()
+    longest = max(len(tokens) for tokens in finished.values())
+    padded = [finished[r] + [padding] * (longest - len(finished[r])) for r in range(block.shape[0])]
+    return torch.tensor(padded, device=block.device), tally.stats()
+
+
+def _prefill(view: TrunkView, cache: RaggedCache, rows: Rows, scores: Scores) -> tuple[Forward, Tensor, Accepted]:
+    """The whole prompts, each row from position 0, and the first token of each."""
+    lengths = rows.ends_tensor - rows.pads_tensor
+    positions = torch.arange(rows.longest, device=rows.device).expand(len(rows.index), -1)
+    forward = _forward(view, cache, rows, torch.where(positions < lengths[:, None], positions, -1), rows.longest)
+    last = lengths - 1
+    states = forward.tapped.last[torch.arange(len(rows.index), device=rows.device), last]
+    logits = view.unembedding.logits(states[:, None])
+    return forward, last, _accept(rows, logits, [], [0] * len(rows.index), scores)
+
+
+def _verify(view: TrunkView, cache: RaggedCache, rows: Rows, usable: list[int]) -> tuple[Forward, Tensor]:
+    """The last settled token of each row and its drafts in one forward; logits (rows, drafts + 1, vocab)."""
+    steps = torch.arange(max(usable) + 1, device=rows.device)
+    positions = (rows.ends_tensor - rows.pads_tensor - 1)[:, None] + steps
+    positions = torch.where(steps <= torch.tensor(usable, device=rows.device)[:, None], positions, -1)
+    visible = max(end - pad + n for end, pad, n in zip(rows.ends, rows.pads, usable, strict=True))
+    forward = _forward(view, cache, rows, positions, visible)
+    return forward, view.unembedding.logits(forward.tapped.last)
+
+
+def _forward(view: TrunkView, cache: RaggedCache, rows: Rows, positions: Tensor, visible: int) -> Forward:
+    """positions: (rows, seq), -1 for padding."""
+    input_ids = rows.at(positions)
+    keys = torch.arange(visible, device=rows.device).expand(positions.shape[0], -1)  # slot equals position
+    masks = view.masks(positions, keys)
+    cache.begin(positions, visible)
+    return Forward(view.run(input_ids, positions.clamp(min=0), masks, cache), input_ids, positions, masks)
+
+
+def _accept(rows: Rows, logits: Tensor, distributions: list[Tensor], usable: list[int], scores: Scores) -> Accepted:
+    """How many drafts of each row stay, and the token after them."""
+    depth = logits.shape[1] - 1
+    processed = scores.processed(logits, rows.tokens, rows.ends, rows.pads_tensor)
+    columns = rows.ends_tensor[:, None] + torch.arange(depth, device=rows.device)
+    drafts = rows.tokens.gather(1, columns)
+    available = torch.tensor(usable, device=rows.device)
+    if not scores.sampled:
+        return accept_greedy(processed, drafts, available)
+    target = scores.probabilities(processed)
+    draft = torch.stack(distributions, dim=1) if depth else target[:, :0]
+    return accept_sampled(target, draft, drafts, scores.generator, available)
+
+
+def _settle(
+    rows: Rows,
+    accepted: Accepted,
+    usable: list[int],
+    limit: int,
+    stops: Stops,
+    tally: Tally,
+    finished: dict[int, list[int]],
+    width: int,
     streamer: Any,
-    seed: int | None,
-    config: GenerationConfig | None,
-    tokenizer: Any,
-    arguments: dict[str, Any],
-) -> Generation:
-    width = ids.shape[1]
-    rows = [row[keep.bool()] for row, keep in zip(ids, mask, strict=True)]
-    ragged = any(len(row) < width for row in rows)
-    filled = torch.full_like(ids, settings.pad)
-    shown = torch.zeros_like(mask)
-    for r, row in enumerate(rows):  # transformers generates from left-padded rows
-        filled[r, width - len(row) :] = row
-        shown[r, width - len(row) :] = 1
-    stats = DecodeStats()
-    arguments = {
-        **arguments,
-        "pad_token_id": settings.pad,
-        "max_new_tokens": settings.max_new_tokens,
-        "num_return_sequences": 1,
-    }
-    with torch.random.fork_rng(enabled=seed is not None), stats.timed("transformers"):
-        if seed is not None:
-            torch.manual_seed(seed)
-        trunk: Any = model.trunk
-        out = trunk.generate(
-            filled, attention_mask=shown, generation_config=config, tokenizer=tokenizer, streamer=streamer, **arguments
-        )
-    new = out[:, width:]
-    for row in new.tolist():
-        end = next((i + 1 for i, token in enumerate(row) if token in settings.eos), len(row))
-        stats.tokens += end
-        stats.forwards += end
-    return Generation(torch.cat([ids, new], 1) if ragged else out, stats)
+) -> list[int]:
+    """Append the accepted tokens, move finished rows to `finished`; return which rows go on."""
+    rows.tokens.scatter_(1, (rows.ends_tensor + accepted.kept)[:, None], accepted.following[:, None])
+    kept = accepted.kept.tolist()
+    running = []
+    tokens = rows.tokens.cpu()
+    cuts = stops.cut(tokens, rows.ends, [n + 1 for n in kept])
+    for r, (count, stopped) in enumerate(cuts):
+        tally.accepted(usable[r], kept[r])
+        tally.tokens += count
+        start, rows.ends[r] = rows.ends[r], rows.ends[r] + count
+        if streamer is not None:
+            for token in tokens[r, start : rows.ends[r]]:
+                streamer.put(token[None])
+        if stopped or rows.ends[r] >= limit:
+            finished[rows.index[r]] = tokens[r, width : rows.ends[r]].tolist()
+        else:
+            running.append(r)
+    return running
+
+
+def _why_plain(model: HeadwayModel, length: int) -> str | None:
+    return why_not_exact(model.trunk) or why_not_this_long(model.trunk, length)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Without dropout and the like; modules that were training train on afterwards."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,52 +1,81 @@
-"""What decoding cost and what drafting was worth."""
+"""What decoding cost and what drafting saved."""
 
+import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from time import perf_counter
-
-from torch import Tensor
+from dataclasses import dataclass
 
 
-@dataclass
+@dataclass(frozen=True)
 class DecodeStats:
-    """Counts over all rows of one call.
+    """Figures of one call.
 
-    A forward counts once for each row that takes part, the prefill included, and the bonus token after an accepted draft counts
-    as a token: plain decoding has exactly 1 token a forward.
+    One forward of the trunk over a batch counts once for each row that is still being decoded, the prefill included:
+    plain decoding has exactly 1 token a forward. Tokens after an end-of-sequence token, and padding, do not count.
     """
 
-    tokens: int = 0
-    forwards: int = 0
-    reached: list[int] = field(default_factory=list)  # drafts at this position that could be accepted: all before were
-    accepted: list[int] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)  # by phase
-
-    @property
-    def tokens_per_forward(self) -> float:
-        return self.tokens / self.forwards if self.forwards else 0.0
+    tokens: int  # new tokens, all rows together
+    forwards: int  # forwards of the trunk, counted by row
+    batches: int  # forwards of the trunk, a whole batch counted once
+    reached: tuple[int, ...]  # by draft position: drafts whose predecessors had all been kept
+    accepted: tuple[int, ...]  # by draft position: how many of those were kept
+    drafted: int  # drafts that the trunk looked at, whether their predecessors were kept or not
+    # by step; work queued on an accelerator shows up in the step that waits for it, mostly "accept"
+    seconds: dict[str, float]
 
     @property
     def acceptance(self) -> tuple[float, ...]:
-        """Share of accepted drafts at each position, given that all before it were accepted."""
-        return tuple(a / r if r else 0.0 for a, r in zip(self.accepted, self.reached, strict=True))
+        """By draft position: the share kept of the drafts whose predecessors were all kept; 0 where there were none."""
+        return tuple(kept / seen if seen else 0.0 for kept, seen in zip(self.accepted, self.reached, strict=True))
+
+    @property
+    def tokens_per_forward(self) -> float:
+        """New tokens for each forward of a row, the trunk's own token included."""
+        return self.tokens / self.forwards if self.forwards else 0.0
 
     @property
     def tokens_per_second(self) -> float:
         total = sum(self.seconds.values())
         return self.tokens / total if total else 0.0
 
-    def count_drafts(self, kept: Tensor, depth: int) -> None:
-        """Add one verification of `depth` drafts a row, of which `kept` (batch,) were accepted."""
-        missing = depth - len(self.reached)
-        self.reached += [0] * missing
-        self.accepted += [0] * missing
-        for position in range(depth):
-            self.reached[position] += int((kept >= position).sum())
-            self.accepted[position] += int((kept > position).sum())
+
+class Tally:
+    """Collects what `DecodeStats` shows."""
+
+    def __init__(self, count: int) -> None:
+        self.tokens = self.forwards = self.batches = self.drafted = 0
+        self.reached = [0] * count
+        self.accepted_at = [0] * count
+        self.seconds: defaultdict[str, float] = defaultdict(float)
 
     @contextmanager
-    def timed(self, phase: str) -> Iterator[None]:
-        start = perf_counter()
-        yield
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + perf_counter() - start
+    def timed(self, step: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[step] += time.perf_counter() - start
+
+    def forward(self, rows: int) -> None:
+        self.batches += 1
+        self.forwards += rows
+
+    def accepted(self, usable: int, kept: int) -> None:
+        """One row: `usable` drafts were offered, the first `kept` of them stayed."""
+        self.drafted += usable
+        for k in range(kept):
+            self.accepted_at[k] += 1
+        for k in range(min(kept + 1, usable)):
+            self.reached[k] += 1
+
+    def stats(self) -> DecodeStats:
+        return DecodeStats(
+            self.tokens,
+            self.forwards,
+            self.batches,
+            tuple(self.reached),
+            tuple(self.accepted_at),
+            self.drafted,
+            dict(self.seconds),
+        )

@@ -1,61 +1,84 @@
-"""How much of a drafted chain is kept: greedy match, or token-level rejection sampling.
-
-Greedy is blockwise decoding (Stern et al. 2018, arXiv 1811.03115); sampling is speculative sampling (Leviathan et al. 2022, arXiv
-2211.17192; Chen et al. 2023, arXiv 2302.01318, algorithm 2), which leaves the target distribution exactly as it is.
-"""
+"""Which drafted tokens stay: equality for greedy decoding, token-level rejection sampling for drawn tokens
+(Leviathan et al. 2022, arXiv 2211.17192; Chen et al. 2023, arXiv 2302.01318, algorithm 2)."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
+from headway.ops.distributions import draw
+
 
 class Accepted(NamedTuple):
-    kept: Tensor  # how many drafted tokens were kept, (batch,)
-    following: Tensor  # the one token after them, (batch,)
+    """How many drafted tokens stay, and the one token that follows them; both (batch,)."""
+
+    kept: Tensor
+    following: Tensor
 
 
-def accept_greedy(target: Tensor, tokens: Tensor) -> Accepted:
-    """Keep the drafted tokens that are the target's own choice.
+def accept_greedy(target: Tensor, tokens: Tensor, limit: Tensor | None = None) -> Accepted:
+    """Keep the longest prefix of `tokens` that the trunk itself would have chosen.
 
     Args:
         target: the trunk's scores, (batch, depth + 1, vocab).
         tokens: drafted tokens, (batch, depth).
+        limit: how many drafts of each row may stay at most, (batch,); default: all.
+    Raises: ValueError if the depths disagree.
     """
+    _check_depths(target, tokens)
     own = target.argmax(-1)  # (batch, depth + 1)
-    kept = _leading_true(own[:, :-1] == tokens)
+    kept = _leading_true(_within(own[:, :-1] == tokens, limit))
     return Accepted(kept, own.gather(1, kept[:, None]).squeeze(1))
 
 
-def accept_sampled(target: Tensor, draft: Tensor, tokens: Tensor, generator: Generator | None) -> Accepted:
-    """Keep a prefix of the drafted tokens so that what comes out is distributed as the target.
+def accept_sampled(
+    target: Tensor, draft: Tensor, tokens: Tensor, generator: Generator | None = None, limit: Tensor | None = None
+) -> Accepted:
+    """Keep the longest prefix of `tokens` that leaves the target distribution unchanged.
 
     Args:
-        target: the trunk's probabilities after truncation, (batch, depth + 1, vocab); rows sum to 1.
-        draft: probabilities that the tokens were drawn from, (batch, depth, vocab).
+        target: probabilities of the trunk after truncation, (batch, depth + 1, vocab); rows sum to 1.
+        draft: probabilities the tokens were drawn from, (batch, depth, vocab).
         tokens: drafted tokens, (batch, depth).
+        limit: how many drafts of each row there are, (batch,); default: all.
     Raises: ValueError if the depths disagree.
     """
-    if target.shape[1] != draft.shape[1] + 1 or draft.shape[1] != tokens.shape[1]:
-        raise ValueError(f"depths disagree: target {target.shape[1]}, draft {draft.shape[1]}, tokens {tokens.shape[1]}")
-    p = target[:, :-1].gather(2, tokens[..., None]).squeeze(2)
+    _check_depths(target, tokens)
+    if draft.shape[:2] != tokens.shape:
+        raise ValueError(f"depths disagree: draft {tuple(draft.shape[:2])}, tokens {tuple(tokens.shape)}")
+    p = target[:, :-1].gather(2, tokens[..., None]).squeeze(2)  # (batch, depth)
     q = draft.gather(2, tokens[..., None]).squeeze(2)
-    uniform = torch.rand(p.shape, dtype=p.dtype, device=p.device, generator=generator)
-    kept = _leading_true(uniform * q < p)  # u < p / q
-    index = kept[:, None, None].expand(-1, 1, target.shape[2])
-    rest = target.gather(1, index).squeeze(1)  # p itself after a full accept
-    if depth := tokens.shape[1]:
-        drawn_from = draft.gather(1, index.clamp(max=depth - 1)).squeeze(1)
-        residual = (rest - drawn_from).clamp(min=0)
-        rejected = (kept < depth)[:, None] & (residual.sum(-1, keepdim=True) > 0)
-        rest = torch.where(rejected, residual, rest)
-    return Accepted(kept, sample(rest, generator))
+    uniform = torch.rand(p.shape, generator=generator, device=p.device, dtype=p.dtype)
+    kept = _leading_true(_within(uniform * q < p, limit))  # u < p / q
+    return Accepted(kept, draw(_residual(target, draft, kept, limit), generator))
 
 
-def sample(weights: Tensor, generator: Generator | None) -> Tensor:
-    """One index a row, in proportion to its weights; (batch, vocab) -> (batch,)."""
-    return torch.multinomial(weights, 1, generator=generator).squeeze(1)
+def _residual(target: Tensor, draft: Tensor, kept: Tensor, limit: Tensor | None) -> Tensor:
+    """norm(max(p - q, 0)) at the first rejected draft, or p itself where none was rejected; (batch, vocab)."""
+    depth = draft.shape[1]
+    at = kept[:, None, None].expand(-1, 1, target.shape[2])
+    p = target.gather(1, at).squeeze(1)
+    if depth == 0:
+        return p
+    q = draft.gather(1, at.clamp(max=depth - 1)).squeeze(1)
+    rejected = kept < (depth if limit is None else limit.clamp(max=depth))
+    rest = (p - q).clamp(min=0)
+    mass = rest.sum(-1, keepdim=True)
+    # no mass is left only where p and q agree up to rounding: p is then the right distribution too
+    return torch.where(rejected[:, None] & (mass > 0), rest / mass.clamp(min=torch.finfo(mass.dtype).tiny), p)
 
 
 def _leading_true(flags: Tensor) -> Tensor:
+    """How many leading entries of each row are true; (batch, depth) -> (batch,)."""
     return flags.long().cumprod(1).sum(1)
+
+
+def _within(flags: Tensor, limit: Tensor | None) -> Tensor:
+    if limit is None:
+        return flags
+    return flags & (torch.arange(flags.shape[1], device=flags.device) < limit[:, None])
+
+
+def _check_depths(target: Tensor, tokens: Tensor) -> None:
+    if target.shape[1] != tokens.shape[1] + 1:
+        raise ValueError(f"depths disagree: target {target.shape[1]}, tokens {tokens.shape[1]}")

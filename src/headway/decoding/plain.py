@@ -1,0 +1,49 @@
+"""The trunk on its own, by transformers' `generate`: what drafting is compared with and what it falls back to."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
+
+from headway.decoding.stats import DecodeStats, Tally
+from headway.decoding.stopping import Stops
+
+
+def decode_plainly(
+    trunk: PreTrainedModel,
+    block: Tensor,
+    mask: Tensor,
+    config: GenerationConfig,
+    limit: int,
+    stops: Stops,
+    streamer: Any = None,
+    tokenizer: Any = None,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, DecodeStats]:
+    """New tokens (batch, new), padded on the right, for left-padded prompts (batch, width)."""
+    config = copy.deepcopy(config)
+    config.max_new_tokens, config.max_length, config.num_return_sequences = limit, None, 1
+    if not config.do_sample:  # transformers warns about settings that only sampling reads
+        config.temperature = config.top_k = config.top_p = config.min_p = None
+    width = block.shape[1]
+    tally = Tally(0)
+    devices = [trunk.device] if trunk.device.type == "cuda" else []
+    # transformers draws from the global generator: lend it a seed of ours, and put it back as it was
+    with tally.timed("decode"), torch.random.fork_rng(devices, enabled=bool(config.do_sample)):
+        if config.do_sample:
+            torch.manual_seed(_seed(generator))
+        generate: Any = trunk.generate
+        output = generate(block, attention_mask=mask.long(), generation_config=config, streamer=streamer, tokenizer=tokenizer)
+    new = output[:, width:]
+    rows = block.shape[0]
+    lengths = [count for count, _ in stops.cut(output, [width] * rows, [new.shape[1]] * rows)]
+    tally.tokens = tally.forwards = sum(lengths)  # each forward of a row gives one token
+    tally.batches = new.shape[1]
+    return new, tally.stats()
+
+
+def _seed(generator: torch.Generator | None) -> int:
+    device = generator.device if generator is not None else "cpu"
+    return int(torch.randint(2**62, (), generator=generator, device=device))
