@@ -8,6 +8,6 @@ ABOUT = "Fine-tune the embedded model towards next tokens and towards several; c
 
 def run(arguments: list[str]) -> None:
     config = load(DemoConfig, overrides=arguments, prog="headway demo", about=ABOUT)
-    from headway.evaluation import demo  # after --help has had its chance: this takes seconds
+    from headway.evaluation.demo import run as run_demo  # after --help has had its chance: this takes seconds
 
-    demo.run(config)
+    run_demo(config)

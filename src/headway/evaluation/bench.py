@@ -105,7 +105,7 @@ def _case(arguments: dict[str, Any]) -> dict[str, float]:
             seconds.append(time.perf_counter() - began)
         model.zero_grad(set_to_none=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - start
-    weights = sum(p.numel() for p in model.parameters()) - model.trunk.get_input_embeddings().weight.numel()
+    weights = sum(p.numel() for p in model.parameters()) - trunk.get_input_embeddings().weight.numel()
     weights += (count + 1) * config.vocab_size * width  # one unembedding an offset
     return {"peak": peak, "seconds": statistics.median(seconds), "flops": 6.0 * weights * ids.numel()}
 

@@ -184,8 +184,10 @@ def _table(results: dict[str, Any]) -> Table:
         else:
             d = results["comparison"][arm]["exact_match"]
             unclear = d["low"] <= 0 <= d["high"]
-            row += [f"{100 * d['mean']:+.1f} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]", "unclear" if unclear else d["verdict"]]
-        row += [f"{mean(run['tokens_per_forward'] for run in runs):.2f}", f"{timed['ratio']:.2f}x", "yes" if timed["identical"] else "NO"]
+            row.append(f"{100 * d['mean']:+.1f} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]")
+            row.append("unclear" if unclear else d["verdict"])
+        row += [f"{mean(run['tokens_per_forward'] for run in runs):.2f}", f"{timed['ratio']:.2f}x"]
+        row.append("yes" if timed["identical"] else "NO")
         table.add_row(*row)
     return table
 
