@@ -200,9 +200,8 @@ def _words(results: dict[str, Any]) -> list[str]:
             f"[{loss['low']:+.4f}, {loss['high']:+.4f}], {loss['verdict']}."
         )
     same = all(timed["identical"] for timed in results["speed"].values())
-    lines.append(
-        f"Intervals are at 95 %. With and without drafting the output was {'the same' if same else 'NOT THE SAME'}, token for token."
-    )
+    lines.append(f"Intervals are at 95 %. Drafting changed {'no token' if same else 'THE OUTPUT'} of any answer.")
     spreads = ", ".join(f"{arm} {timed['ratio_min']:.2f}-{timed['ratio_max']:.2f}x" for arm, timed in results["speed"].items())
-    lines.append(f"Speed-up is over plain decoding of the same model, batch 1, {results['threads']} thread(s); spread: {spreads}.")
+    threads = results["threads"]
+    lines.append(f"Speed-up is over plain decoding of the same model, batch 1, {threads} thread(s); spread: {spreads}.")
     return lines

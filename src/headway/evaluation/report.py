@@ -137,7 +137,7 @@ def _speed(results: dict[str, Any], arms: list[str]) -> str:
         timed = results["speed"][arm]
         error = [[timed["ratio"] - timed["ratio_min"]], [timed["ratio_max"] - timed["ratio"]]]
         axes.bar(place, timed["ratio"], 0.55, yerr=error, color=COLOURS.get(arm), alpha=0.8, capsize=4)
-        axes.text(place, 0.06, f"{timed['tokens_per_forward']:.2f} tokens/forward", ha="center", color="white", fontsize=9)
+        axes.text(place, 0.06, f"{timed['tokens_per_forward']:.2f} tok/pass", ha="center", color="white", fontsize=9)
     axes.axhline(1, color="#555", lw=1, ls="--")
     axes.set_xticks(range(len(arms)), arms)
     return _svg(figure)
