@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from headway.data import encode
+from headway.data import encode, encode_all
 from headway.errors import DataError
 
 WORDS = ["a", "b", "c", "d", "hello", "there", "user", "assistant", ":", "<eos>", "<unk>"]
@@ -56,6 +56,34 @@ def test_only_the_assistants_turns_are_learnt(template):
     found = encode({"messages": CHAT}, tokenizer(template), 40)[0]
     assert words(found["input_ids"]) == "user : a b <eos> assistant : c <eos> user : hello <eos> assistant : there d <eos>"
     assert words(found["labels"]) == "_ _ _ _ _ _ _ c <eos> _ _ _ _ _ _ there d <eos>"
+
+
+def test_examples_left_out_are_counted_and_warned_about():
+    examples = [{"prompt": "a b", "completion": " c d"}, {"prompt": "a", "completion": " c"}, {"text": "a b c d a"}]
+    with pytest.warns(UserWarning, match="1 of 3 examples are longer than 4 tokens"):
+        encoded, left_out = encode_all(examples, tokenizer(), 4)
+    assert left_out == 1
+    assert [words(row["input_ids"]) for row in encoded] == ["a c <eos>", "a b c d", "a <eos>"]
+
+
+def test_a_conversation_whose_template_sets_no_eos_is_closed_by_a_learnt_one():
+    found = encode({"messages": CHAT[:2]}, tokenizer(PLAIN.replace(" <eos>", "")), 40)[0]
+    assert words(found["input_ids"]) == "user : a b assistant : c <eos>"
+    assert words(found["labels"]) == "_ _ _ _ _ _ c <eos>"
+
+
+def test_a_generation_prompt_that_the_conversation_does_not_contain_shifts_no_label():
+    template = PLAIN.replace("assistant : {% endif %}", "assistant : hello {% endif %}")  # as <think> in some templates
+    found = encode({"messages": CHAT[:2]}, tokenizer(template), 40)[0]
+    assert words(found["labels"]) == "_ _ _ _ _ _ _ c <eos>"
+
+
+def test_templates_that_rewrite_or_refuse_turns_are_clear_errors():
+    rewriting = "{% for m in messages %}{{ m.role }} : {{ m.content if loop.last else 'a' }} <eos> {% endfor %}"
+    with pytest.raises(DataError, match="rewrites earlier turns"):
+        encode({"messages": CHAT}, tokenizer(rewriting), 40)
+    with pytest.raises(DataError, match="refuses a conversation of 4 messages"):
+        encode({"messages": CHAT}, tokenizer("{{ raise_exception('roles must take turns') }}"), 40)
 
 
 def test_messages_without_a_template_and_text_without_an_eos_are_clear_errors():

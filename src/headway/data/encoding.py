@@ -1,7 +1,10 @@
 """From an example to token ids and labels: completion-only where there is a prompt, chat templates where there are messages."""
 
+import warnings
+from collections.abc import Iterable
 from typing import Any, TypedDict
 
+import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from headway.data.sources import Example
@@ -37,9 +40,26 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int
         completion = _ids(tokenizer, example["completion"], special=False) + eos
         ids, learnt = prompt + completion, [False] * len(prompt) + [True] * len(completion)
     if len(ids) > max_length:
-        return []
+        return []  # `encode_all` counts them
     labels = [token if own or not completion_only else IGNORE for token, own in zip(ids, learnt, strict=True)]
     return [Encoded(input_ids=ids, labels=labels)]
+
+
+def encode_all(
+    examples: Iterable[Example], tokenizer: PreTrainedTokenizerBase, max_length: int, completion_only: bool = True
+) -> tuple[list[Encoded], int]:
+    """Encode all, in order, and count those left out since they are longer than `max_length`; warns if there are any."""
+    encoded: list[Encoded] = []
+    total = left_out = 0
+    for example in examples:
+        found = encode(example, tokenizer, max_length, completion_only)
+        encoded += found
+        total += 1
+        left_out += not found
+    if left_out:
+        message = f"{left_out} of {total} examples are longer than {max_length} tokens and were left out."
+        warnings.warn(message, UserWarning, stacklevel=2)
+    return encoded, left_out
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str, special: bool = True) -> list[int]:
@@ -54,25 +74,49 @@ def _pieces(ids: list[int], length: int) -> list[list[int]]:
 
 
 def _chat(messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[bool]]:
-    """Token ids of a conversation, and which of them the assistant wrote."""
+    """Token ids of a conversation, and which of them the assistant wrote. An eos closes it, where the template sets none."""
     template = tokenizer.chat_template
     if not template:
         raise DataError("The data has messages, but this tokenizer has no chat template. Use prompt and completion columns.")
-    if "{% generation" in str(template) or "{%- generation" in str(template):
-        found: Any = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
-        return list(found["input_ids"]), [bool(own) for own in found["assistant_masks"]]
-    whole: Any = tokenizer.apply_chat_template(messages, return_dict=True)
-    ids: list[int] = list(whole["input_ids"])
+    try:
+        marked = "{% generation" in str(template) or "{%- generation" in str(template)
+        ids, learnt = (_marked_turns if marked else _found_turns)(messages, tokenizer)
+    except jinja2.TemplateError as error:  # such as roles that must take turns
+        raise DataError(f"The chat template refuses a conversation of {len(messages)} messages: {error}") from error
+    last = max((place for place, own in enumerate(learnt) if own), default=0)
+    start = next((place + 1 for place in range(last, -1, -1) if not learnt[place]), 0)
+    if tokenizer.eos_token_id not in ids[start:]:
+        ids, learnt = [*ids, tokenizer.eos_token_id], [*learnt, messages[-1].get("role") == "assistant"]
+    return ids, learnt
+
+
+def _marked_turns(messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[bool]]:
+    """The template says itself what the assistant generates."""
+    found: Any = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+    return list(found["input_ids"]), [bool(own) for own in found["assistant_masks"]]
+
+
+def _found_turns(messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[bool]]:
+    """A turn is what the conversation through it has more than the prompt before it.
+
+    Raises: DataError if the template rewrites earlier turns once later ones follow.
+    """
+
+    def ids_of(upto: int, prompt: bool = False) -> list[int]:
+        found: Any = tokenizer.apply_chat_template(messages[:upto], return_dict=True, add_generation_prompt=prompt)
+        return list(found["input_ids"])
+
+    ids = ids_of(len(messages))
     learnt = [False] * len(ids)
     for index, message in enumerate(messages):
         if message.get("role") == "assistant":
-            before: Any = tokenizer.apply_chat_template(messages[:index], return_dict=True, add_generation_prompt=True)
-            through: Any = tokenizer.apply_chat_template(messages[: index + 1], return_dict=True)
-            start, end = len(before["input_ids"]), len(through["input_ids"])
-            if ids[:end] != list(through["input_ids"]):
+            before = ids_of(index, prompt=True) if index else []
+            through = ids_of(index + 1)
+            if ids[: len(through)] != through:
                 raise DataError(
                     "This chat template rewrites earlier turns, so the assistant's tokens cannot be told apart. "
                     "Mark them in the template with {% generation %}."
                 )
-            learnt[start:end] = [True] * (end - start)
+            start = next((place for place, token in enumerate(before) if through[place : place + 1] != [token]), len(before))
+            learnt[start : len(through)] = [True] * (len(through) - start)
     return ids, learnt

@@ -4,16 +4,19 @@ import difflib
 import gzip
 import json
 import lzma
-from collections.abc import Callable, Iterable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, cast
 
 from headway.data.stdlib import stdlib
 from headway.data.word_problems import word_problems
 from headway.errors import DataError
 
 Example = dict[str, Any]
+Placed = tuple[str, Mapping[str, Any]]  # a row, and where it stands, for messages
 GENERATED = {"word-problems": 4000, "stdlib": None}
+SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(("validation", "valid", "val", "dev"), "validation")  # by file name
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".parquet", ".txt")
 # columns that mean something, in order of preference, and what they become
 SHAPES: tuple[tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Example]], ...] = (
@@ -34,13 +37,23 @@ def load_examples(
 
     Args:
         source: "word-problems[:level]", "stdlib", "gsm8k", a local .jsonl[.gz|.xz], .parquet or .txt file (or a folder of
-            them, where a file named after the split is taken if there is one), or a hub id. GSM8K's columns, question and
-            answer, become the prompt "Question: ...\\nAnswer:" that lm-eval uses.
+            them; where some are named after splits, such as train-00.jsonl, only those of the split asked), or a hub id.
+            GSM8K's columns, question and answer, become the prompt "Question: ...\\nAnswer:" that lm-eval uses.
         split: train, test or validation; a single local file is taken for whatever split is asked.
         limit: at most so many, from the start.
         columns: names used here -> names in the data, such as {"prompt": "input"}.
     Raises: DataError with file and line for a broken line, with the columns found for a missing one, and for no data.
     """
+    if limit is not None and limit < 1:
+        raise DataError(f"The limit is {limit}, which leaves no examples. Ask for at least 1, or leave it out for all.")
+    known = [name for names, _ in SHAPES for name in names]
+    for name in columns or {}:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise DataError(
+                f"Columns are mapped as {{name here: name in the data}}, and {name!r} is no name here: it is one of "
+                f"{', '.join(known)}." + (f" Did you mean {near[0]}?" if near else "")
+            )
     rows = _rows(str(source), split, limit)
     examples = []
     for place, row in rows:
@@ -52,7 +65,7 @@ def load_examples(
     return examples
 
 
-def _rows(source: str, split: str, limit: int | None) -> Iterable[tuple[str, Mapping[str, Any]]]:
+def _rows(source: str, split: str, limit: int | None) -> Iterable[Placed]:
     name, _, argument = source.partition(":")
     if name == "word-problems":
         if argument and not argument.isdigit():
@@ -60,7 +73,7 @@ def _rows(source: str, split: str, limit: int | None) -> Iterable[tuple[str, Map
         return ((source, row) for row in word_problems(split, limit or GENERATED["word-problems"] or 0, int(argument or 1)))
     if name == "stdlib":
         return ((source, row) for row in stdlib(split))
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.is_dir():
         return (row for file in _files(path, split) for row in _read(file))
     if path.is_file():
@@ -73,45 +86,70 @@ def _rows(source: str, split: str, limit: int | None) -> Iterable[tuple[str, Map
 
 def _files(folder: Path, split: str) -> list[Path]:
     files = sorted(file for file in folder.iterdir() if file.name.endswith(SUFFIXES))
-    of_split = [file for file in files if file.name.split(".")[0].split("-")[0] == split]
     if not files:
         raise DataError(f"{folder} holds none of {', '.join(SUFFIXES)}.")
-    return of_split or files
+    named = {file: SPLITS[name] for file in files if (name := file.name.split(".")[0].split("-")[0]) in SPLITS}
+    if not named:
+        return files
+    of_split = [file for file in files if named.get(file) == SPLITS.get(split, split)]
+    if not of_split:  # all of them would mix what is learnt with what it is measured on
+        raise DataError(f"{folder} has files of {', '.join(sorted(set(named.values())))}, and none of {split!r}.")
+    return of_split
 
 
-def _read(path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
+def _read(path: Path) -> Iterator[Placed]:
+    """The rows of a file with their places. Raises DataError where it cannot be read to its end."""
+    import pyarrow  # installed with datasets
+
+    place = str(path)
+    try:
+        for place, row in _parsed(path):
+            yield place, row
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, pyarrow.ArrowException) as error:
+        raise DataError(f"{path} is damaged or cannot be read (last good: {place}): {error}") from error
+
+
+def _parsed(path: Path) -> Iterator[Placed]:
     if path.name.endswith(".txt"):
-        yield str(path), {"text": path.read_text(encoding="utf-8")}
+        yield str(path), {"text": _decoded(path.read_bytes(), str(path))}
     elif path.name.endswith(".parquet"):
-        import pyarrow.parquet as parquet  # installed with datasets
+        import pyarrow.parquet as parquet
 
         for number, row in enumerate(parquet.read_table(path).to_pylist(), 1):
             yield f"{path}, row {number}", row
     elif path.name.endswith((".jsonl", ".jsonl.gz", ".jsonl.xz")):
         with _open(path) as file:
             for number, line in enumerate(file, 1):
-                if not line.strip():
+                place = f"{path}, line {number}"
+                if not (text := _decoded(line, place).strip()):
                     continue
                 try:
-                    row = json.loads(line)
+                    row = json.loads(text)
                 except json.JSONDecodeError as error:
-                    raise DataError(f"{path}, line {number} is not JSON: {error.msg} at column {error.colno}.") from error
+                    raise DataError(f"{place} is not JSON: {error.msg} at column {error.colno}.") from error
                 if not isinstance(row, dict):
-                    raise DataError(f"{path}, line {number} is a {type(row).__name__}, not an object with columns.")
-                yield f"{path}, line {number}", row
+                    raise DataError(f"{place} is a {type(row).__name__}, not an object with columns.")
+                yield place, row
     else:
         raise DataError(f"{path} is none of {', '.join(SUFFIXES)}.")
 
 
-def _open(path: Path) -> TextIO:
+def _decoded(raw: bytes, place: str) -> str:
+    try:
+        return raw.decode("utf-8-sig")  # a byte order mark is no part of the text
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place} is not UTF-8: byte {raw[error.start]:#04x} at {error.start}.") from error
+
+
+def _open(path: Path) -> BinaryIO:
     if path.name.endswith(".gz"):
-        return gzip.open(path, "rt", encoding="utf-8")
+        return cast(BinaryIO, gzip.open(path, "rb"))
     if path.name.endswith(".xz"):
-        return lzma.open(path, "rt", encoding="utf-8")
-    return open(path, encoding="utf-8")
+        return cast(BinaryIO, lzma.open(path, "rb"))
+    return open(path, "rb")
 
 
-def _hub(name: str, split: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
+def _hub(name: str, split: str) -> Iterable[Placed]:
     import datasets
 
     repository, _, configuration = name.partition(":")
@@ -133,8 +171,14 @@ def _example(place: str, row: Mapping[str, Any], columns: Mapping[str, str] | No
         if all(name in row for name in names):
             if names != ("messages",) and (wrong := [name for name in names if not isinstance(row[name], str)]):
                 raise DataError(f"{place}: column {wrong[0]!r} is {type(row[wrong[0]]).__name__}, not text.")
+            if names == ("messages",) and not _is_chat(row["messages"]):
+                raise DataError(f"{place}: column 'messages' is not a list of objects with role and content.")
             return shape(row)
     wanted = "; ".join(" and ".join(names) for names, _ in SHAPES)
     raise DataError(
         f"{place} has the columns {', '.join(row) or 'none'}, but one of these is needed: {wanted}. Map them with --columns."
     )
+
+
+def _is_chat(messages: Any) -> bool:
+    return isinstance(messages, list) and bool(messages) and all(isinstance(m, dict) and "role" in m for m in messages)

@@ -4,6 +4,9 @@ import hashlib
 import sysconfig
 from pathlib import Path
 
+from headway.errors import DataError
+
+SPLITS = {"train": False, "test": True, "validation": True}  # held out or not
 SKIPPED = {
     "test",
     "tests",
@@ -18,12 +21,17 @@ SKIPPED = {
 
 
 def stdlib(split: str) -> list[dict[str, str]]:
-    """One {"text"} a module, in the order of their paths; one module in twenty, by hash of its path, is the test split."""
+    """One {"text"} a module, in the order of their paths; one module in twenty, by hash of its path, is held out.
+
+    Raises: DataError for a split other than train, test and validation (which is the test split).
+    """
+    if split not in SPLITS:
+        raise DataError(f"The standard library has the splits {', '.join(SPLITS)}, not {split!r}.")
     root = Path(sysconfig.get_path("stdlib"))
     found = []
     for path in sorted(root.rglob("*.py")):
         name = path.relative_to(root)
-        if SKIPPED.isdisjoint(name.parts) and _is_test(name.as_posix()) == (split == "test"):
+        if SKIPPED.isdisjoint(name.parts) and _is_test(name.as_posix()) == SPLITS[split]:
             found.append({"text": path.read_text(encoding="utf-8", errors="replace")})
     return found
 

@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from headway.data import Encoded, Example, Row, encode, load_examples, pack, row_of
+from headway.data import Encoded, Example, Row, encode_all, load_examples, pack, row_of
 from headway.errors import DataError
 from headway.files import replacing_folder
 from headway.ops import IGNORE
@@ -71,8 +71,7 @@ def rows_of(
         if all("text" in example for example in examples):
             encoded += _texts(examples, tokenizer, config.length)
         else:
-            for example in examples:
-                encoded += encode(example, tokenizer, config.length, completion_only)
+            encoded += encode_all(examples, tokenizer, config.length, completion_only)[0]
     encoded = [row for row in encoded if any(label != IGNORE for label in row["labels"][1:])]
     if not encoded:
         raise DataError(f"{', '.join(sources)}: nothing to learn is left in rows of {config.length} tokens.")
