@@ -10,12 +10,17 @@ if TYPE_CHECKING:
     from headway.model import HeadwayModel
 
 __version__ = "0.1.0"
-__all__ = ["HeadwayError", "HeadwayModel", "embedded_path"]
+__all__ = ["HeadwayError", "HeadwayModel", "embedded_path", "model_path"]
 
 
 def embedded_path() -> Path:
     """The folder of the small model, with heads, that ships inside the package."""
     return Path(__file__).parent / "embedded"
+
+
+def model_path(name: str | Path) -> str:
+    """Where a model is loaded from: `embedded` means the one that ships inside, all else is a folder or a hub id."""
+    return str(embedded_path() if str(name) == "embedded" else name)
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from headway import model_path
 from headway.errors import CheckpointError, ConfigError
 from headway.files import replacing_folder
 from headway.heads import CONFIG_FILE, FAMILIES, TENSORS_FILE, HeadsConfig, HeadStack, read_config
@@ -61,12 +62,12 @@ class HeadwayModel(nn.Module):
         """Load trunk and heads as saved; a folder without heads gives the plain model.
 
         Args:
-            folder: a local folder or a hub id.
+            folder: a local folder, a hub id, or `embedded`.
             count: keep only the first `count` heads.
             dtype: of the weights; default: as saved.
         Raises: CheckpointError where something is missing, damaged or does not fit.
         """
-        path = Path(folder)
+        path = Path(model_path(folder))
         if not path.is_dir():
             path = _download(str(folder))
         model = cls(load_trunk(path, dtype), None)
@@ -76,7 +77,7 @@ class HeadwayModel(nn.Module):
 
     def attach(self, folder: str | Path, count: int | None = None) -> None:
         """Attach the heads saved in `folder`, replacing those there are. Raises CheckpointError where they do not fit."""
-        path = Path(folder)
+        path = Path(model_path(folder))
         config = read_config(path)
         config.check_fits(self.view, str(path))
         if config.family not in FAMILIES:
@@ -173,6 +174,7 @@ def positions_of(segments: Tensor) -> Tensor:
 
 def load_trunk(source: str | Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
     """Load a causal language model from safetensors. Raises CheckpointError with the reason where that fails."""
+    source = model_path(source)
     if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
         raise CheckpointError(f"{source} is no model folder: config.json is missing.")
     try:

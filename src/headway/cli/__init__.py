@@ -2,7 +2,11 @@
 
 import os
 import sys
+import warnings
+from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 from headway.config import nearest
 from headway.errors import ConfigError, HeadwayError
@@ -37,7 +41,9 @@ def main(argv: list[str] | None = None) -> int:
             print(overview(words[0]))
             return 0
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else tokenizers warn when a data worker forks
-        import_module(f"headway.cli.{VERBS[verb][0]}").run(words[len(verb.split()) :])
+        with warnings.catch_warnings():
+            warnings.showwarning = _plainly(warnings.showwarning)
+            import_module(f"headway.cli.{VERBS[verb][0]}").run(words[len(verb.split()) :])
     except HeadwayError as error:
         print(f"headway: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -64,6 +70,19 @@ def overview(group: str = "") -> str:
             "`headway VERB --help` lists the settings of a verb: each is a flag, and a key in a --config FILE.yaml.",
         ]
     )
+
+
+def _plainly(otherwise: Callable[..., None]) -> Callable[..., None]:
+    """Headway's own warnings as one line for the reader; those of others as they are."""
+    package = str(Path(__file__).parents[1])
+
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
+        if filename.startswith(package):
+            print(f"headway: note: {message}", file=sys.stderr)
+        else:
+            otherwise(message, category, filename, lineno, *rest)
+
+    return show
 
 
 def _verb(words: list[str]) -> str:

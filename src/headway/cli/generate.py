@@ -45,9 +45,9 @@ def run(arguments: list[str]) -> None:
     from transformers import TextStreamer
     from transformers.utils import logging
 
-    from headway import HeadwayModel, embedded_path
+    from headway import HeadwayModel, model_path
 
-    folder = str(embedded_path()) if config.model == "embedded" else config.model
+    folder = model_path(config.model)
     if Path(folder).is_dir():
         logging.disable_progress_bar()  # loading takes a moment; only a download is worth a bar
     model = HeadwayModel.from_pretrained(folder).to(_device(config.device)).eval()

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from headway import embedded_path
+from headway import model_path
 from headway.data import word_problems
 from headway.evaluation.configs import DemoConfig
 from headway.evaluation.exact_match import exact_match
@@ -42,7 +42,7 @@ def run(config: DemoConfig) -> dict[str, Any]:
     """
     console = Console()
     started = time.perf_counter()
-    model = str(embedded_path() if config.model == "embedded" else config.model)
+    model = model_path(config.model)
     test = word_problems("test", config.test_examples, config.level, seed=1)
     console.print(f"Word problems of level {config.level}, such as:\n  [dim]{test[0]['prompt']}{test[0]['completion']}[/dim]")
     before = _score(model, test, count=2)

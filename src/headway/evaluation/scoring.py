@@ -2,12 +2,11 @@
 
 import random
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
 
-from headway import embedded_path
+from headway import model_path
 from headway.data import Collator, encode, load_examples, pack
 from headway.errors import CheckpointError, DataError
 from headway.evaluation.configs import EvalConfig
@@ -52,7 +51,7 @@ def score(config: EvalConfig) -> dict[str, Any]:
 
 def load(name: str) -> tuple[HeadwayModel, Any]:
     """Model and tokenizer; `embedded` is the one that ships inside. Raises CheckpointError."""
-    folder = embedded_path() if name == "embedded" else Path(name)
+    folder = model_path(name)
     model = HeadwayModel.from_pretrained(folder).eval()
     try:
         return model, AutoTokenizer.from_pretrained(folder)

@@ -87,7 +87,7 @@ class PretrainConfig(TrainingConfig):
 class HeadsTrainConfig(TrainingConfig):
     """Heads learn, the trunk stays as it is."""
 
-    model: str = field(help="folder or hub id of the model to put heads on")
+    model: str = field(help="folder or hub id of the model to put heads on, or `embedded`")
     heads: str | None = field(None, help="train these saved heads on, instead of fresh ones")
     family: str = field("parallel", help="family of fresh heads: parallel, sequential")
     count: int | None = field(None, help="number of heads (none: 2 fresh ones, or all saved ones)")
@@ -108,7 +108,7 @@ class HeadsTrainConfig(TrainingConfig):
 class FinetuneConfig(TrainingConfig):
     """Trunk and heads learn a task together."""
 
-    model: str = field(help="folder or hub id of the model; its own heads are used if it has any")
+    model: str = field(help="folder or hub id of the model, or `embedded`; its own heads are used if it has any")
     heads: str | None = field(None, help="folder of trained heads to attach")
     family: str | None = field(None, help="attach fresh heads of this family: parallel, sequential")
     count: int | None = field(None, help="number of heads (of saved ones, the first so many)")

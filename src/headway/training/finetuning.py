@@ -8,6 +8,7 @@ from peft.tuners.lora import LoraModel
 from torch import nn
 from transformers import PreTrainedModel, set_seed
 
+from headway import model_path
 from headway.errors import ConfigError
 from headway.model import HeadwayModel
 from headway.objectives import MultiToken, NextToken, Objective
@@ -106,4 +107,4 @@ def cast(module: nn.Module, dtype: torch.dtype | str) -> None:
 
 
 def _has_heads(model: str) -> bool:
-    return (Path(model) / "headway.json").is_file()
+    return (Path(model_path(model)) / "headway.json").is_file()

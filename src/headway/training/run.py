@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, TrainerState, TrainingArguments
 
 import headway.config
+from headway import model_path
 from headway.data import Collator
 from headway.errors import CheckpointError, ConfigError, HeadwayError
 from headway.files import write_json
@@ -109,7 +110,7 @@ def finish(
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     """Raises CheckpointError where there is none."""
     try:
-        return AutoTokenizer.from_pretrained(source)
+        return AutoTokenizer.from_pretrained(model_path(source))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"No tokenizer can be loaded from {source}: {str(error).splitlines()[0]}") from error
 

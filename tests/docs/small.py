@@ -1,0 +1,20 @@
+"""The command `headway` with settings small enough for a test, and otherwise as it was called."""
+
+import sys
+
+from headway.cli import main
+
+TRAINING = ["--max-steps", "2", "--batch-size", "2", "--length", "128", "--limit", "8", "--quiet"]
+SMALL = {
+    "pretrain": [*TRAINING, "--hidden-size", "32", "--attention-heads", "2", "--key-value-heads", "2"],
+    "heads train": TRAINING,
+    "finetune": TRAINING,
+    "eval": ["--limit", "4", "--max-new-tokens", "8", "--length", "64"],
+    "generate": ["--max-new-tokens", "8"],
+    "demo": ["--steps", "2", "--examples", "40", "--test-examples", "4"],
+}
+
+if __name__ == "__main__":
+    words = sys.argv[1:]
+    verb = " ".join(words[:2]) if words[0] == "heads" else words[0]
+    sys.exit(main([*words, *SMALL.get(verb, [])]))

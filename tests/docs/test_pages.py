@@ -1,0 +1,42 @@
+"""Every command and every piece of Python in the README and the docs, run in the order of its page."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+WITHOUT = {"architecture.md", "gsm8k_stories260k.md"}  # signatures; the output of a script
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in WITHOUT], ids=lambda page: page.name)
+def test_what_a_page_says_runs(page: Path, tmp_path: Path) -> None:
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    (commands / "headway").write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).parent / "small.py"} "$@"\n')
+    (commands / "headway").chmod(0o755)
+    path = os.pathsep.join([str(commands), str(Path(sys.executable).parent), os.environ["PATH"]])
+    blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
+    assert blocks
+    for language, code in blocks:
+        command = ["bash", "-euc", code] if language == "bash" else [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{code}\n{done.stderr}"
+
+
+def test_every_command_of_a_page_stands_in_a_block_that_runs() -> None:
+    for page in PAGES:
+        if page.name not in WITHOUT:
+            left = BLOCK.sub("", page.read_text(encoding="utf-8"))
+            assert not re.search(r"^headway ", left, re.MULTILINE), page
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
