@@ -23,11 +23,12 @@ class EvalConfig:
     length: int = field(512, help="tokens in a row of held-out text")
     plain: bool = field(False, help="decode without drafting")
     speed: bool = field(True, help="time the heads against plain decoding of the same prompts")
+    speed_prompts: int = field(8, help="how many of the prompts to time, one at a time")
     out: Path | None = field(None, help="JSON file for the results, with every answer")
     seed: int = field(0, help="of the solved examples that are shown")
 
     def __post_init__(self) -> None:
-        for name in ("max_new_tokens", "batch_size", "length"):
+        for name in ("max_new_tokens", "batch_size", "length", "speed_prompts"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
 

@@ -15,8 +15,6 @@ from headway.evaluation.held_out import HeldOut, held_out
 from headway.evaluation.speed import Speed, speed
 from headway.model import HeadwayModel
 
-TIMED_PROMPTS = 8
-
 
 def score(config: EvalConfig) -> dict[str, Any]:
     """Run the task. Raises CheckpointError, DataError and ConfigError for what cannot be loaded or used."""
@@ -45,7 +43,8 @@ def score(config: EvalConfig) -> dict[str, Any]:
         results["answers"] = [asdict(answer) for answer in found.answers]
         prompts = [tokenizer(e["prompt"], verbose=False)["input_ids"] for e in examples]
     if config.speed and model.count and not config.plain:
-        results["speed"] = figures(speed(model, [p for p in prompts if p][:TIMED_PROMPTS], min(64, config.max_new_tokens)))
+        timed = [prompt for prompt in prompts if prompt][: config.speed_prompts]
+        results["speed"] = figures(speed(model, timed, min(64, config.max_new_tokens)))
     return results
 
 

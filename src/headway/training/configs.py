@@ -70,10 +70,10 @@ class PretrainConfig(TrainingConfig):
     """A Llama-architecture model from scratch; the defaults are the embedded model's."""
 
     tokenizer: str = field(help="folder or hub id of the tokenizer")
-    hidden_size: int = field(256, help="width of the model")
-    layers: int = field(4, help="number of layers")
-    attention_heads: int = field(8, help="attention heads in a layer")
-    key_value_heads: int = field(4, help="key-value heads in a layer")
+    hidden_size: int = field(192, help="width of the model")
+    layers: int = field(6, help="number of layers")
+    attention_heads: int = field(6, help="attention heads in a layer")
+    key_value_heads: int = field(2, help="key-value heads in a layer")
     intermediate_size: int = field(512, help="width inside a layer's MLP")
     tie: bool = field(True, help="one matrix for embedding and unembedding")
     learning_rate: float = field(2e-3, help="peak learning rate")
