@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from headway import HeadwayModel
-from headway.errors import CheckpointError, ConfigError
+from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
 from headway.heads import CONFIG_FILE, TENSORS_FILE
 from tests.tiny import tiny_trunk
 
@@ -109,3 +109,9 @@ def test_the_trunk_is_left_as_it_was():
     model = HeadwayModel.from_trunk(trunk, count=2)
     model(IDS)
     assert (set(vars(trunk)), len(trunk.model.layers[-1]._forward_pre_hooks)) == before
+
+
+@pytest.mark.parametrize("family", ["parallel", "sequential"])
+def test_layers_that_cannot_be_heads_are_refused_when_attached(family):
+    with pytest.raises(UnsupportedModelError, match="BloomForCausalLM cannot be run as a head"):
+        HeadwayModel.from_trunk(tiny_trunk("bloom"), family=family)

@@ -30,11 +30,27 @@ ARCHITECTURES = {
     "gpt_neox": {},
     "gpt2": {"n_inner": 48},
 }
+EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
+LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8}
+# mixtures of experts, latent attention, attention sinks, scaled logits, other norms
+MORE_ARCHITECTURES = {
+    "cohere2": {"sliding_window": 6, "logit_scale": 0.5},
+    "deepseek_v3": {**EXPERTS, **LATENT, "n_routed_experts": 4, "n_group": 2, "topk_group": 1, "num_key_value_heads": 4},
+    "gemma2": {"head_dim": 8, "sliding_window": 6, "final_logit_softcapping": 5.0, "query_pre_attn_scalar": 8},
+    "glm4_moe": {**EXPERTS, "head_dim": 8, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1},
+    "granite": {"logits_scaling": 2.0, "residual_multiplier": 0.5, "embedding_multiplier": 3.0, "attention_multiplier": 0.3},
+    "mixtral": {"num_local_experts": 4},
+    "olmo3": {"sliding_window": 6},
+    "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
+    "qwen3_moe": {**EXPERTS, "head_dim": 8, "num_experts": 4},
+    "starcoder2": {},
+}
+ALL = ARCHITECTURES | MORE_ARCHITECTURES
 
 
 def tiny_trunk(architecture: str = "llama", seed: int = 0, **overrides: object) -> PreTrainedModel:
     """A random trunk in float32, in eval mode, with logits far enough apart that greedy has no ties."""
-    config = AutoConfig.for_model(architecture, **{**COMMON, **ARCHITECTURES.get(architecture, {}), **overrides})
+    config = AutoConfig.for_model(architecture, **{**COMMON, **ALL.get(architecture, {}), **overrides})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         trunk = AutoModelForCausalLM.from_config(config, dtype=torch.float32)

@@ -14,7 +14,7 @@ from transformers import Cache, PreTrainedModel
 from headway.errors import UnsupportedModelError
 from headway.ops import Unembedding
 
-NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "final_norm")
+NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "final_norm", "norm_f", "layer_norm", "embedding_norm")
 CACHE_NAMES = ("past_key_values", "layer_past", "past_key_value")
 Masks = Tensor | dict[str, Tensor] | None
 

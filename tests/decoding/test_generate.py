@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from headway import HeadwayModel
 from headway.errors import ConfigError
-from tests.tiny import ARCHITECTURES, tiny_trunk
+from tests.tiny import ARCHITECTURES, MORE_ARCHITECTURES, tiny_trunk
 
 FAMILIES = [("parallel", {}), ("parallel", {"linear": True}), ("sequential", {}), ("sequential", {"shared": True})]
 
@@ -50,6 +50,15 @@ def test_greedy_equals_transformers_on_every_architecture(architecture, family, 
         warnings.simplefilter("error", UserWarning)  # a fall-back would hide that nothing was tested
         stats = check(model, prompts(4), max_new_tokens=23)
     assert len(stats.acceptance) == count
+
+
+@pytest.mark.parametrize("architecture", MORE_ARCHITECTURES)
+@pytest.mark.parametrize("family", ["parallel", "sequential"])
+def test_greedy_equals_transformers_on_unusual_architectures(architecture, family):
+    model = HeadwayModel.from_trunk(tiny_trunk(architecture), family=family, count=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        check(model, prompts(3), max_new_tokens=15)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 4])

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from headway.errors import CheckpointError
+from headway.errors import CheckpointError, UnsupportedModelError
 from headway.files import replacing_folder, write_json
 from headway.trunk import Masks, Tapped, TrunkView
 
@@ -112,6 +113,19 @@ def read_config(folder: Path) -> HeadsConfig:
         return HeadsConfig(**json.loads(path.read_text(encoding="utf-8")))
     except (json.JSONDecodeError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged or of another version: {error}.") from error
+
+
+def check_runs(view: TrunkView) -> None:
+    """Raise UnsupportedModelError where a layer of this trunk needs more than states, positions and a mask (as BLOOM's does)."""
+    layer = view.layers[-1]
+    like = next(layer.parameters())
+    hidden = torch.zeros(1, 2, view.config.hidden_size, device=like.device, dtype=like.dtype)
+    try:
+        with torch.no_grad():
+            view.norm(view.run_layer(layer, hidden, torch.arange(2, device=like.device)[None], None))
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UnsupportedModelError(f"A layer of {type(view.model).__name__} cannot be run as a head: {reason}") from error
 
 
 def copy_layer(layer: nn.Module, index: int) -> nn.Module:

@@ -10,7 +10,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from headway.errors import ConfigError
-from headway.heads.base import HeadsConfig, HeadStack, copy_layer
+from headway.heads.base import HeadsConfig, HeadStack, check_runs, copy_layer
 from headway.trunk import Masks, Tapped, TrunkView
 
 
@@ -37,6 +37,7 @@ class ParallelHeads(HeadStack):
                 nn.init.eye_(layer.weight)
             stack = nn.ModuleList(layers).to(last.device, last.dtype)
         else:
+            check_runs(view)
             stack = nn.ModuleList(copy_layer(view.layers[-1], depth + k) for k in range(count))
         return cls(HeadsConfig(cls.family, count, config.model_type, config.hidden_size, depth, dict(options)), stack)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from headway.errors import ConfigError
-from headway.heads.base import HeadsConfig, HeadStack, copy_layer
+from headway.heads.base import HeadsConfig, HeadStack, check_runs, copy_layer
 from headway.trunk import Masks, Tapped, TrunkView
 
 
@@ -33,6 +33,7 @@ class SequentialHeads(HeadStack):
         config = view.config
         depth = config.num_hidden_layers
         distinct = min(count, 1) if options.get("shared") else count
+        check_runs(view)
         layers = nn.ModuleList(SequentialLayer(view, depth + k) for k in range(distinct))
         return cls(HeadsConfig(cls.family, count, config.model_type, config.hidden_size, depth, dict(options)), layers)
 
