@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,6 +68,15 @@ def test_three_kills_and_a_ctrl_c_change_no_bit_of_the_final_weights(dropping: s
     for name, tensor in expected.items():
         assert torch.equal(tensor, found[name]), name
     assert losses(out) == losses(tmp_path / "whole")
+
+
+def test_a_resumed_run_saves_as_often_as_it_is_told_now(model: str, data: str, out: Path) -> None:
+    config = FinetuneConfig(model=model, data=data, out=out, family="parallel", max_steps=5, save_steps=2, length=48, quiet=True)
+    finetune(config)
+    for folder in (out / "checkpoint-4", out / "checkpoint-5"):
+        shutil.rmtree(folder)
+    finetune(dataclasses.replace(config, save_steps=3))
+    assert sorted(folder.name for folder in out.glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-5"]
 
 
 def test_what_was_cut_off_is_ignored_and_a_finished_run_stays_as_it_is(model: str, data: str, out: Path) -> None:

@@ -38,6 +38,9 @@ def clear(out: Path, keep_whole: bool) -> None:
 class MarkWhole(TrainerCallback):
     """Writes the marker once all processes have written their part and the disk has it."""
 
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        state.compute_steps(args, state.max_steps)  # a checkpoint brings along how often its own run saved and logged
+
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         barrier()
         if state.is_world_process_zero:
