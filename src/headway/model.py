@@ -129,7 +129,7 @@ class HeadwayModel(nn.Module):
         tapped = view.run(input_ids, positions, masks)
         states = [tapped.last]
         if self.heads is not None and count:
-            states += self.heads.states(tapped, input_ids, positions, masks, view)[:count]
+            states += self.heads.states(self.heads.reads(tapped), input_ids, positions, masks, view, count=count)
         return Foresight(states)
 
     def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:

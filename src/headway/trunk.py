@@ -152,6 +152,11 @@ class TrunkView:
             )
         return {kind: self._as_mask(by_type[kind]) for kind in sorted(set(self.layer_types))}
 
+    def causal_masks(self, positions: Tensor, visible: int) -> Masks:
+        """Masks of queries at (batch, queries) positions, negative for padding; `visible` keys whose slots are their positions."""
+        keys = torch.arange(visible, device=positions.device).expand(positions.shape[0], -1)
+        return self.masks(positions, keys)
+
     def _as_mask(self, seen: Tensor) -> Tensor:
         # a query that sees nothing (padding) would turn into NaN: it looks at the first key, and nobody looks at it
         blind = ~seen.any(-1, keepdim=True)

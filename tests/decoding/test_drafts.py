@@ -1,6 +1,6 @@
 """Drafts of every quality, from heads that are told the answer: they change how fast, never what."""
 
-from importlib import import_module
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from scipy import stats as statistics
 
 from headway import HeadwayModel
 from headway.decoding import RaggedCache
-from headway.decoding.drafting import SequentialDrafter
+from headway.decoding.drafting import Draft, SequentialDrafter
 from headway.ops.acceptance import accept_sampled
 from tests.tiny import tiny_trunk
 
@@ -22,38 +22,49 @@ def batch(rows=PROMPT):
     return {"input_ids": ids, "attention_mask": mask}
 
 
+def _masked(answers):
+    mask = batch()["attention_mask"]
+    return zip(answers.tolist(), torch.cat([mask, torch.ones_like(answers)[:, mask.shape[1] :]], 1).tolist(), strict=True)
+
+
 class Told:
     """Stands in for a drafter: drafts the trunk's own continuation, with a share `wrong` of its tokens spoilt."""
 
-    def __init__(self, answers, wrong):
-        self.answers, self.wrong = answers, wrong
+    def __init__(self, answers, depth, wrong):
+        self.depth, self.wrong = depth, wrong
+        # what follows each prompt, told apart by its first token
+        self.answers = {answer[0]: answer for answer in answers}
         self.generator = torch.Generator().manual_seed(0)
 
-    def observe(self, forward, at):
+    def observe(self, *_parts):
         pass
 
-    def select(self, keep):
-        pass
+    move_row = reset_row = resize = observe
 
-    def draft(self, rows, count, scores):
-        for r, (index, end) in enumerate(zip(rows.index, rows.ends, strict=True)):
-            answer = self.answers[index, end : end + count]
+    def draft(self, batch, count):
+        for r, row in enumerate(batch.rows):
+            end = len(row.tokens)
+            answer = torch.tensor(self.answers[row.tokens[0]][end : end + count], dtype=torch.long)
             spoilt = torch.rand(len(answer), generator=self.generator) < self.wrong
-            rows.tokens[r, end : end + len(answer)] = torch.where(spoilt, (answer + 1) % 61, answer)
-        return []
+            batch.tokens[r, end : end + len(answer)] = torch.where(spoilt, (answer + 1) % 61, answer)
+        return Draft([])
+
+
+def told_drafter(_model, _cache, **told):
+    return Told(**told)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 @pytest.mark.parametrize("wrong", [0.0, 0.2, 0.5, 1.0])
-def test_told_drafts_change_the_speed_only(monkeypatch, count, wrong):
-    model = HeadwayModel.from_trunk(tiny_trunk(), count=count)
+def test_told_drafts_change_the_speed_only(count, wrong):
+    model = HeadwayModel.from_trunk(tiny_trunk(), count=0)
     answers = model.trunk.generate(**batch(), max_new_tokens=30, do_sample=False)
     eos = answers[0, 6 + 13].item()
-    module = import_module("headway.decoding.generate")  # the package has a function of that name
-    monkeypatch.setattr(module, "drafter_for", lambda *parts: Told(answers, wrong))
+    told = [[token for token, own in zip(row, mask, strict=True) if own] for row, mask in _masked(answers)]
     for limit, ends in [(24, [eos, 60]), (21, None)]:
         expected = model.trunk.generate(**batch(), max_new_tokens=limit, do_sample=False, eos_token_id=ends, pad_token_id=0)
-        out = model.generate(**batch(), max_new_tokens=limit, eos_token_id=ends, pad_token_id=0)
+        make = partial(told_drafter, answers=told, depth=count, wrong=wrong)
+        out = model.generate(**batch(), max_new_tokens=limit, eos_token_id=ends, pad_token_id=0, drafter=make)
         assert torch.equal(out.sequences, expected)
     accepted, reached = sum(out.stats.accepted), sum(out.stats.reached)
     if wrong in (0.0, 1.0):
@@ -69,11 +80,11 @@ def test_sequential_depths_keep_no_trace_of_rejected_drafts():
     model = HeadwayModel.from_trunk(tiny_trunk(), family="sequential", count=3)
     drafted = {}
 
-    def record(self, rows, count, scores):
-        found = plain(self, rows, count, scores)
-        for r, (pad, end) in enumerate(zip(rows.pads, rows.ends, strict=True)):
-            prefix = tuple(rows.tokens[r, pad:end].tolist())
-            drafted[prefix] = rows.tokens[r, end : end + count].tolist()
+    def record(self, batch, count):
+        found = plain(self, batch, count)
+        for r, row in enumerate(batch.rows):
+            end = len(row.tokens)
+            drafted[tuple(row.tokens)] = batch.tokens[r, end : end + count].tolist()
         return found
 
     plain = SequentialDrafter.draft
@@ -106,7 +117,7 @@ def test_a_limited_row_takes_its_token_from_the_trunk_where_its_drafts_end():
 
 
 def test_the_cache_puts_padding_where_nobody_looks():
-    cache = RaggedCache(4)
+    cache = RaggedCache(2, 4)
     keys = torch.arange(1.0, 7.0).view(2, 1, 3, 1)
     cache.begin(torch.tensor([[0, 1, 2], [0, -1, -1]]), 3)
     seen, _ = cache.update(keys, keys, 7)
@@ -114,8 +125,14 @@ def test_the_cache_puts_padding_where_nobody_looks():
     cache.begin(torch.tensor([[2], [1]]), 3)  # row 0 rejected what stood in slot 2
     seen, _ = cache.update(keys[:, :, :1] * 10, keys[:, :, :1], 7)
     assert seen[:, 0, :, 0].tolist() == [[1, 2, 10], [4, 40, 0]]
-    cache.select(torch.tensor([1]))
-    cache.begin(torch.tensor([[2]]), 3)
-    assert cache.update(keys[:1, :, 2:], keys[:1, :, 2:], 7)[0][0, 0, :, 0].tolist() == [4, 40, 3]
-    with pytest.raises(ValueError, match="4 slots, fewer than the 5"):
-        cache.begin(torch.tensor([[4]]), 5)
+    cache.move_row(1, 0)
+    cache.resize(3, 5)
+    cache.begin(torch.tensor([[2], [0]]), 3)
+    assert cache.update(keys[:, :, 2:], keys[:, :, 2:], 7)[0][:, 0, :, 0].tolist() == [[4, 40, 3], [6, 40, 0]]
+    cache.begin(torch.tensor([[3]]), 4, first=2)  # the new row stands alone
+    assert cache.update(keys[:1, :, :1], keys[:1, :, :1], 7)[0][0, 0, :, 0].tolist() == [0, 0, 0, 1]
+    cache.compact(torch.tensor([[2, 2], [1, -1]]), torch.tensor([[0, 1], [0, 3]]))
+    cache.begin(torch.tensor([[3], [3]]), 4)
+    assert cache.update(keys[:, :, 2:], keys[:, :, 2:], 7)[0][:, 0, :, 0].tolist() == [[3, 3, 3, 3], [40, 40, 0, 6]]
+    with pytest.raises(ValueError, match="3 rows of 5 slots, fewer than the 1 of 6"):
+        cache.begin(torch.tensor([[4]]), 6)

@@ -58,7 +58,7 @@ DEFAULTS = {
     "no_repeat_ngram_size": 0,
     "num_return_sequences": 1,
 }
-OWN = ("attention_mask", "generation_config", "streamer", "tokenizer", "generator", "seed", "plain")
+OWN = ("attention_mask", "generation_config", "streamer", "tokenizer", "generator", "seed", "plain", "drafter")
 
 
 def resolve(trunk: PreTrainedModel, given: GenerationConfig | None, arguments: dict[str, Any]) -> GenerationConfig:

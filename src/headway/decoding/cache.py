@@ -1,7 +1,6 @@
-"""A cache in which each row stands at its own length: row r keeps its token at position p in slot p.
+"""A cache in which each row stands at its own length: row r keeps the token at slot s, whatever the other rows do.
 
-Rejected drafts need no clean-up: the next forward overwrites their slots, and until then no query stands far enough to
-see them, because a query at position i sees the slots 0..i only.
+Rejected drafts need no clean-up: the next forward overwrites their slots, and until then no query is allowed to see them.
 """
 
 from typing import Any
@@ -15,48 +14,81 @@ class RaggedCache(Cache):
     """Fixed buffers by layer index, allocated when a layer first writes; heads use indices after the trunk's.
 
     Args:
-        capacity: slots of a row; slot `capacity` itself takes what padding writes, and nobody reads it.
+        rows, capacity: how many rows there is room for, and slots of each; slot `capacity` itself takes what padding
+            writes, and nobody reads it.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, rows: int, capacity: int) -> None:
         super().__init__(layers=[])
-        self.capacity = capacity
-        self._buffers: dict[int, tuple[Tensor, Tensor]] = {}  # each (batch, slots, heads, width)
-        self._slots: Tensor | None = None
+        self.rows, self.capacity = rows, capacity
+        self._buffers: dict[int, tuple[Tensor, Tensor]] = {}  # each (rows, slots, heads, width)
+        self._at: tuple[Tensor, Tensor] | None = None  # rows and slots of this forward, broadcastable to (batch, seq)
+        self._span = (0, 0)
         self._visible = 0
 
-    def begin(self, positions: Tensor, visible: int) -> None:
+    def begin(self, slots: Tensor, visible: int, first: int = 0) -> None:
         """Before each forward: where its tokens go, and how many slots it may look at.
 
         Args:
-            positions: (batch, seq); negative ones are padding.
+            slots: (batch, seq); negative ones are padding.
             visible: slots that attention gets to see: those below it.
+            first: the batch is the rows from this one on.
+        Raises: ValueError where there are fewer slots or rows.
         """
-        if visible > self.capacity:
-            raise ValueError(f"The cache has {self.capacity} slots, fewer than the {visible} asked for.")
-        self._slots = torch.where(positions < 0, self.capacity, positions)
+        batch = slots.shape[0]
+        if visible > self.capacity or first + batch > self.rows:
+            raise ValueError(
+                f"The cache has {self.rows} rows of {self.capacity} slots, fewer than the {first + batch} of {visible} asked for."
+            )
+        rows = torch.arange(first, first + batch, device=slots.device)[:, None]
+        self._at = (rows, torch.where(slots < 0, self.capacity, slots))
+        self._span = (first, first + batch)
         self._visible = visible
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write (batch, heads, seq, width) into the slots of this forward; return the visible ones."""
-        if self._slots is None:
+        """Write (batch, heads, seq, width) into the slots of this forward; return the visible ones of its rows."""
+        if self._at is None:
             raise RuntimeError("begin() says where tokens go, and has to come before a forward.")
         if layer_idx not in self._buffers:
             self._buffers[layer_idx] = (self._allocate(key_states), self._allocate(value_states))
         keys, values = self._buffers[layer_idx]
-        row = torch.arange(keys.shape[0], device=keys.device)[:, None]
-        keys[row, self._slots] = key_states.transpose(1, 2)
-        values[row, self._slots] = value_states.transpose(1, 2)
-        return keys[:, : self._visible].transpose(1, 2), values[:, : self._visible].transpose(1, 2)
+        keys[self._at] = key_states.transpose(1, 2)
+        values[self._at] = value_states.transpose(1, 2)
+        first, last = self._span
+        return (
+            keys[first:last, : self._visible].transpose(1, 2),
+            values[first:last, : self._visible].transpose(1, 2),
+        )
 
     def _allocate(self, states: Tensor) -> Tensor:
-        batch, heads, _, width = states.shape
-        return states.new_zeros(batch, self.capacity + 1, heads, width)
+        _, heads, _, width = states.shape
+        return states.new_zeros(self.rows, self.capacity + 1, heads, width)
 
-    def select(self, rows: Tensor) -> None:
-        """Keep these rows only."""
-        self._buffers = {index: (keys[rows], values[rows]) for index, (keys, values) in self._buffers.items()}
-        self._slots = None
+    def compact(self, sources: Tensor, targets: Tensor) -> None:
+        """Move entries within the first rows, in every layer; both (batch, n) slots, negative ones are ignored."""
+        rows = torch.arange(sources.shape[0], device=sources.device)[:, None]
+        ignored = (sources < 0) | (targets < 0)
+        read = torch.where(ignored, self.capacity, sources)
+        written = torch.where(ignored, self.capacity, targets)
+        for keys, values in self._buffers.values():
+            keys[rows, written] = keys[rows, read]
+            values[rows, written] = values[rows, read]
+
+    def move_row(self, source: int, target: int) -> None:
+        """Let row `target` hold what row `source` holds."""
+        for keys, values in self._buffers.values():
+            keys[target] = keys[source]
+            values[target] = values[source]
+
+    def resize(self, rows: int, capacity: int) -> None:
+        """Make room for more; what is there stays."""
+        for index, buffers in self._buffers.items():
+            grown = tuple(old.new_zeros(rows, capacity + 1, *old.shape[2:]) for old in buffers)
+            for old, new in zip(buffers, grown, strict=True):
+                new[: self.rows, : self.capacity] = old[:, : self.capacity]
+            self._buffers[index] = (grown[0], grown[1])
+        self.rows, self.capacity = rows, capacity
+        self._at = None
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self._visible

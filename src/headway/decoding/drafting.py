@@ -1,4 +1,8 @@
-"""How heads propose: all at once from one state (parallel), or one after the other (sequential)."""
+"""Who proposes tokens, and how heads do it: all at once from one state (parallel), or one after the other (sequential).
+
+Heads read the trunk's states. Those of settled tokens are kept by position, and a head is run over them only when it is
+asked to draft: rounds without drafts cost nothing but the copy.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -7,112 +11,131 @@ import torch
 from torch import Tensor
 
 from headway.decoding.cache import RaggedCache
-from headway.decoding.rows import Rows
-from headway.decoding.scores import Scores
+from headway.decoding.rows import Batch
+from headway.errors import ConfigError
 from headway.heads import HeadStack
+from headway.model import HeadwayModel
 from headway.trunk import Masks, Tapped, TrunkView
 
 
 @dataclass(frozen=True)
-class Forward:
-    """One forward of the trunk. positions: (rows, seq), -1 for padding."""
+class Draft:
+    """Chains, written into the batch's tokens after the settled ones.
 
-    tapped: Tapped
-    input_ids: Tensor
-    positions: Tensor
-    masks: Masks
+    lengths: how many each row has, None if all that were asked for. distributions: what draft k was drawn from, (rows, vocab)
+    each; empty if all rows are greedy.
+    """
+
+    distributions: list[Tensor]
+    lengths: list[int] | None = None
 
 
 class Drafter(Protocol):
-    """Drafts are written into the rows' tokens after the settled ones."""
+    """Proposes continuations of the settled tokens of every row."""
 
-    def observe(self, forward: Forward, at: Tensor) -> None:
-        """Take up what the trunk computed; `at` (rows,) is where in `forward` the last settled token but one stands."""
+    depth: int  # most drafts at once
 
-    def draft(self, rows: Rows, count: int, scores: Scores) -> list[Tensor]:
-        """Write `count` drafts a row; return what they were drawn from, each (rows, vocab), nothing when greedy."""
+    def observe(self, tapped: Tapped, positions: Tensor, first: int = 0) -> None:
+        """What the trunk computed for rows from `first` on; (rows, seq) positions, -1 where it will not stay."""
 
-    def select(self, keep: list[int]) -> None:
-        """Keep these rows only."""
+    def draft(self, batch: Batch, count: int) -> Draft:
+        """Write up to `count` drafts a row."""
+
+    def move_row(self, source: int, target: int) -> None:
+        """Row `source` takes the place of row `target`, which is finished."""
+
+    def reset_row(self, row: int) -> None:
+        """A new sequence starts in this place."""
+
+    def resize(self, rows: int, capacity: int) -> None:
+        """There is room now for so many rows and tokens a row."""
 
 
-def drafter_for(heads: HeadStack, view: TrunkView, cache: RaggedCache) -> Drafter:
-    return (SequentialDrafter if heads.sequential else ParallelDrafter)(heads, view, cache)
+def heads_drafter(model: HeadwayModel, cache: RaggedCache) -> Drafter:
+    """The model's own heads. Raises ConfigError if it has none."""
+    if model.heads is None:
+        raise ConfigError("This model has no heads to draft with.")
+    return (SequentialDrafter if model.heads.sequential else ParallelDrafter)(model.heads, model.view, cache)
 
 
-class ParallelDrafter:
-    """Head k at the last verified position predicts the token k + 2 further on, from what verifying left behind."""
+class _HeadsDrafter:
+    """Keeps the states that heads read, and how far each head has read them."""
 
     def __init__(self, heads: HeadStack, view: TrunkView, cache: RaggedCache) -> None:
-        self.heads, self.view, self.cache = heads, view, cache
-        self.states = torch.empty(0)
+        self.heads: Any = heads  # the sequential family has step()
+        self.view, self.cache = view, cache
+        self.depth = heads.count
+        self.states: Tensor | None = None  # (rows, capacity + 1, hidden) by position
+        self.read = [[0] * self.depth for _ in range(cache.rows)]  # settled tokens when a head last drafted
 
-    def observe(self, forward: Forward, at: Tensor) -> None:
-        # same slots and masks as the trunk's own forward, so the heads' cache entries follow the same rule
-        states = self.heads.states(
-            forward.tapped, forward.input_ids, forward.positions.clamp(min=0), forward.masks, self.view, self.cache
-        )
-        row = torch.arange(at.shape[0], device=at.device)
-        self.states = torch.stack([state[row, at] for state in states], dim=1)  # (rows, heads, hidden)
+    def observe(self, tapped: Tapped, positions: Tensor, first: int = 0) -> None:
+        states = self.heads.reads(tapped)
+        if self.states is None:
+            self.states = states.new_zeros(self.cache.rows, self.cache.capacity + 1, states.shape[2])
+        rows = torch.arange(first, first + states.shape[0], device=states.device)[:, None]
+        self.states[rows, torch.where(positions < 0, self.cache.capacity, positions)] = states
 
-    def draft(self, rows: Rows, count: int, scores: Scores) -> list[Tensor]:
-        logits = self.view.unembedding.logits(self.states[:, :count])  # (rows, count, vocab)
-        return [found for k in range(count) if (found := _write(rows, k, logits[:, k], scores)) is not None]
+    def move_row(self, source: int, target: int) -> None:
+        self.read[target] = self.read[source]
+        self.reset_row(source)
+        if self.states is not None:
+            self.states[target] = self.states[source]
 
-    def select(self, keep: list[int]) -> None:
-        self.states = self.states[keep]
+    def reset_row(self, row: int) -> None:
+        self.read[row] = [0] * self.depth
+
+    def resize(self, rows: int, capacity: int) -> None:
+        self.read += [[0] * self.depth for _ in range(rows - len(self.read))]
+        if (old := self.states) is not None:
+            self.states = old.new_zeros(rows, capacity + 1, old.shape[2])
+            self.states[: old.shape[0], : old.shape[1] - 1] = old[:, :-1]
+
+    def _window(self, batch: Batch, count: int, again: int) -> tuple[Tensor, Tensor, Masks]:
+        """Where the first `count` heads have to run: positions (rows, width), negative before the start; the states there; masks.
+
+        The trunk has read all settled tokens but the last. `again`: positions before the unread ones to run once more.
+        """
+        assert self.states is not None, "observe() comes first"
+        lengths = batch.lengths
+        starts = [max(0, min(read[:count]) - 1 - again) for read in self.read[: len(lengths)]]
+        width = max(length - 1 - start for length, start in zip(lengths, starts, strict=True))
+        newest = torch.tensor(lengths, device=batch.device)[:, None] - 2
+        positions = newest + torch.arange(1 - width, 1, device=batch.device)
+        visible = max(lengths) - 1
+        self.cache.begin(positions, visible)
+        masks = self.view.causal_masks(positions, visible)
+        at = positions.clamp(min=0)[..., None].expand(-1, -1, self.states.shape[2])
+        for row, length in enumerate(lengths):
+            self.read[row][:count] = [length] * count
+        return positions, self.states[: len(lengths)].gather(1, at), masks
 
 
-class SequentialDrafter:
+class ParallelDrafter(_HeadsDrafter):
+    """Head k at the last position that the trunk has read predicts the token k + 2 further on."""
+
+    def draft(self, batch: Batch, count: int) -> Draft:
+        positions, hidden, masks = self._window(batch, count, again=0)
+        inside = positions.clamp(min=0)
+        found = self.heads.states(hidden, batch.at(positions), inside, masks, self.view, self.cache, count)
+        newest = torch.stack([state[:, -1] for state in found], dim=1)  # (rows, count, hidden)
+        logits = self.view.unembedding.logits(newest)
+        return Draft([d for k in range(count) if (d := batch.write_draft(k, logits[:, k])) is not None])
+
+
+class SequentialDrafter(_HeadsDrafter):
     """Depth k reads depth k - 1 and the token it predicted.
 
-    A depth's cache entries near the end were computed from drafts. Each round runs the depths again over a trailing
-    window that reaches back to the first of those, so that entries left behind always come from true tokens.
+    A depth's cache entries near the end were computed from drafts. Each round runs the depths again from the first of
+    those on, so that entries left behind always come from true tokens.
     """
 
-    def __init__(self, heads: HeadStack, view: TrunkView, cache: RaggedCache) -> None:
-        self.heads: Any = heads  # with the sequential family's step()
-        self.view, self.cache = view, cache
-        self.last: Tensor | None = None  # the trunk's states by position, (rows, capacity + 1, hidden)
-        self.window: int | None = None  # None before the first draft, which takes the whole prompt
-
-    def observe(self, forward: Forward, at: Tensor) -> None:
-        states = forward.tapped.last
-        if self.last is None:
-            self.last = states.new_zeros(states.shape[0], self.cache.capacity + 1, states.shape[2])
-        slots = torch.where(forward.positions < 0, self.cache.capacity, forward.positions)
-        self.last[torch.arange(states.shape[0], device=states.device)[:, None], slots] = states
-
-    def draft(self, rows: Rows, count: int, scores: Scores) -> list[Tensor]:
-        assert self.last is not None, "observe() comes first"
-        # the deepest entry made of drafts lies count - 1 before the old end, and up to count + 1 tokens came since
-        width = self.window or rows.longest
-        self.window = 2 * self.heads.count
-        newest = (rows.ends_tensor - rows.pads_tensor - 2)[:, None]  # position of the newest state of the trunk
-        positions = newest + torch.arange(1 - width, 1, device=rows.device)  # (rows, width), negative before the start
-        slots = torch.where(positions < 0, self.cache.capacity, positions)
-        visible = rows.longest - 1
-        keys = torch.arange(visible, device=rows.device).expand(positions.shape[0], -1)
-        masks = self.view.masks(positions, keys)
-        self.cache.begin(positions, visible)
-        hidden = self.last.gather(1, slots[..., None].expand(-1, -1, self.last.shape[2]))
-        found = []
+    def draft(self, batch: Batch, count: int) -> Draft:
+        positions, hidden, masks = self._window(batch, count, again=self.depth - 1)
+        inside = positions.clamp(min=0)
+        distributions = []
         for k in range(count):
-            tokens = rows.at(positions + k + 1)
-            hidden, state = self.heads.step(k, hidden, tokens, positions.clamp(min=0), masks, self.view, self.cache)
-            distribution = _write(rows, k, self.view.unembedding.logits(state[:, -1]), scores)
-            found += [] if distribution is None else [distribution]
-        return found
-
-    def select(self, keep: list[int]) -> None:
-        if self.last is not None:
-            self.last = self.last[keep]
-
-
-def _write(rows: Rows, k: int, logits: Tensor, scores: Scores) -> Tensor | None:
-    """Choose draft k from logits (rows, vocab), given the drafts before it."""
-    lengths = [end + k for end in rows.ends]
-    processed = scores.processed(logits[:, None], rows.tokens, lengths, rows.pads_tensor)[:, 0]
-    tokens, distribution = scores.choose(processed)
-    rows.tokens.scatter_(1, (rows.ends_tensor + k)[:, None], tokens[:, None])
-    return distribution
+            tokens = batch.at(positions + k + 1)
+            hidden, state = self.heads.step(k, hidden, tokens, inside, masks, self.view, self.cache)
+            if (found := batch.write_draft(k, self.view.unembedding.logits(state[:, -1]))) is not None:
+                distributions.append(found)
+        return Draft(distributions)

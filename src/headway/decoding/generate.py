@@ -1,9 +1,7 @@
-"""Self-speculative decoding of chains: prefill, draft, verify, accept, again (Stern et al. 2018, arXiv 1811.03115;
-Leviathan et al. 2022, arXiv 2211.17192). Greedy output is the trunk's own, sampled output has the trunk's distribution.
-"""
+"""`generate`: a batch of prompts through the engine, with the arguments and defaults of transformers' `generate`."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,18 +11,16 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from headway.decoding.arguments import new_token_limit, resolve
-from headway.decoding.cache import RaggedCache
-from headway.decoding.drafting import Forward, drafter_for
+from headway.decoding.drafting import heads_drafter
+from headway.decoding.engine import Engine, MakeDrafter
 from headway.decoding.plain import decode_plainly
 from headway.decoding.probe import why_not_exact, why_not_this_long
-from headway.decoding.rows import Rows, left_pad
+from headway.decoding.rows import Row, left_pad, token_lists
 from headway.decoding.scores import Scores
-from headway.decoding.stats import DecodeStats, Tally
+from headway.decoding.stats import DecodeStats
 from headway.decoding.stopping import Stops, pad_token
 from headway.errors import ConfigError
 from headway.model import HeadwayModel
-from headway.ops.acceptance import Accepted, accept_greedy, accept_sampled
-from headway.trunk import TrunkView
 
 
 @dataclass(frozen=True)
@@ -47,6 +43,7 @@ def generate(
     generator: torch.Generator | None = None,
     seed: int | None = None,
     plain: bool = False,
+    drafter: MakeDrafter | None = None,
     **kwargs: Any,
 ) -> Generation:
     """Continue prompts, with the heads as drafters. Arguments and defaults are those of transformers' `generate`.
@@ -60,6 +57,7 @@ def generate(
         generator, seed: where drawn tokens come from, a generator on the model's device or the seed of a fresh one;
             without either, sampling differs from call to call. The global generator is never touched.
         plain: decode with the trunk alone.
+        drafter: makes what drafts; default: the model's heads, if it has any.
     Raises: ConfigError for an argument that is unknown, not supported or out of range.
     """
     trunk = model.trunk
@@ -74,149 +72,47 @@ def generate(
     if generator is None and config.do_sample:
         generator = torch.Generator(trunk.device)
         _ = generator.seed() if seed is None else generator.manual_seed(seed)
+    drafter = None if plain else drafter or (heads_drafter if model.heads is not None else None)
     with _evaluating(model):
-        if not plain and model.heads is not None and (reason := _why_plain(model, block.shape[1] + limit)):
-            message = f"{type(trunk).__name__} cannot be decoded exactly with drafts ({reason}); it decodes plainly."
-            warnings.warn(message, UserWarning, stacklevel=2)
-            plain = True
-        if plain or model.heads is None:
+        if reason := why_not_exact(trunk) or why_not_this_long(trunk, block.shape[1] + limit):
+            if drafter is not None:
+                message = f"{type(trunk).__name__} cannot be decoded exactly with drafts ({reason}); it decodes plainly."
+                warnings.warn(message, UserWarning, stacklevel=3)
             new, stats = decode_plainly(trunk, block, mask, config, limit, stops, streamer, tokenizer, generator)
         else:
-            scores = Scores(config, block.shape[1], block.shape[1] + limit, block.device, generator)
-            new, stats = _decode_chains(model, block, mask, scores, limit, stops, pad_token(config), streamer)
+            engine = Engine(model, drafter, max_rows=block.shape[0])
+            if config.min_length and config.min_new_tokens is None:  # counts columns of the block, padding included
+                config.min_length, config.min_new_tokens = 0, max(0, config.min_length - block.shape[1])
+            scores = Scores(config, block.device, generator)
+            rows = [Row(tokens, len(tokens), len(tokens) + limit, scores, stops) for tokens in token_lists(block, mask)]
+            if streamer is not None:
+                streamer.put(block.cpu())
+                rows[0].emit = _put_each(streamer)
+            new, stats = _run(engine, rows, pad_token(config))
+            if streamer is not None:
+                streamer.end()
     return Generation(torch.cat([given, new], dim=1), stats)
 
 
-def _decode_chains(
-    model: HeadwayModel,
-    block: Tensor,
-    mask: Tensor,
-    scores: Scores,
-    new_tokens: int,
-    stops: Stops,
-    padding: int,
-    streamer: Any = None,
-) -> tuple[Tensor, DecodeStats]:
-    """New tokens (batch, new), padded on the right, for left-padded prompts (batch, width)."""
-    heads = model.heads
-    assert heads is not None
-    view = model.view
-    width = block.shape[1]
-    limit = width + new_tokens  # columns of a row of full length
-    rows = Rows.start(block, mask, new_tokens + heads.count)
-    cache = RaggedCache(limit - min(rows.pads))
-    drafter = drafter_for(heads, view, cache)
-    finished: dict[int, list[int]] = {}
-    tally = Tally(heads.count)
-    if streamer is not None:
-        streamer.put(block.cpu())
+def _put_each(streamer: Any) -> Callable[[list[int]], None]:
+    def put(tokens: list[int]) -> None:
+        for token in tokens:
+            streamer.put(torch.tensor([token]))
 
-    with tally.timed("prefill"):
-        forward, at, accepted = _prefill(view, cache, rows, scores)
-    usable = [0] * len(rows.index)
-    while True:
-        with tally.timed("accept"):
-            tally.forward(len(rows.index))
-            running = _settle(rows, accepted, usable, limit, stops, tally, finished, width, streamer)
-        if not running:
-            break
-        with tally.timed("draft"):
-            drafter.observe(forward, at)
-            if len(running) < len(rows.index):
-                for part in (rows, drafter):
-                    part.select(running)
-                cache.select(torch.tensor(running, device=block.device))
-            usable = [min(heads.count, limit - end - 1) for end in rows.ends]
-            distributions = drafter.draft(rows, max(usable), scores)
-        with tally.timed("verify"):
-            forward, logits = _verify(view, cache, rows, usable)
-        with tally.timed("accept"):
-            accepted = _accept(rows, logits, distributions, usable, scores)
-            at = accepted.kept
-    if streamer is not None:
-        streamer.end()
-    longest = max(len(tokens) for tokens in finished.values())
-    padded = [finished[r] + [padding] * (longest - len(finished[r])) for r in range(block.shape[0])]
-    return torch.tensor(padded, device=block.device), tally.stats()
+    return put
 
 
-def _prefill(view: TrunkView, cache: RaggedCache, rows: Rows, scores: Scores) -> tuple[Forward, Tensor, Accepted]:
-    """The whole prompts, each row from position 0, and the first token of each."""
-    lengths = rows.ends_tensor - rows.pads_tensor
-    positions = torch.arange(rows.longest, device=rows.device).expand(len(rows.index), -1)
-    forward = _forward(view, cache, rows, torch.where(positions < lengths[:, None], positions, -1), rows.longest)
-    last = lengths - 1
-    states = forward.tapped.last[torch.arange(len(rows.index), device=rows.device), last]
-    logits = view.unembedding.logits(states[:, None])
-    return forward, last, _accept(rows, logits, [], [0] * len(rows.index), scores)
-
-
-def _verify(view: TrunkView, cache: RaggedCache, rows: Rows, usable: list[int]) -> tuple[Forward, Tensor]:
-    """The last settled token of each row and its drafts in one forward; logits (rows, drafts + 1, vocab)."""
-    steps = torch.arange(max(usable) + 1, device=rows.device)
-    positions = (rows.ends_tensor - rows.pads_tensor - 1)[:, None] + steps
-    positions = torch.where(steps <= torch.tensor(usable, device=rows.device)[:, None], positions, -1)
-    visible = max(end - pad + n for end, pad, n in zip(rows.ends, rows.pads, usable, strict=True))
-    forward = _forward(view, cache, rows, positions, visible)
-    return forward, view.unembedding.logits(forward.tapped.last)
-
-
-def _forward(view: TrunkView, cache: RaggedCache, rows: Rows, positions: Tensor, visible: int) -> Forward:
-    """positions: (rows, seq), -1 for padding."""
-    input_ids = rows.at(positions)
-    keys = torch.arange(visible, device=rows.device).expand(positions.shape[0], -1)  # slot equals position
-    masks = view.masks(positions, keys)
-    cache.begin(positions, visible)
-    return Forward(view.run(input_ids, positions.clamp(min=0), masks, cache), input_ids, positions, masks)
-
-
-def _accept(rows: Rows, logits: Tensor, distributions: list[Tensor], usable: list[int], scores: Scores) -> Accepted:
-    """How many drafts of each row stay, and the token after them."""
-    depth = logits.shape[1] - 1
-    processed = scores.processed(logits, rows.tokens, rows.ends, rows.pads_tensor)
-    columns = rows.ends_tensor[:, None] + torch.arange(depth, device=rows.device)
-    drafts = rows.tokens.gather(1, columns)
-    available = torch.tensor(usable, device=rows.device)
-    if not scores.sampled:
-        return accept_greedy(processed, drafts, available)
-    target = scores.probabilities(processed)
-    draft = torch.stack(distributions, dim=1) if depth else target[:, :0]
-    return accept_sampled(target, draft, drafts, scores.generator, available)
-
-
-def _settle(
-    rows: Rows,
-    accepted: Accepted,
-    usable: list[int],
-    limit: int,
-    stops: Stops,
-    tally: Tally,
-    finished: dict[int, list[int]],
-    width: int,
-    streamer: Any,
-) -> list[int]:
-    """Append the accepted tokens, move finished rows to `finished`; return which rows go on."""
-    rows.tokens.scatter_(1, (rows.ends_tensor + accepted.kept)[:, None], accepted.following[:, None])
-    kept = accepted.kept.tolist()
-    running = []
-    tokens = rows.tokens.cpu()
-    cuts = stops.cut(tokens, rows.ends, [n + 1 for n in kept])
-    for r, (count, stopped) in enumerate(cuts):
-        tally.accepted(usable[r], kept[r])
-        tally.tokens += count
-        start, rows.ends[r] = rows.ends[r], rows.ends[r] + count
-        if streamer is not None:
-            for token in tokens[r, start : rows.ends[r]]:
-                streamer.put(token[None])
-        if stopped or rows.ends[r] >= limit:
-            finished[rows.index[r]] = tokens[r, width : rows.ends[r]].tolist()
-        else:
-            running.append(r)
-    return running
-
-
-def _why_plain(model: HeadwayModel, length: int) -> str | None:
-    return why_not_exact(model.trunk) or why_not_this_long(model.trunk, length)
+def _run(engine: Engine, rows: list[Row], padding: int) -> tuple[Tensor, DecodeStats]:
+    """New tokens (batch, new) of all rows, padded on the right."""
+    for row in rows:
+        engine.add(row)
+    engine.run()
+    for row in rows:
+        if row.error is not None:
+            raise row.error
+    longest = max(len(row.new) for row in rows)
+    padded = [row.new + [padding] * (longest - len(row.new)) for row in rows]
+    return torch.tensor(padded, device=engine.batch.device), engine.tally.stats()
 
 
 @contextmanager

@@ -37,8 +37,7 @@ def decode_plainly(
         generate: Any = trunk.generate
         output = generate(block, attention_mask=mask.long(), generation_config=config, streamer=streamer, tokenizer=tokenizer)
     new = output[:, width:]
-    rows = block.shape[0]
-    lengths = [count for count, _ in stops.cut(output, [width] * rows, [new.shape[1]] * rows)]
+    lengths = [stops.cut(row[:width], row[width:])[0] for row in output.tolist()]
     tally.tokens = tally.forwards = sum(lengths)  # each forward of a row gives one token
     tally.batches = new.shape[1]
     return new, tally.stats()

@@ -71,7 +71,7 @@ def _difference(trunk: PreTrainedModel) -> float:
     starts = starts.to(device)
     wrong = (ids + 1) % view.config.vocab_size
     plain = [trunk(input_ids=ids[r : r + 1]).logits[0] for r in range(2)]  # a row at a time, without padding or cache
-    cache = RaggedCache(total)
+    cache = RaggedCache(2, total)
     steps = torch.arange(3, device=device)
     prompt = torch.arange(int(starts.max()), device=device).expand(2, -1)
     second = starts[:, None] + steps

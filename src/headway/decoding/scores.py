@@ -1,7 +1,6 @@
 """Logits as they are chosen from: transformers' own processors, each position with its own prefix."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -14,50 +13,26 @@ from headway.ops.distributions import draw, truncate
 
 
 class Scores:
-    """Processors and truncation of one call.
+    """How the rows that share these settings choose their tokens.
 
-    Args:
-        width: columns of the prompt block; limit: columns of a finished row.
+    Args: generator: where drawn tokens come from, on the model's device.
+    Raises: ConfigError for a setting that transformers refuses.
     """
 
-    def __init__(
-        self,
-        config: GenerationConfig,
-        width: int,
-        limit: int,
-        device: torch.device,
-        generator: torch.Generator | None = None,
-    ) -> None:
+    def __init__(self, config: GenerationConfig, device: torch.device, generator: torch.Generator | None = None) -> None:
         self.config = config
         self.sampled = bool(config.do_sample)
         self.generator = generator
-        self.processors = logits_processors(config, width, limit, device)
+        # some processors count from the end of the prompt or up to the limit
+        self._processors = cache(lambda prompt, limit: logits_processors(config, prompt, limit, device))
+        self.plain = not self._processors(1, 2)
 
-    def processed(self, logits: Tensor, tokens: Tensor, lengths: Sequence[int], pads: Tensor) -> Tensor:
-        """Scores of the positions, (rows, depth, vocab) float32.
-
-        Args:
-            logits: (rows, depth, vocab); position t of row r follows the first lengths[r] + t columns of its tokens.
-            tokens: (rows, columns), left-padded; pads: columns of padding, (rows,).
-        """
-        scores = logits.float()
-        if not self.processors:
-            return scores
-        scores = scores.clone()
-        columns = tokens.shape[1]
-        alike: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # prefix length -> (row, position)
-        for row, length in enumerate(lengths):
-            for t in range(logits.shape[1]):
-                alike[min(length + t, columns)].append((row, t))
-        for length, places in alike.items():
-            rows, positions = (list(part) for part in zip(*places, strict=True))
-            found = scores[rows, positions]
-            for processor in self.processors:
-                if isinstance(processor, RepetitionPenaltyLogitsProcessor):
-                    processor.prompt_ignore_length = pads[rows]
-                found = processor(tokens[rows, :length], found)
-            scores[rows, positions] = found
-        return scores
+    def processed(self, logits: Tensor, prefix: Tensor, prompt: int, limit: int) -> Tensor:
+        """Scores (vocab,) in float32 of what follows `prefix` (length,), in a row of `prompt` tokens and up to `limit`."""
+        found = logits.float()[None]
+        for processor in self._processors(prompt, limit):
+            found = processor(prefix[None], found)
+        return found[0]
 
     def probabilities(self, scores: Tensor) -> Tensor:
         config = self.config

@@ -63,10 +63,22 @@ class HeadStack(nn.Module):
         """Fresh heads for that trunk, initialised from its weights."""
         raise TypeError(f"{cls.__name__} is not a head family")
 
+    def reads(self, tapped: Tapped) -> Tensor:
+        """Which of the trunk's states the heads read, (batch, seq, hidden)."""
+        raise TypeError(f"{type(self).__name__} is not a head family")
+
     def states(
-        self, tapped: Tapped, input_ids: Tensor, position_ids: Tensor, masks: Masks, view: TrunkView, cache: Any = None
+        self,
+        hidden: Tensor,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        masks: Masks,
+        view: TrunkView,
+        cache: Any = None,
+        count: int | None = None,
     ) -> list[Tensor]:
-        """Each head's states over a whole sequence, (batch, seq, hidden), normed and ready for the unembedding."""
+        """States of the first `count` heads (default: all) over whole sequences, each (batch, seq, hidden), normed and ready
+        for the unembedding; `hidden` is what `reads` gives."""
         raise TypeError(f"{type(self).__name__} is not a head family")
 
     def disk_names(self) -> dict[str, str]:

@@ -41,12 +41,27 @@ class ParallelHeads(HeadStack):
             stack = nn.ModuleList(copy_layer(view.layers[-1], depth + k) for k in range(count))
         return cls(HeadsConfig(cls.family, count, config.model_type, config.hidden_size, depth, dict(options)), stack)
 
+    @property
+    def linear(self) -> bool:
+        return bool(self.config.options.get("linear"))
+
+    def reads(self, tapped: Tapped) -> Tensor:
+        return tapped.last if self.linear else tapped.before_last
+
     def states(
-        self, tapped: Tapped, input_ids: Tensor, position_ids: Tensor, masks: Masks, view: TrunkView, cache: Any = None
+        self,
+        hidden: Tensor,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        masks: Masks,
+        view: TrunkView,
+        cache: Any = None,
+        count: int | None = None,
     ) -> list[Tensor]:
-        if self.config.options.get("linear"):
-            return [layer(tapped.last) for layer in self.layers]
-        return [view.norm(view.run_layer(layer, tapped.before_last, position_ids, masks, cache)) for layer in self.layers]
+        layers = self.layers[:count]
+        if self.linear:
+            return [layer(hidden) for layer in layers]
+        return [view.norm(view.run_layer(layer, hidden, position_ids, masks, cache)) for layer in layers]
 
     def extra_repr(self) -> str:
-        return f"count={self.count}, linear={bool(self.config.options.get('linear'))}"
+        return f"count={self.count}, linear={self.linear}"

@@ -37,11 +37,21 @@ class SequentialHeads(HeadStack):
         layers = nn.ModuleList(SequentialLayer(view, depth + k) for k in range(distinct))
         return cls(HeadsConfig(cls.family, count, config.model_type, config.hidden_size, depth, dict(options)), layers)
 
+    def reads(self, tapped: Tapped) -> Tensor:
+        return tapped.last
+
     def states(
-        self, tapped: Tapped, input_ids: Tensor, position_ids: Tensor, masks: Masks, view: TrunkView, cache: Any = None
+        self,
+        hidden: Tensor,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        masks: Masks,
+        view: TrunkView,
+        cache: Any = None,
+        count: int | None = None,
     ) -> list[Tensor]:
-        hidden, found = tapped.last, []
-        for k in range(self.count):
+        found = []
+        for k in range(self.count if count is None else count):
             # past the end of a row or a segment the token is a wrong one: no label reads those positions
             tokens = torch.roll(input_ids, -(k + 1), dims=1)
             hidden, state = self.step(k, hidden, tokens, position_ids, masks, view, cache)

@@ -27,7 +27,7 @@ def accept_greedy(target: Tensor, tokens: Tensor, limit: Tensor | None = None) -
     """
     _check_depths(target, tokens)
     own = target.argmax(-1)  # (batch, depth + 1)
-    kept = _leading_true(_within(own[:, :-1] == tokens, limit))
+    kept = leading_true(within(own[:, :-1] == tokens, limit))
     return Accepted(kept, own.gather(1, kept[:, None]).squeeze(1))
 
 
@@ -49,7 +49,7 @@ def accept_sampled(
     p = target[:, :-1].gather(2, tokens[..., None]).squeeze(2)  # (batch, depth)
     q = draft.gather(2, tokens[..., None]).squeeze(2)
     uniform = torch.rand(p.shape, generator=generator, device=p.device, dtype=p.dtype)
-    kept = _leading_true(_within(uniform * q < p, limit))  # u < p / q
+    kept = leading_true(within(uniform * q < p, limit))  # u < p / q
     return Accepted(kept, draw(_residual(target, draft, kept, limit), generator))
 
 
@@ -68,12 +68,13 @@ def _residual(target: Tensor, draft: Tensor, kept: Tensor, limit: Tensor | None)
     return torch.where(rejected[:, None] & (mass > 0), rest / mass.clamp(min=torch.finfo(mass.dtype).tiny), p)
 
 
-def _leading_true(flags: Tensor) -> Tensor:
+def leading_true(flags: Tensor) -> Tensor:
     """How many leading entries of each row are true; (batch, depth) -> (batch,)."""
     return flags.long().cumprod(1).sum(1)
 
 
-def _within(flags: Tensor, limit: Tensor | None) -> Tensor:
+def within(flags: Tensor, limit: Tensor | None) -> Tensor:
+    """The flags of the drafts a row really has, false beyond them; (batch, depth)."""
     if limit is None:
         return flags
     return flags & (torch.arange(flags.shape[1], device=flags.device) < limit[:, None])
