@@ -129,18 +129,22 @@ class TrunkView:
         key_positions: Tensor,
         query_segments: Tensor | None = None,
         key_segments: Tensor | None = None,
+        allowed: Tensor | None = None,
     ) -> Tensor | dict[str, Tensor]:
         """4-D masks from positions: a query sees the keys of its own segment at or before its own position.
 
         Args:
             query_positions: (batch, queries); key_positions: (batch, keys), -1 for a key nobody may see.
             query_segments, key_segments: same shapes; without them every row is one segment.
+            allowed: (batch, queries, keys), bool; what is false there stays unseen.
         Returns: (batch, 1, queries, keys), or a dict of them by layer type. Boolean for sdpa, added for eager attention.
         """
         distance = query_positions[:, :, None] - key_positions[:, None, :]  # (batch, queries, keys)
         seen = (distance >= 0) & (key_positions[:, None, :] >= 0)
         if query_segments is not None and key_segments is not None:
             seen &= query_segments[:, :, None] == key_segments[:, None, :]
+        if allowed is not None:
+            seen &= allowed
         window = getattr(self.config, "sliding_window", None)
         near = seen if window is None else seen & (distance < window)
         if not self.layer_types:

@@ -31,7 +31,7 @@ class Told:
     """Stands in for a drafter: drafts the trunk's own continuation, with a share `wrong` of its tokens spoilt."""
 
     def __init__(self, answers, depth, wrong):
-        self.depth, self.wrong = depth, wrong
+        self.depth, self.wrong, self.budgets = depth, wrong, tuple(range(depth + 1))
         # what follows each prompt, told apart by its first token
         self.answers = {answer[0]: answer for answer in answers}
         self.generator = torch.Generator().manual_seed(0)
@@ -40,6 +40,9 @@ class Told:
         pass
 
     move_row = reset_row = resize = observe
+
+    def most(self, usable):
+        return min(usable, self.depth)
 
     def draft(self, batch, count):
         for r, row in enumerate(batch.rows):
@@ -64,7 +67,7 @@ def test_told_drafts_change_the_speed_only(count, wrong):
     for limit, ends in [(24, [eos, 60]), (21, None)]:
         expected = model.trunk.generate(**batch(), max_new_tokens=limit, do_sample=False, eos_token_id=ends, pad_token_id=0)
         make = partial(told_drafter, answers=told, depth=count, wrong=wrong)
-        out = model.generate(**batch(), max_new_tokens=limit, eos_token_id=ends, pad_token_id=0, drafter=make)
+        out = model.generate(**batch(), max_new_tokens=limit, eos_token_id=ends, pad_token_id=0, drafter=make, adaptive=False)
         assert torch.equal(out.sequences, expected)
     accepted, reached = sum(out.stats.accepted), sum(out.stats.reached)
     if wrong in (0.0, 1.0):
@@ -90,12 +93,12 @@ def test_sequential_depths_keep_no_trace_of_rejected_drafts():
     plain = SequentialDrafter.draft
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SequentialDrafter, "draft", record)
-        model.generate(**batch(), max_new_tokens=20, eos_token_id=None)
+        model.generate(**batch(), max_new_tokens=20, eos_token_id=None, adaptive=False)
         long = dict(drafted)
         drafted.clear()
         for prefix in list(long)[::4]:
             if len(long[prefix]) == 3:
-                model.generate(torch.tensor([prefix[:-1]]), max_new_tokens=6, eos_token_id=None)
+                model.generate(torch.tensor([prefix[:-1]]), max_new_tokens=6, eos_token_id=None, adaptive=False)
                 assert drafted[prefix] == long[prefix]
 
 

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from headway import HeadwayModel
+from headway.decoding.drafting import heads_drafter
 from headway.errors import ConfigError
 from tests.tiny import ARCHITECTURES, MORE_ARCHITECTURES, tiny_trunk
 
@@ -31,9 +32,10 @@ def reference(trunk, rows, **kwargs):
     return [trunk.generate(torch.tensor([row]), do_sample=False, **kwargs)[0, len(row) :].tolist() for row in rows]
 
 
-def check(model, rows, side="left", **kwargs):
+def check(model, rows, side="left", tree="dynamic", adaptive=False, **kwargs):
     ids, mask = padded(rows, side)
-    out = model.generate(ids, attention_mask=mask, do_sample=False, **kwargs)
+    drafter = heads_drafter(tree) if model.count else None
+    out = model.generate(ids, attention_mask=mask, do_sample=False, drafter=drafter, adaptive=adaptive, **kwargs)
     new = out.sequences[:, ids.shape[1] :].tolist()
     expected = reference(model.trunk, rows, **kwargs)
     longest = max(map(len, expected))
@@ -66,7 +68,10 @@ def test_greedy_equals_transformers_on_unusual_architectures(architecture, famil
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_greedy_equals_transformers_on_ragged_batches(batch, side, count):
     model = HeadwayModel.from_trunk(tiny_trunk(), count=count)
-    check(model, prompts(batch), side, max_new_tokens=17)
+    fixed = [path for path in [(0,), (1,), (0, 0), (2,), (0, 1), (0, 0, 0), (1, 0), (0, 0, 0, 2)] if len(path) <= count]
+    for tree in ("dynamic", "chain", fixed):
+        check(model, prompts(batch), side, tree, max_new_tokens=17)
+    check(model, prompts(batch), side, adaptive=True, max_new_tokens=17)
 
 
 def repeating_model(family, count):
@@ -86,22 +91,22 @@ def repeating_model(family, count):
     return model.eval()
 
 
-@pytest.mark.parametrize("family", ["parallel", "sequential"])
-def test_accepted_drafts_save_forwards_and_change_nothing(family):
+@pytest.mark.parametrize(("family", "tree"), [("parallel", "dynamic"), ("parallel", "chain"), ("sequential", "chain")])
+def test_accepted_drafts_save_forwards_and_change_nothing(family, tree):
     model = repeating_model(family, 3)
     rows = [[5, 9, 23, 4] * 3, [7, 31, 8, 44, 7, 31], [50, 12, 50]]
-    stats = check(model, rows, max_new_tokens=29)
-    assert stats.tokens_per_forward > 1.3
+    stats = check(model, rows, tree=tree, max_new_tokens=29)
+    assert stats.tokens_per_forward > (1.6 if tree == "dynamic" else 1.3)
     for limit in range(1, 9):  # the limit falls inside a draft somewhere
-        assert check(model, rows, max_new_tokens=limit).tokens == 3 * limit
+        assert check(model, rows, tree=tree, max_new_tokens=limit).tokens == 3 * limit
 
 
-@pytest.mark.parametrize("family", ["parallel", "sequential"])
-def test_an_eos_inside_a_draft_ends_the_row_there(family):
+@pytest.mark.parametrize(("family", "tree"), [("parallel", "dynamic"), ("parallel", "chain"), ("sequential", "chain")])
+def test_an_eos_inside_a_draft_ends_the_row_there(family, tree):
     model = repeating_model(family, 3)
     rows = [[5, 9, 23, 4] * 3, [7, 31, 8, 44, 7, 31]]
     for eos in sorted(set(reference(model.trunk, rows, max_new_tokens=20)[0])):
-        check(model, rows, max_new_tokens=20, eos_token_id=[eos, 2], pad_token_id=0)
+        check(model, rows, tree=tree, max_new_tokens=20, eos_token_id=[eos, 2], pad_token_id=0)
 
 
 def test_context_end_inside_a_draft_is_respected():

@@ -8,6 +8,8 @@ from scipy import stats
 from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from headway import HeadwayModel
+from headway.decoding.drafting import heads_drafter
+from headway.errors import ConfigError
 from tests.tiny import tiny_trunk
 
 LENGTH, DRAWS = 3, 6000
@@ -47,17 +49,32 @@ def enumerated(trunk, prompt, case):
     return found
 
 
-@pytest.mark.parametrize("family", ["parallel", "sequential"])
+FULL = {"drafter": heads_drafter("dynamic")}  # of 5 tokens each is in the tree
+WAYS = [
+    ("parallel", FULL),
+    ("parallel", {"drafter": heads_drafter([(0,), (1,), (0, 0), (1, 1)])}),
+    ("parallel", {"acceptance": "block"}),
+    ("sequential", {}),
+    ("sequential", {"acceptance": "token"}),
+    ("parallel", {"plain": True}),
+]
+
+
+@pytest.mark.parametrize(("family", "way"), WAYS)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("prompts", [[[1, 3]], [[1, 3], [2], [4, 0, 1, 1]]])
-def test_drawn_sequences_follow_the_enumerated_distribution(family, case, prompts):
+def test_drawn_sequences_follow_the_enumerated_distribution(family, way, case, prompts):
     trunk = tiny_trunk(vocab_size=5, bos_token_id=None, eos_token_id=None, pad_token_id=0)
     model = HeadwayModel.from_trunk(trunk, family=family, count=2)
     width = max(map(len, prompts))
     ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts]).repeat(DRAWS, 1)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts]).repeat(DRAWS, 1)
-    out = model.generate(ids, attention_mask=mask, do_sample=True, max_new_tokens=LENGTH, seed=7, eos_token_id=None, **case)
-    assert sum(out.stats.accepted) > 0 and out.stats.accepted != out.stats.reached  # both outcomes of the rule happened
+    sampling = {"do_sample": True, "max_new_tokens": LENGTH, "seed": 7, "eos_token_id": None, "adaptive": False}
+    out = model.generate(ids, attention_mask=mask, **sampling, **case, **way)
+    if "plain" not in way:
+        assert sum(out.stats.accepted) > 0
+    if "plain" not in way and way is not FULL:
+        assert out.stats.accepted != out.stats.reached  # both outcomes of the rule happened
     drawn = out.sequences[:, width:].view(DRAWS, len(prompts), LENGTH)
     for row, prompt in enumerate(prompts):
         chances = enumerated(trunk, prompt, case)
@@ -76,6 +93,34 @@ def test_drawn_sequences_follow_the_enumerated_distribution(family, case, prompt
             observed[0] += DRAWS - sum(observed)
         scale = DRAWS / sum(expected)
         assert stats.chisquare(observed, [e * scale for e in expected]).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("family", ["parallel", "sequential"])
+def test_a_seed_decides_the_text_whatever_drafts_and_whatever_the_company(family):
+    """The same tokens plainly, with trees, chains and as many drafts as pay, and for each row in other places of a batch."""
+    model = HeadwayModel.from_trunk(tiny_trunk(), family=family, count=3)
+    ids = torch.tensor([[5, 9, 23], [7, 31, 8], [40, 2, 2]])
+    sampling = {"do_sample": True, "max_new_tokens": 20, "seed": 3, "temperature": 1.2, "eos_token_id": None}
+    plain = model.generate(ids, plain=True, **sampling)
+    assert len(set(map(tuple, plain.sequences[:, 3:].tolist()))) == 3
+    for way in ({}, {"adaptive": False}, {"drafter": heads_drafter("chain")}, {"repetition_penalty": 1.0001}):
+        assert torch.equal(model.generate(ids, **sampling, **way).sequences, plain.sequences)
+    assert torch.equal(model.generate(ids[:1], **sampling).sequences, plain.sequences[:1])
+
+
+def test_an_unknown_rule_is_refused():
+    model = HeadwayModel.from_trunk(tiny_trunk(), count=1)
+    with pytest.raises(ConfigError, match="no acceptance rule 'blok'; there are: coupled, token, block, typical"):
+        model.generate(torch.tensor([[5]]), do_sample=True, acceptance="blok")
+
+
+def test_typical_acceptance_is_not_exact():
+    """What follows the drafts is the likeliest token, never drawn: so is the first one, before there are any."""
+    model = HeadwayModel.from_trunk(tiny_trunk(vocab_size=5, eos_token_id=None), count=2)
+    ids = torch.tensor([[1, 3]]).repeat(200, 1)
+    sampling = {"do_sample": True, "max_new_tokens": 4, "seed": 3, "eos_token_id": None, "adaptive": False}
+    first = {rule: model.generate(ids, acceptance=rule, **sampling).sequences[:, 2].unique() for rule in ("token", "typical")}
+    assert len(first["token"]) > 1 and first["typical"].tolist() == [int(model.trunk(ids[:1]).logits[0, -1].argmax())]
 
 
 def test_the_same_seed_draws_the_same_and_leaves_the_global_one_alone():

@@ -16,7 +16,7 @@ def test_a_prefix_stays_as_long_as_each_token_is_over_the_threshold_of_the_paper
     target /= target.sum(-1, keepdim=True)
     tokens = torch.randint(6, (300, 4), generator=g)
     limit = torch.randint(5, (300,), generator=g)
-    out = accept_typical(target, tokens, epsilon, delta, limit)
+    out = accept_typical(target, None, tokens, None, limit, epsilon, delta)
     seen = set()
     for row in range(300):
         kept = 0
@@ -34,20 +34,20 @@ def test_a_prefix_stays_as_long_as_each_token_is_over_the_threshold_of_the_paper
 def test_a_flat_target_keeps_what_a_peaked_one_throws_away():
     flat, peaked = [0.2, 0.2, 0.2, 0.2, 0.2], [0.03, 0.97, 0.0, 0.0, 0.0]
     target = torch.tensor([[flat, flat], [peaked, flat]])
-    assert accept_typical(target, torch.zeros(2, 1, dtype=torch.long)).kept.tolist() == [1, 0]
+    assert accept_typical(target, None, torch.zeros(2, 1, dtype=torch.long)).kept.tolist() == [1, 0]
 
 
 def test_it_is_lossy_a_plausible_draft_always_stays():
     target = torch.tensor([[[0.6, 0.4], [0.5, 0.5]]]).expand(100, -1, -1)
-    assert (accept_typical(target, torch.ones(100, 1, dtype=torch.long)).kept == 1).all()  # exact rules keep 40 of 100
+    assert (accept_typical(target, None, torch.ones(100, 1, dtype=torch.long)).kept == 1).all()  # exact rules keep 40 of 100
 
 
 def test_without_drafts_the_likeliest_token_follows():
-    out = accept_typical(torch.tensor([[[0.2, 0.8]]]), torch.zeros(1, 0, dtype=torch.long))
+    out = accept_typical(torch.tensor([[[0.2, 0.8]]]), None, torch.zeros(1, 0, dtype=torch.long))
     assert out.kept.tolist() == [0] and out.following.tolist() == [1]
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 3), (2, 3, 3)])
 def test_shapes_that_disagree_are_refused(shape: tuple[int, ...]):
     with pytest.raises(ValueError, match="shapes disagree"):
-        accept_typical(torch.ones(shape), torch.zeros(1, 2, dtype=torch.long))
+        accept_typical(torch.ones(shape), None, torch.zeros(1, 2, dtype=torch.long))

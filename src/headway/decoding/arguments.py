@@ -58,7 +58,18 @@ DEFAULTS = {
     "no_repeat_ngram_size": 0,
     "num_return_sequences": 1,
 }
-OWN = ("attention_mask", "generation_config", "streamer", "tokenizer", "generator", "seed", "plain", "drafter")
+OWN = (
+    "attention_mask",
+    "generation_config",
+    "streamer",
+    "tokenizer",
+    "generator",
+    "seed",
+    "plain",
+    "drafter",
+    "adaptive",
+    "acceptance",
+)
 
 
 def resolve(trunk: PreTrainedModel, given: GenerationConfig | None, arguments: dict[str, Any]) -> GenerationConfig:

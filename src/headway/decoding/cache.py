@@ -3,11 +3,15 @@
 Rejected drafts need no clean-up: the next forward overwrites their slots, and until then no query is allowed to see them.
 """
 
+import math
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 from transformers import Cache
+
+from headway.errors import ConfigError
 
 
 class RaggedCache(Cache):
@@ -16,11 +20,13 @@ class RaggedCache(Cache):
     Args:
         rows, capacity: how many rows there is room for, and slots of each; slot `capacity` itself takes what padding
             writes, and nobody reads it.
+        layers: how many layers will write; only to tell early that they do not fit.
     """
 
-    def __init__(self, rows: int, capacity: int) -> None:
+    def __init__(self, rows: int, capacity: int, layers: int = 1) -> None:
         super().__init__(layers=[])
         self.rows, self.capacity = rows, capacity
+        self._layers = layers
         self._buffers: dict[int, tuple[Tensor, Tensor]] = {}  # each (rows, slots, heads, width)
         self._at: tuple[Tensor, Tensor] | None = None  # rows and slots of this forward, broadcastable to (batch, seq)
         self._span = (0, 0)
@@ -62,7 +68,23 @@ class RaggedCache(Cache):
 
     def _allocate(self, states: Tensor) -> Tensor:
         _, heads, _, width = states.shape
-        return states.new_zeros(self.rows, self.capacity + 1, heads, width)
+        shape = (self.rows, self.capacity + 1, heads, width)
+        self._check_memory(2 * math.prod(shape) * states.element_size() * (self._layers - len(self._buffers)), states.device)
+        return states.new_zeros(shape)
+
+    def _check_memory(self, needed: int, device: torch.device) -> None:
+        """Before the system kills the process, or the last layers find nothing left; `needed` in bytes."""
+        if device.type == "cuda":
+            free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        elif device.type == "cpu":
+            free = psutil.virtual_memory().available
+        else:
+            return
+        if needed > free:
+            raise ConfigError(
+                f"The cache would need {needed / 2**30:.1f} GiB more, but {free / 2**30:.1f} GiB of memory are free. Decode fewer "
+                "rows together, or shorter ones."
+            )
 
     def compact(self, sources: Tensor, targets: Tensor) -> None:
         """Move entries within the first rows, in every layer; both (batch, n) slots, negative ones are ignored."""
@@ -81,9 +103,13 @@ class RaggedCache(Cache):
             values[target] = values[source]
 
     def resize(self, rows: int, capacity: int) -> None:
-        """Make room for more; what is there stays."""
+        """Make room for more; what is there stays. Raises ConfigError where memory does not suffice."""
+        shapes = {index: (rows, capacity + 1, *keys.shape[2:]) for index, (keys, _) in self._buffers.items()}
+        if self._buffers:
+            first = next(iter(self._buffers.values()))[0]
+            self._check_memory(sum(2 * math.prod(shape) * first.element_size() for shape in shapes.values()), first.device)
         for index, buffers in self._buffers.items():
-            grown = tuple(old.new_zeros(rows, capacity + 1, *old.shape[2:]) for old in buffers)
+            grown = tuple(old.new_zeros(shapes[index]) for old in buffers)
             for old, new in zip(buffers, grown, strict=True):
                 new[: self.rows, : self.capacity] = old[:, : self.capacity]
             self._buffers[index] = (grown[0], grown[1])

@@ -1,9 +1,12 @@
 """Who proposes tokens, and how heads do it: all at once from one state (parallel), or one after the other (sequential).
 
+Parallel heads propose a tree: the likeliest paths through what each head holds likely. Sequential ones propose a chain.
+
 Heads read the trunk's states. Those of settled tokens are kept by position, and a head is run over them only when it is
 asked to draft: rounds without drafts cost nothing but the copy.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,31 +18,40 @@ from headway.decoding.rows import Batch
 from headway.errors import ConfigError
 from headway.heads import HeadStack
 from headway.model import HeadwayModel
+from headway.ops.trees import Grown, grow, parents_of
 from headway.trunk import Masks, Tapped, TrunkView
+
+BUDGETS = (8, 12, 16, 24, 32, 48, 64)  # sizes of trees beyond those that a chain could have
 
 
 @dataclass(frozen=True)
 class Draft:
-    """Chains, written into the batch's tokens after the settled ones.
+    """What was written into the batch's tokens after the settled ones: a chain, or a tree where there are parents.
 
-    lengths: how many each row has, None if all that were asked for. distributions: what draft k was drawn from, (rows, vocab)
-    each; empty if all rows are greedy.
+    distributions: what draft k of a chain was drawn from, (rows, vocab) each; empty if none was drawn.
+    lengths: how many drafts of a chain each row has, None if all that were asked for.
+    parents: (rows, drafts), the node that each draft follows; 0 is the last settled token. Siblings differ, and none was drawn.
     """
 
     distributions: list[Tensor]
     lengths: list[int] | None = None
+    parents: Tensor | None = None
 
 
 class Drafter(Protocol):
     """Proposes continuations of the settled tokens of every row."""
 
-    depth: int  # most drafts at once
+    depth: int  # most drafts after each other
+    budgets: tuple[int, ...]  # how many drafts may be asked for, ascending from 0
+
+    def most(self, usable: int) -> int:
+        """The largest budget that makes sense where at most `usable` drafts can stay; at least 1."""
 
     def observe(self, tapped: Tapped, positions: Tensor, first: int = 0) -> None:
         """What the trunk computed for rows from `first` on; (rows, seq) positions, -1 where it will not stay."""
 
     def draft(self, batch: Batch, count: int) -> Draft:
-        """Write up to `count` drafts a row."""
+        """Write up to `count` drafts a row, for some budget `count`."""
 
     def move_row(self, source: int, target: int) -> None:
         """Row `source` takes the place of row `target`, which is finished."""
@@ -51,11 +63,31 @@ class Drafter(Protocol):
         """There is room now for so many rows and tokens a row."""
 
 
-def heads_drafter(model: HeadwayModel, cache: RaggedCache) -> Drafter:
-    """The model's own heads. Raises ConfigError if it has none."""
-    if model.heads is None:
-        raise ConfigError("This model has no heads to draft with.")
-    return (SequentialDrafter if model.heads.sequential else ParallelDrafter)(model.heads, model.view, cache)
+MakeDrafter = Callable[[HeadwayModel, RaggedCache], Drafter]
+
+
+def heads_drafter(tree: str | Sequence[Sequence[int]] = "dynamic") -> MakeDrafter:
+    """The model's own heads.
+
+    Args:
+        tree: how parallel heads propose: `dynamic`, the likeliest paths; `chain`, one path; or paths to the drafts of a
+            fixed tree: (0, 2) is the third likeliest of head 1 after the likeliest of head 0. Sequential heads make chains.
+    Raises, when called: ConfigError if the model has no heads, or the tree is deeper than they are many.
+    """
+
+    def make(model: HeadwayModel, cache: RaggedCache) -> Drafter:
+        if model.heads is None:
+            raise ConfigError("This model has no heads to draft with.")
+        if model.heads.sequential:
+            return SequentialDrafter(model.heads, model.view, cache)
+        return ParallelDrafter(model.heads, model.view, cache, tree)
+
+    return make
+
+
+def chain_budgets(depth: int) -> tuple[int, ...]:
+    """Each number of drafts up to 4, then each fourth."""
+    return (*range(min(depth, 4) + 1), *range(8, depth, 4), *((depth,) if depth > 4 else ()))
 
 
 class _HeadsDrafter:
@@ -65,8 +97,12 @@ class _HeadsDrafter:
         self.heads: Any = heads  # the sequential family has step()
         self.view, self.cache = view, cache
         self.depth = heads.count
+        self.budgets = chain_budgets(self.depth)
         self.states: Tensor | None = None  # (rows, capacity + 1, hidden) by position
         self.read = [[0] * self.depth for _ in range(cache.rows)]  # settled tokens when a head last drafted
+
+    def most(self, usable: int) -> int:
+        return min(usable, self.depth)
 
     def observe(self, tapped: Tapped, positions: Tensor, first: int = 0) -> None:
         states = self.heads.reads(tapped)
@@ -113,13 +149,47 @@ class _HeadsDrafter:
 class ParallelDrafter(_HeadsDrafter):
     """Head k at the last position that the trunk has read predicts the token k + 2 further on."""
 
+    def __init__(
+        self, heads: HeadStack, view: TrunkView, cache: RaggedCache, tree: str | Sequence[Sequence[int]] = "dynamic"
+    ) -> None:
+        super().__init__(heads, view, cache)
+        self.tree = tree
+        self.chains = tree == "chain"
+        self.paths: list[list[int]] = []
+        if tree == "dynamic":
+            self.budgets = (*self.budgets, *(n for n in BUDGETS if n > self.depth))
+        elif not isinstance(tree, str):
+            self.paths = [list(path) for path in tree]
+            self.parents = parents_of(self.paths)
+            self.budgets = (0, len(self.paths))
+            if max(map(len, self.paths)) > self.depth:
+                raise ConfigError(f"The tree is {max(map(len, self.paths))} deep, but there are {self.depth} heads.")
+        elif not self.chains:
+            raise ConfigError(f"There is no tree {tree!r}; there are: dynamic, chain, or a list of paths.")
+
+    def most(self, usable: int) -> int:
+        return super().most(usable) if self.chains else self.budgets[-1]
+
     def draft(self, batch: Batch, count: int) -> Draft:
-        positions, hidden, masks = self._window(batch, count, again=0)
+        heads = min(count, self.depth, max(row.usable for row in batch.rows))
+        if self.paths:
+            heads = max(map(len, self.paths))
+        positions, hidden, masks = self._window(batch, heads, again=0)
         inside = positions.clamp(min=0)
-        found = self.heads.states(hidden, batch.at(positions), inside, masks, self.view, self.cache, count)
-        newest = torch.stack([state[:, -1] for state in found], dim=1)  # (rows, count, hidden)
+        found = self.heads.states(hidden, batch.at(positions), inside, masks, self.view, self.cache, heads)
+        newest = torch.stack([state[:, -1] for state in found], dim=1)  # (rows, heads, hidden)
         logits = self.view.unembedding.logits(newest)
-        return Draft([d for k in range(count) if (d := batch.write_draft(k, logits[:, k])) is not None])
+        if self.chains or any(row.scores.rule is not None for row in batch.rows):
+            return Draft([d for k in range(heads) if (d := batch.write_draft(k, logits[:, k])) is not None])
+        preferences = batch.preferences(logits.float(), torch.arange(heads, device=batch.device).expand(len(batch.rows), -1))
+        grown = self._fixed(preferences) if self.paths else grow(preferences.log_softmax(2), count)
+        batch.write(grown.tokens)
+        return Draft([], parents=grown.parents)
+
+    def _fixed(self, preferences: Tensor) -> Grown:
+        ranked = preferences.topk(1 + max(map(max, self.paths)), dim=2).indices
+        tokens = torch.stack([ranked[:, len(path) - 1, path[-1]] for path in self.paths], dim=1)
+        return Grown(tokens, torch.tensor(self.parents, device=tokens.device).expand_as(tokens))
 
 
 class SequentialDrafter(_HeadsDrafter):

@@ -1,31 +1,59 @@
-"""The engine: rows that come and go, and one forward of the trunk a step over all of them and their drafts.
+"""The engine: rows that come and go, and one forward of the trunk a round over all of them and their drafts.
 
-Self-speculative decoding of chains: draft, verify, accept, again (Stern et al. 2018, arXiv 1811.03115; Leviathan et al. 2022,
-arXiv 2211.17192). Greedy output is the trunk's own, sampled output has the trunk's distribution.
+Draft, verify, accept, again (Stern et al. 2018, arXiv 1811.03115; Leviathan et al. 2022, arXiv 2211.17192), with chains or trees
+of drafts. Greedy output is the trunk's own, sampled output has the trunk's distribution.
 """
 
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 
+from headway.decoding.arguments import new_token_limit, resolve
 from headway.decoding.cache import RaggedCache
-from headway.decoding.drafting import Draft, Drafter
+from headway.decoding.drafting import Draft, MakeDrafter
+from headway.decoding.planning import Planner
+from headway.decoding.probe import why_not_exact, why_not_this_long
 from headway.decoding.rows import Batch, Row
+from headway.decoding.scores import Scores
 from headway.decoding.stats import Tally
-from headway.errors import ConfigError
+from headway.decoding.stopping import Stops
+from headway.errors import ConfigError, UnsupportedModelError
 from headway.model import HeadwayModel
-from headway.ops.acceptance import Accepted, accept_greedy, accept_sampled
-from headway.trunk import Tapped
+from headway.ops.acceptance import accept_greedy
+from headway.ops.trees import Path, Tree, walk
+from headway.trunk import Masks, Tapped
 
 ROUND = 64  # room is made for so many tokens at a time
 
-MakeDrafter = Callable[[HeadwayModel, RaggedCache], Drafter]
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the last settled token of each row and its drafts stand; all (rows, 1 + drafts).
+
+    positions: as the trunk counts them, -1 for a draft that a row does not have. slots: in the cache, likewise.
+    usable: how many drafts of each row can stay. masks: for a tree; a chain's follow from its positions.
+    """
+
+    positions: Tensor
+    slots: Tensor
+    visible: int
+    usable: list[int]
+    tree: Tree | None = None
+    masks: Masks = None
+
+    @property
+    def drafts(self) -> int:
+        return self.positions.shape[1] - 1
 
 
 class Engine:
-    """Decodes rows together; each may be added or cancelled at any time, and what it says does not depend on its company.
+    """Decodes rows together; each may join or be cancelled at any time, and what it says does not depend on its company.
 
     Args:
         model: whose trunk can be decoded this way (`why_not_exact` gives None).
@@ -33,6 +61,10 @@ class Engine:
         max_rows: rows decoded at once; others wait.
         max_tokens: slots of the cache that all rows together may take; default: no limit.
         prefill_chunk: prompt tokens of a row that one forward reads at most.
+        adaptive: verify as many drafts as pay, none if none do; otherwise always as many as the drafter can propose.
+        planner: one that has learnt already what pays; default: a new one.
+        seed: where the seeds of rows come from that bring none.
+    Raises: UnsupportedModelError for a trunk that cannot be decoded exactly this way.
     """
 
     def __init__(
@@ -42,23 +74,75 @@ class Engine:
         max_rows: int = 16,
         max_tokens: int | None = None,
         prefill_chunk: int = 512,
+        adaptive: bool = True,
+        planner: Planner | None = None,
+        seed: int = 0,
     ) -> None:
+        if reason := why_not_exact(model.trunk):
+            raise UnsupportedModelError(f"{type(model.trunk).__name__} cannot be decoded exactly in ragged batches: {reason}.")
         self.model, self.view = model, model.view
         self.max_rows, self.max_tokens, self.prefill_chunk = max_rows, max_tokens, prefill_chunk
-        self.cache = RaggedCache(0, 0)
+        self.cache = RaggedCache(0, 0, len(self.view.layers) + model.count)
         self.drafter = drafter(model, self.cache) if drafter is not None else None
-        self.depth = self.drafter.depth if self.drafter is not None else 0
-        self.tally = Tally(self.depth)
+        self.room = self.drafter.budgets[-1] if self.drafter is not None else 0
+        if adaptive and self.drafter is not None and planner is None:
+            planner = Planner(self.drafter.budgets)
+        self.planner = planner if adaptive else None
+        self.tally = Tally(self.drafter.depth if self.drafter is not None else 0)
+        self.seed, self._generator = seed, torch.Generator(model.device).manual_seed(seed)
+        self._choices: dict[tuple[str, str, int], tuple[Scores, Stops]] = {}
         self.waiting: deque[Row] = deque()
         # all rows share the buffers: those of the batch come first, those whose prompts are being read stand after them
         self.batch = Batch(torch.zeros(0, 0, dtype=torch.long, device=model.device))
         self.entering: list[Row] = []
         self._first: dict[Row, Tensor] = {}  # the state of an entering row that its first token comes from
 
+    def submit(
+        self,
+        prompt: Sequence[int],
+        *,
+        generation_config: GenerationConfig | None = None,
+        stream: Callable[[list[int]], None] | None = None,
+        tokenizer: Any = None,
+        seed: int | None = None,
+        acceptance: str = "coupled",
+        **kwargs: Any,
+    ) -> Row:
+        """Let a prompt wait for its turn; `step` or `run` does the work. The row it gives shows how far it has come.
+
+        Args:
+            prompt: its tokens. stream: gets new tokens as they are settled; if it fails, only this row ends.
+            tokenizer: needed for `stop_strings`. seed: of what is drawn for this row.
+            generation_config, acceptance, kwargs: as those of `generate`.
+        Raises: ConfigError for a prompt that is empty, too long for the model or for the engine, and as `generate`.
+        """
+        trunk = self.model.trunk
+        config = resolve(trunk, generation_config, kwargs)
+        if not prompt:
+            raise ConfigError("The prompt has no token.")
+        limit = len(prompt) + new_token_limit(trunk, config, len(prompt))
+        if reason := why_not_this_long(trunk, limit):
+            raise ConfigError(f"A row of {limit} tokens cannot be decoded exactly: {reason}. Ask for fewer new tokens.")
+        config.min_new_tokens = config.min_new_tokens or max(0, (config.min_length or 0) - len(prompt)) or None
+        config.min_length = config.max_length = config.max_new_tokens = None
+        key = (config.to_json_string(), acceptance, id(tokenizer))
+        if key not in self._choices:
+            scores = Scores(config, self.model.device, self._generator, acceptance)
+            self._choices[key] = (scores, Stops(config, tokenizer))
+        if seed is None:
+            self.seed += 1
+            seed = self.seed
+        row = Row(list(prompt), len(prompt), limit, *self._choices[key], seed, stream)
+        self.add(row)
+        return row
+
     def add(self, row: Row) -> None:
         """Let a row wait for its turn. Raises ConfigError if it could never fit."""
-        if self.max_tokens is not None and row.limit > self.max_tokens:
-            raise ConfigError(f"A row of {row.limit} tokens is more than the {self.max_tokens} that this engine holds.")
+        if self.max_tokens is not None and row.limit + self.room > self.max_tokens:
+            raise ConfigError(
+                f"A row of {row.limit} tokens, with room for {self.room} drafts, is more than the {self.max_tokens} tokens that "
+                "this engine holds (max_tokens)."
+            )
         self.waiting.append(row)
 
     @property
@@ -91,25 +175,31 @@ class Engine:
             row = self.waiting[0]
             rows = running + len(self.entering) + 1
             longest = max(longest, row.limit)
-            if rows > 1 and self.max_tokens is not None and rows * longest > self.max_tokens:
+            if rows > 1 and self.max_tokens is not None and rows * (longest + self.room) > self.max_tokens:
                 break
             self.waiting.popleft()
             if row.cancelled:
                 row.finished = True
             else:
                 self.entering.append(row)
-        self._reserve(running + len(self.entering), longest)
+        try:
+            self._reserve(running + len(self.entering), longest)
+        except ConfigError as error:  # what is running runs on
+            for row in self.entering:
+                row.error, row.finished = error, True
+            self.entering = []
         for place, row in enumerate(self.entering, running):
             self.batch.tokens[place, : row.prompt] = torch.tensor(row.tokens, device=self.batch.device)
             if self.drafter is not None:
                 self.drafter.reset_row(place)
 
     def _reserve(self, rows: int, longest: int) -> None:
-        if rows <= self.cache.rows and longest <= self.cache.capacity:
+        if rows <= self.cache.rows and longest + self.room <= self.cache.capacity:
             return
-        rows, capacity = max(rows, self.cache.rows), max(-(-longest // ROUND) * ROUND, self.cache.capacity)
+        # a tree has drafts beside each other, and takes more slots than a row has tokens to go
+        rows, capacity = max(rows, self.cache.rows), max(-(-(longest + self.room) // ROUND) * ROUND, self.cache.capacity)
         old = self.batch.tokens
-        self.batch.tokens = old.new_zeros(rows, capacity + self.depth + 1)
+        self.batch.tokens = old.new_zeros(rows, capacity + 1)
         self.batch.tokens[: old.shape[0], : old.shape[1]] = old
         self.cache.resize(rows, capacity)
         if self.drafter is not None:
@@ -147,7 +237,8 @@ class Engine:
         positions = done + torch.arange(width, device=device)
         positions = torch.where(positions < ends, positions, -1)
         visible = max(min(row.prefilled + width, row.prompt) for row in self.entering)
-        tapped = self._forward(positions, visible, first)
+        layout = Layout(positions, positions, visible, [0] * len(self.entering))
+        tapped = self._forward(layout, first)
         for r, row in enumerate(self.entering):
             if row.prefilled < row.prompt <= row.prefilled + width:
                 self._first[row] = tapped.last[r, row.prompt - row.prefilled - 1]
@@ -157,92 +248,153 @@ class Engine:
         if all(row.prefilled == row.prompt for row in self.entering):
             states = torch.stack([self._first.pop(row) for row in self.entering])
             entering = Batch(self.batch.tokens[first:], self.entering)
-            accepted = self._accept(entering, self.view.unembedding.logits(states[:, None]), None, [0] * len(self.entering))
+            layout = _chain(entering, layout.usable)
+            path = self._accept(entering, self.view.unembedding.logits(states[:, None]), None, layout)
             self.batch.rows += self.entering
             self.entering = []
-            self._settle(entering, accepted, [0] * len(entering.rows))
+            self._settle(entering, _write_down(entering, path, layout), layout)
 
     # one round
 
     def _round(self) -> None:
         batch = self.batch
-        usable = [max(0, min(self.depth, row.usable)) for row in batch.rows]
-        draft = None
-        if max(usable):
+        began = time.perf_counter()
+        budget, draft = self._budget(), None
+        if budget:
             with self.tally.timed("draft"):
                 assert self.drafter is not None
-                draft = self.drafter.draft(batch, max(usable))
-                if draft.lengths is not None:
-                    usable = [min(*pair) for pair in zip(usable, draft.lengths, strict=True)]
+                draft = self.drafter.draft(batch, budget)
         with self.tally.timed("verify"):
-            steps = torch.arange(max(usable) + 1, device=batch.device)
-            lengths = batch.lengths
-            positions = torch.tensor(lengths, device=batch.device)[:, None] - 1 + steps
-            if min(usable) < max(usable):
-                positions = torch.where(steps <= torch.tensor(usable, device=batch.device)[:, None], positions, -1)
-            visible = max(length + n for length, n in zip(lengths, usable, strict=True))
-            tapped = self._forward(positions, visible)
+            layout = self._lay_out(batch, draft, budget)
+            tapped = self._forward(layout)
             logits = self.view.unembedding.logits(tapped.last)
         with self.tally.timed("accept"):
-            accepted = self._accept(batch, logits, draft, usable)
+            path = self._accept(batch, logits, draft, layout)
             if self.drafter is not None:
-                kept = torch.where(steps <= accepted.kept[:, None], positions, -1)
-                self.drafter.observe(tapped, kept)
-            self._settle(Batch(batch.tokens, list(batch.rows)), accepted, usable)
+                self.drafter.observe(tapped, _kept_positions(path, layout))
+            if layout.tree is not None:
+                self._compact(batch, path)
+            found = _write_down(batch, path, layout)
+        if self.planner is not None:
+            deepest = layout.drafts if layout.tree is None else 1
+            free = [nodes for row, (_, nodes) in zip(batch.rows, found, strict=True) if row.usable >= deepest]
+            self.planner.learn(len(batch.rows), layout.drafts, free, time.perf_counter() - began)
+        with self.tally.timed("accept"):
+            self._settle(Batch(batch.tokens, list(batch.rows)), found, layout)
 
-    def _forward(self, positions: Tensor, visible: int, first: int = 0) -> Tapped:
-        """The trunk over rows from `first` on, at (rows, seq) positions, -1 for padding."""
-        inside = positions.clamp(min=0)
-        input_ids = self.batch.tokens[first : first + positions.shape[0]].gather(1, inside)
-        masks = self.view.causal_masks(positions, visible)
-        self.cache.begin(positions, visible, first)
-        return self.view.run(input_ids, inside, masks, self.cache)
+    def _budget(self) -> int:
+        """How many drafts this round verifies."""
+        usable = max(row.usable for row in self.batch.rows)
+        if self.drafter is None or usable < 1:
+            return 0
+        most = self.drafter.most(usable)
+        return most if self.planner is None else self.planner.choose(len(self.batch.rows), most)
 
-    def _accept(self, batch: Batch, logits: Tensor, draft: Draft | None, usable: list[int]) -> Accepted:
-        """How many drafts of each row stay, and the token after them."""
-        rows, depth = len(batch.rows), logits.shape[1] - 1
-        processed = batch.processed(logits)
-        columns = torch.tensor(batch.lengths, device=batch.device)[:, None] + torch.arange(depth, device=batch.device)
-        drafts = batch.tokens[:rows].gather(1, columns)
-        available = torch.tensor(usable, device=batch.device)
-        found = Accepted(torch.zeros_like(available), torch.zeros_like(available))
-        groups = batch.groups()
-        for scores, members in groups:
-            alone = len(groups) == 1
-            target, tokens, limit = (x if alone else x[members] for x in (processed, drafts, available))
-            if scores.sampled:
-                proposal = _proposal(draft, tokens, target.shape[2], None if alone else members)
-                part = accept_sampled(scores.probabilities(target), proposal, tokens, scores.generator, limit)
-            else:
-                part = accept_greedy(target, tokens, limit)
-            if alone:
-                return part
-            found.kept[members], found.following[members] = part.kept, part.following
-        return found
+    def _lay_out(self, batch: Batch, draft: Draft | None, budget: int) -> Layout:
+        usable = [max(0, min(budget, row.usable)) for row in batch.rows]
+        if draft is None or draft.parents is None:
+            if draft is not None and draft.lengths is not None:
+                usable = [min(*pair) for pair in zip(usable, draft.lengths, strict=True)]
+            return _chain(batch, usable)
+        tree, budget = Tree(draft.parents), draft.parents.shape[1]
+        newest = torch.tensor(batch.lengths, device=batch.device)[:, None] - 1  # (rows, 1)
+        alive = tree.depths <= torch.tensor(usable, device=batch.device)[:, None]
+        positions = newest + tree.depths
+        visible = max(batch.lengths) + budget
+        keys = torch.arange(visible, device=batch.device).expand(len(batch.rows), -1)
+        node = keys - newest  # which node a slot holds
+        drafted = (node >= 0) & (node <= budget)
+        node = node.clamp(0, budget)
+        masks = self.view.masks(
+            torch.where(alive, positions, -1),
+            torch.where(drafted, positions.gather(1, node), keys),
+            allowed=~drafted[:, None] | tree.ancestors.gather(2, node[:, None].expand(-1, budget + 1, -1)),
+        )
+        slots = newest + torch.arange(budget + 1, device=batch.device)
+        return Layout(torch.where(alive, positions, -1), torch.where(alive, slots, -1), visible, usable, tree, masks)
 
-    def _settle(self, batch: Batch, accepted: Accepted, usable: list[int]) -> None:
+    def _forward(self, layout: Layout, first: int = 0) -> Tapped:
+        """The trunk over the rows from `first` on."""
+        rows, inside = layout.slots.shape[0], layout.slots.clamp(min=0)
+        input_ids = self.batch.tokens[first : first + rows].gather(1, inside)
+        masks = layout.masks if layout.tree is not None else self.view.causal_masks(layout.positions, layout.visible)
+        self.cache.begin(layout.slots, layout.visible, first)
+        return self.view.run(input_ids, layout.positions.clamp(min=0), masks, self.cache)
+
+    def _accept(self, batch: Batch, logits: Tensor, draft: Draft | None, layout: Layout) -> Path:
+        """Which drafts of each row stay, and the token after them; logits (rows, 1 + drafts, vocab)."""
+        processed = batch.processed(logits, parents=draft.parents if draft is not None else None)
+        drafts = batch.drafted(layout.drafts)
+        steps = torch.arange(1 + layout.drafts, device=batch.device).expand(len(batch.rows), -1)
+        own = batch.preferences(processed, steps if layout.tree is None else layout.tree.depths)
+        if layout.tree is not None:
+            return walk(layout.tree, drafts, own.argmax(-1), (layout.slots >= 0)[:, 1:])
+        usable = torch.tensor(layout.usable, device=batch.device)
+        kept, following = accept_greedy(own, drafts, usable)
+        for scores, members in batch.groups():
+            if scores.rule is not None:
+                target, tokens = scores.probabilities(processed[members]), drafts[members]
+                proposal = _proposal(draft, tokens, members, target.shape[2])
+                part = scores.rule(target, proposal, tokens, scores.generator, usable[members])
+                kept[members], following[members] = part.kept, part.following
+        return Path(torch.where(steps[:, :-1] < kept[:, None], steps[:, :-1] + 1, 0), kept, following)
+
+    def _compact(self, batch: Batch, path: Path) -> None:
+        """Move the tokens and cache entries of the path to where a chain would have put them."""
+        newest = torch.tensor(batch.lengths, device=batch.device)[:, None] - 1
+        nodes = path.nodes[:, : int(path.kept.max())]
+        targets = newest + torch.arange(1, nodes.shape[1] + 1, device=batch.device)
+        sources = torch.where(nodes > 0, newest + nodes, targets)
+        moving = sources != targets
+        if bool(moving.any()):
+            tokens = batch.tokens[: len(batch.rows)]
+            tokens.scatter_(1, targets, tokens.gather(1, sources))
+            self.cache.compact(torch.where(moving, sources, -1), torch.where(moving, targets, -1))
+
+    def _settle(self, batch: Batch, found: list[tuple[list[int], list[int]]], layout: Layout) -> None:
         """Append what was accepted; rows that are finished leave."""
-        rows = batch.rows
-        lengths = torch.tensor(batch.lengths, device=batch.device)[:, None]
-        batch.tokens[: len(rows)].scatter_(1, lengths + accepted.kept[:, None], accepted.following[:, None])
-        columns = lengths + torch.arange(max(usable) + 1, device=batch.device)
-        found = torch.cat([batch.tokens[: len(rows)].gather(1, columns), accepted.kept[:, None]], dim=1).tolist()
-        self.tally.forward(len(rows))
+        self.tally.forward(len(batch.rows))
         finished = []
-        for row, drafts, (*tokens, kept) in zip(rows, usable, found, strict=True):
-            count, stopped = row.stops.cut(row.tokens, tokens[: kept + 1])
+        for row, usable, (tokens, nodes) in zip(batch.rows, layout.usable, found, strict=True):
+            count, stopped = row.stops.cut(row.tokens, tokens)
             row.take(tokens[:count])
-            self.tally.accepted(drafts, kept)
+            self.tally.accepted(usable if layout.tree is None else layout.drafts, min(usable, self.tally.depth), len(nodes))
             self.tally.tokens += count
             if stopped or len(row.tokens) >= row.limit or row.error is not None:
                 finished.append(row)
         self._leave(finished)
 
 
-def _proposal(draft: Draft | None, tokens: Tensor, vocabulary: int, members: list[int] | None) -> Tensor:
+def _chain(batch: Batch, usable: list[int]) -> Layout:
+    """One draft after the other, as many as each row can use."""
+    steps = torch.arange(max(usable) + 1, device=batch.device)
+    positions = torch.tensor(batch.lengths, device=batch.device)[:, None] - 1 + steps
+    if min(usable) < max(usable):
+        positions = torch.where(steps <= torch.tensor(usable, device=batch.device)[:, None], positions, -1)
+    visible = max(length + n for length, n in zip(batch.lengths, usable, strict=True))
+    return Layout(positions, positions, visible, usable)
+
+
+def _kept_positions(path: Path, layout: Layout) -> Tensor:
+    """Positions of the last settled token and of the drafts that stay, -1 for the others; (rows, 1 + drafts)."""
+    stays = torch.zeros_like(layout.positions, dtype=torch.bool)
+    stays.scatter_(1, path.nodes, True)
+    stays[:, 0] = True
+    return torch.where(stays, layout.positions, -1)
+
+
+def _write_down(batch: Batch, path: Path, layout: Layout) -> list[tuple[list[int], list[int]]]:
+    """Put the following token after the path; what each row gains: the tokens, and which drafts they were, from 1."""
+    columns = torch.tensor(batch.lengths, device=batch.device)[:, None] + path.kept[:, None]
+    batch.tokens[: len(batch.rows)].scatter_(1, columns, path.following[:, None])
+    block = torch.cat([path.kept[:, None], path.nodes, batch.drafted(layout.drafts + 1)], dim=1).tolist()  # one transfer
+    first = 1 + layout.drafts
+    return [(row[first : first + row[0] + 1], row[1 : 1 + row[0]]) for row in block]
+
+
+def _proposal(draft: Draft | None, tokens: Tensor, members: list[int], vocabulary: int) -> Tensor:
     """What the drafted `tokens` (rows, depth) were drawn from, (rows, depth, vocab); certain where they were not drawn."""
     depth = tokens.shape[1]
     if draft is None or not draft.distributions:
         return torch.nn.functional.one_hot(tokens, vocabulary).float()
-    distributions = torch.stack(draft.distributions, dim=1)[:, :depth]
-    return distributions if members is None else distributions[members]
+    return torch.stack(draft.distributions, dim=1)[members, :depth]

@@ -5,15 +5,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from headway.decoding.arguments import new_token_limit, resolve
-from headway.decoding.drafting import heads_drafter
-from headway.decoding.engine import Engine, MakeDrafter
+from headway.decoding.drafting import Drafter, MakeDrafter, heads_drafter
+from headway.decoding.engine import Engine
 from headway.decoding.plain import decode_plainly
+from headway.decoding.planning import Planner
 from headway.decoding.probe import why_not_exact, why_not_this_long
 from headway.decoding.rows import Row, left_pad, token_lists
 from headway.decoding.scores import Scores
@@ -21,6 +23,8 @@ from headway.decoding.stats import DecodeStats
 from headway.decoding.stopping import Stops, pad_token
 from headway.errors import ConfigError
 from headway.model import HeadwayModel
+
+_planners: WeakKeyDictionary[HeadwayModel, dict[Any, Planner]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ def generate(
     seed: int | None = None,
     plain: bool = False,
     drafter: MakeDrafter | None = None,
+    adaptive: bool = True,
+    acceptance: str = "coupled",
     **kwargs: Any,
 ) -> Generation:
     """Continue prompts, with the heads as drafters. Arguments and defaults are those of transformers' `generate`.
@@ -55,9 +61,14 @@ def generate(
         streamer: gets the prompt and then each token; one row only.
         tokenizer: needed for `stop_strings`.
         generator, seed: where drawn tokens come from, a generator on the model's device or the seed of a fresh one;
-            without either, sampling differs from call to call. The global generator is never touched.
+            without either, sampling differs from call to call. The global generator is never touched. The same seed gives
+            the same tokens with any drafter and with none, unless `acceptance` says otherwise.
         plain: decode with the trunk alone.
         drafter: makes what drafts; default: the model's heads, if it has any.
+        adaptive: verify as many drafts as pay, none if none do; otherwise always as many as the drafter can propose.
+        acceptance: of drafts when sampling: `coupled`, trunk and drafter draw with the same noise; `block` and `token`,
+            chains drawn from the drafter, judged together or one by one; `typical`, which is lossy: the output is no
+            longer the trunk's.
     Raises: ConfigError for an argument that is unknown, not supported or out of range.
     """
     trunk = model.trunk
@@ -72,7 +83,7 @@ def generate(
     if generator is None and config.do_sample:
         generator = torch.Generator(trunk.device)
         _ = generator.seed() if seed is None else generator.manual_seed(seed)
-    drafter = None if plain else drafter or (heads_drafter if model.heads is not None else None)
+    drafter = None if plain else drafter or (heads_drafter() if model.heads is not None else None)
     with _evaluating(model):
         if reason := why_not_exact(trunk) or why_not_this_long(trunk, block.shape[1] + limit):
             if drafter is not None:
@@ -80,11 +91,17 @@ def generate(
                 warnings.warn(message, UserWarning, stacklevel=3)
             new, stats = decode_plainly(trunk, block, mask, config, limit, stops, streamer, tokenizer, generator)
         else:
-            engine = Engine(model, drafter, max_rows=block.shape[0])
+            engine = Engine(model, drafter, max_rows=block.shape[0], adaptive=False)
+            if adaptive and engine.drafter is not None:
+                engine.planner = _planner(model, engine.drafter, config.do_sample)
             if config.min_length and config.min_new_tokens is None:  # counts columns of the block, padding included
                 config.min_length, config.min_new_tokens = 0, max(0, config.min_length - block.shape[1])
-            scores = Scores(config, block.device, generator)
-            rows = [Row(tokens, len(tokens), len(tokens) + limit, scores, stops) for tokens in token_lists(block, mask)]
+            scores = Scores(config, block.device, generator, acceptance)
+            start = 0 if generator is None else int(torch.randint(2**48, (), generator=generator, device=generator.device))
+            rows = [
+                Row(tokens, len(tokens), len(tokens) + limit, scores, stops, start + number)
+                for number, tokens in enumerate(token_lists(block, mask))
+            ]
             if streamer is not None:
                 streamer.put(block.cpu())
                 rows[0].emit = _put_each(streamer)
@@ -92,6 +109,12 @@ def generate(
             if streamer is not None:
                 streamer.end()
     return Generation(torch.cat([given, new], dim=1), stats)
+
+
+def _planner(model: HeadwayModel, drafter: Drafter, sampled: bool) -> Planner:
+    """What was learnt in earlier calls about the same model and way of drafting."""
+    key = (type(drafter), drafter.budgets, sampled, model.trunk.dtype, model.device, torch.get_num_threads())
+    return _planners.setdefault(model, {}).setdefault(key, Planner(drafter.budgets))
 
 
 def _put_each(streamer: Any) -> Callable[[list[int]], None]:

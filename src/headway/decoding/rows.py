@@ -11,6 +11,7 @@ from transformers import GenerationConfig
 from headway.decoding.scores import Scores
 from headway.decoding.stopping import Stops, eos_tokens
 from headway.errors import ConfigError
+from headway.ops.distributions import draw
 
 
 @dataclass(eq=False)
@@ -22,11 +23,16 @@ class Row:
     limit: int
     scores: Scores
     stops: Stops
+    seed: int = 0  # of what is drawn for it
     emit: Callable[[list[int]], None] | None = None  # gets new tokens as they are settled
     prefilled: int = 0  # prompt tokens that the trunk has read
     finished: bool = False
     cancelled: bool = False
     error: Exception | None = None
+
+    def cancel(self) -> None:
+        """Let the row leave before the next step; what it has stays."""
+        self.cancelled = True
 
     @property
     def new(self) -> list[int]:
@@ -69,16 +75,30 @@ class Batch:
         """Tokens at (rows, n) positions; anything where a position is negative."""
         return self.tokens[: len(self.rows)].gather(1, positions.clamp(0, self.tokens.shape[1] - 1))
 
-    def processed(self, logits: Tensor, offset: int = 0) -> Tensor:
-        """Scores of logits, both (rows, n, vocab), in float32; the first of n follows the settled tokens and `offset` drafts."""
+    def drafted(self, count: int) -> Tensor:
+        """What stands after the settled tokens, (rows, count)."""
+        columns = torch.tensor(self.lengths, device=self.device)[:, None] + torch.arange(count, device=self.device)
+        return self.tokens[: len(self.rows)].gather(1, columns)
+
+    def processed(self, logits: Tensor, offset: int = 0, parents: Tensor | None = None) -> Tensor:
+        """Scores of logits, both (rows, n, vocab), in float32; the first of n follows the settled tokens and `offset` drafts.
+
+        parents: (rows, n - 1), the node each draft follows; without it each follows the one before.
+        """
         scores = logits.float()
         if all(row.scores.plain for row in self.rows):
             return scores
         scores = scores.clone()
         for r, row in enumerate(self.rows):
-            for t in range(0 if row.scores.plain else logits.shape[1]):
-                prefix = self.tokens[r, : len(row.tokens) + offset + t]
-                scores[r, t] = row.scores.processed(logits[r, t], prefix, row.prompt, row.limit)
+            if row.scores.plain:
+                continue
+            settled = self.tokens[r, : len(row.tokens) + offset]
+            prefixes = [settled]
+            for n in range(logits.shape[1] - 1):
+                above = n if parents is None else int(parents[r, n])
+                prefixes.append(torch.cat([prefixes[above], self.tokens[r, len(settled) + n, None]]))
+            for n, prefix in enumerate(prefixes):
+                scores[r, n] = row.scores.processed(logits[r, n], prefix, row.prompt, row.limit)
         return scores
 
     def groups(self) -> list[tuple[Scores, list[int]]]:
@@ -88,26 +108,41 @@ class Batch:
             found[row.scores].append(r)
         return list(found.items())
 
+    def preferences(self, processed: Tensor, depths: Tensor) -> Tensor:
+        """What the tokens that rows choose are the largest of, (rows, n, vocab); depths: (rows, n), drafts before each."""
+        if not any(row.scores.sampled for row in self.rows):
+            return processed
+        seeds = torch.tensor([row.seed for row in self.rows], device=self.device)
+        positions = depths + torch.tensor(self.lengths, device=self.device)[:, None]
+        groups = self.groups()
+        if len(groups) == 1:
+            return groups[0][0].preferences(processed, seeds, positions)
+        found = torch.empty_like(processed)
+        for scores, members in groups:
+            found[members] = scores.preferences(processed[members], seeds[members], positions[members])
+        return found
+
     def write_draft(self, k: int, logits: Tensor) -> Tensor | None:
         """Choose draft k of each row from logits (rows, vocab), given the drafts before it, and write it down.
 
-        Returns: what it was drawn from, (rows, vocab); None if all rows are greedy.
+        Returns: what it was drawn from, (rows, vocab); None if none was drawn for a rule that needs that.
         """
-        processed = self.processed(logits[:, None], k)[:, 0]
-        groups = self.groups()
-        if len(groups) == 1:
-            tokens, distribution = groups[0][0].choose(processed)
-        else:
-            tokens = torch.empty(len(self.rows), dtype=torch.long, device=self.device)
-            sampled = any(scores.sampled for scores, _ in groups)
-            distribution = torch.zeros_like(processed) if sampled else None
-            for scores, members in groups:
-                tokens[members], drawn_from = scores.choose(processed[members])
-                if distribution is not None and drawn_from is not None:
-                    distribution[members] = drawn_from
-        columns = torch.tensor(self.lengths, device=self.device) + k
-        self.tokens[: len(self.rows)].scatter_(1, columns[:, None], tokens[:, None])
+        processed = self.processed(logits[:, None], k)
+        tokens = self.preferences(processed, torch.full((len(self.rows), 1), k, device=self.device)).argmax(-1)
+        distribution = None
+        for scores, members in self.groups():
+            if scores.rule is not None:
+                if distribution is None:
+                    distribution = torch.nn.functional.one_hot(tokens[:, 0], logits.shape[1]).float()
+                distribution[members] = scores.probabilities(processed[members, 0])
+                tokens[members, 0] = draw(distribution[members], scores.generator)
+        self.write(tokens, k)
         return distribution
+
+    def write(self, drafts: Tensor, k: int = 0) -> None:
+        """Put (rows, n) drafts after the settled tokens and `k` drafts that are there."""
+        columns = torch.tensor(self.lengths, device=self.device)[:, None] + k + torch.arange(drafts.shape[1], device=self.device)
+        self.tokens[: len(self.rows)].scatter_(1, columns, drafts)
 
 
 def left_pad(input_ids: Tensor, attention_mask: Tensor | None, config: GenerationConfig) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,10 @@
-"""Logits as they are chosen from: transformers' own processors, each position with its own prefix."""
+"""Logits as they are chosen from: transformers' own processors, each position with its own prefix.
 
+Sampling is `coupled` unless asked otherwise: each place of each row has its own noise, so that a row's seed decides its text,
+whatever drafts or whatever else is in the batch.
+"""
+
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -9,19 +14,37 @@ from transformers.generation import logits_process as processors
 
 from headway.decoding.stopping import eos_tokens
 from headway.errors import ConfigError
-from headway.ops.distributions import draw, truncate
+from headway.ops.acceptance import Accepted, accept_sampled
+from headway.ops.block_verification import accept_block
+from headway.ops.distributions import truncate
+from headway.ops.noise import gumbel
+from headway.ops.typical import accept_typical
+
+# for drafts that were drawn; each takes target, proposal, tokens, generator, limit (see `headway.ops.acceptance`)
+RULES: dict[str, Callable[..., Accepted]] = {"token": accept_sampled, "block": accept_block, "typical": accept_typical}
 
 
 class Scores:
     """How the rows that share these settings choose their tokens.
 
-    Args: generator: where drawn tokens come from, on the model's device.
-    Raises: ConfigError for a setting that transformers refuses.
+    Args:
+        generator: where tokens come from that are drawn for the rules of `RULES`, on the model's device.
+        acceptance: of drafts when sampling: `coupled`, or one of `RULES`.
+    Raises: ConfigError for a setting that transformers refuses, or an unknown rule.
     """
 
-    def __init__(self, config: GenerationConfig, device: torch.device, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self,
+        config: GenerationConfig,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+        acceptance: str = "coupled",
+    ) -> None:
+        if acceptance != "coupled" and acceptance not in RULES:
+            raise ConfigError(f"There is no acceptance rule {acceptance!r}; there are: coupled, {', '.join(RULES)}.")
         self.config = config
         self.sampled = bool(config.do_sample)
+        self.rule = RULES.get(acceptance) if self.sampled else None
         self.generator = generator
         # some processors count from the end of the prompt or up to the limit
         self._processors = cache(lambda prompt, limit: logits_processors(config, prompt, limit, device))
@@ -38,12 +61,12 @@ class Scores:
         config = self.config
         return truncate(scores, config.temperature, config.top_k, config.top_p, config.min_p)
 
-    def choose(self, scores: Tensor) -> tuple[Tensor, Tensor | None]:
-        """A token for each row, and the distribution it was drawn from (None when greedy); scores (rows, vocab)."""
+    def preferences(self, scores: Tensor, seeds: Tensor, positions: Tensor) -> Tensor:
+        """What the chosen token is the largest of: the scores themselves, or, when sampling, log-probabilities with the noise of
+        the place; scores (rows, n, vocab), seeds (rows,), positions (rows, n) of the tokens that are chosen."""
         if not self.sampled:
-            return scores.argmax(-1), None
-        probabilities = self.probabilities(scores)
-        return draw(probabilities, self.generator), probabilities
+            return scores
+        return self.probabilities(scores).log() + gumbel(seeds, positions, scores.shape[2])
 
 
 def logits_processors(config: GenerationConfig, width: int, limit: int, device: torch.device) -> list[LogitsProcessor]:

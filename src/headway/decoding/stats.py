@@ -61,12 +61,16 @@ class Tally:
         self.batches += 1
         self.forwards += rows
 
-    def accepted(self, usable: int, kept: int) -> None:
-        """One row: `usable` drafts were offered, the first `kept` of them stayed."""
-        self.drafted += usable
+    @property
+    def depth(self) -> int:
+        return len(self.reached)
+
+    def accepted(self, drafted: int, depth: int, kept: int) -> None:
+        """One row: `drafted` drafts were offered, up to `depth` after each other, and `kept` of them stayed."""
+        self.drafted += drafted
         for k in range(kept):
             self.accepted_at[k] += 1
-        for k in range(min(kept + 1, usable)):
+        for k in range(min(kept + 1, depth)):
             self.reached[k] += 1
 
     def stats(self) -> DecodeStats:

@@ -4,13 +4,19 @@ LOSSY: unlike every other rule in `headway.ops`, what comes out is not distribut
 """
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from headway.ops.acceptance import Accepted, leading_true, within
 
 
 def accept_typical(
-    target: Tensor, tokens: Tensor, epsilon: float = 0.3, delta: float = 0.09, limit: Tensor | None = None
+    target: Tensor,
+    _draft: Tensor | None,
+    tokens: Tensor,
+    _generator: Generator | None = None,
+    limit: Tensor | None = None,
+    epsilon: float = 0.3,
+    delta: float = 0.09,
 ) -> Accepted:
     """Keep the longest prefix of tokens with p(x) > min(epsilon, delta * exp(-H(p))). LOSSY: THE OUTPUT IS NOT THE TARGET'S.
 

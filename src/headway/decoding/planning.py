@@ -1,0 +1,98 @@
+"""How many drafts a round should verify, from what rounds have cost and what was kept: drafting must never be slower than not.
+
+A round over n drafts takes a time that is measured on this machine, model and batch; draft i adds to its tokens only if it is
+kept, which is counted. The budget with the most tokens a second wins; none at all is one of the choices. Draft i of a
+larger budget is also draft i of a smaller one, so that each round teaches something about all smaller budgets.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Sequence
+
+PROBING = 0.01  # share of the time that may be spent on rounds that are not thought the best
+RECENT = 5  # rounds that a cost is taken from
+MEMORY = 0.97  # weight that what a row kept still has after another row
+
+
+class Planner:
+    """Chooses among budgets of drafts; one for each pair of model and drafter, kept from call to call.
+
+    Args:
+        budgets: numbers of drafts to choose from, ascending, 0 first.
+    """
+
+    def __init__(self, budgets: Sequence[int]) -> None:
+        self.budgets = tuple(budgets)
+        self._seconds: defaultdict[tuple[int, int], deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
+        self._kept = [0.0] * self.budgets[-1]
+        self._seen = [0.0] * self.budgets[-1]
+        self._saved = 0.0  # seconds that may be lost on a trial
+        self._last = 0
+        self._trial: int | None = None  # a budget that has another round to go
+        self._turn = 0
+
+    def choose(self, rows: int, most: int) -> int:
+        """A budget for a round of `rows` rows, none of which can use more than `most` drafts."""
+        group = rows.bit_length()
+        within = [n for n in self.budgets if n <= most]
+        if self._trial is not None:
+            budget, self._trial = self._trial, None
+            if budget in within:
+                return budget
+        tried = {n for (g, n) in self._seconds if g == group}
+        # a straight line takes two points; and never further than one step beyond what was tried
+        if (missing := next((n for n in (*within[1:2], 0) if n not in tried), None)) is not None:
+            return self._try(missing)
+        reach = within[: 2 + max(i for i, n in enumerate(within) if n in tried)]
+        rate = {n: self.tokens(n) / self.seconds(group, n) for n in reach}
+        best = max(reach, key=lambda n: rate[n])
+        self._turn += 1
+        at = reach.index(best)
+        others = [n for n in sorted({0, *reach[max(0, at - 1) : at + 3]}) if n != best]
+        if others:
+            other = others[self._turn % len(others)]
+            lost = 2 * (self.seconds(group, other) - self.tokens(other) / rate[best])
+            if self._saved >= lost:
+                self._saved = 0.0
+                return self._try(other)
+        return best
+
+    def learn(self, rows: int, drafts: int, kept: Sequence[Sequence[int]], seconds: float) -> None:
+        """A round over so many rows and drafts a row took so long; which drafts of some of those rows stayed, from 1."""
+        budget = next(n for n in self.budgets if n >= drafts)
+        # the first round with more drafts than the one before it also pays for what its drafter missed
+        if budget <= self._last:
+            self._seconds[rows.bit_length(), budget].append(seconds)
+        self._last = budget
+        self._saved += PROBING * seconds
+        memory = MEMORY ** len(kept)
+        for i in range(drafts):
+            self._seen[i] = memory * self._seen[i] + len(kept)
+            self._kept[i] *= memory
+        for node in (node for nodes in kept for node in nodes):
+            self._kept[node - 1] += 1
+
+    def tokens(self, budget: int) -> float:
+        """Tokens that a row should get from a round."""
+        return 1 + sum(self._share(i) for i in range(budget))
+
+    def seconds(self, group: int, budget: int) -> float:
+        """What a round should take; between budgets that were tried, and beyond them, along a straight line."""
+        # what disturbs a timing makes it longer: the second shortest of five
+        known = sorted((n, sorted(times)[len(times) // 4]) for (g, n), times in self._seconds.items() if g == group)
+        below = [pair for pair in known if pair[0] <= budget]
+        above = [pair for pair in known if pair[0] > budget]
+        if below and below[-1][0] == budget:
+            return below[-1][1]
+        (n0, t0), (n1, t1) = (below[-1], above[0]) if below and above else known[-2:] if below else known[:2]
+        return max(t0 + (t1 - t0) * (budget - n0) / (n1 - n0), min(t0, t1) / 2)
+
+    def _share(self, i: int) -> float:
+        """How often draft i stays. One never tried is thought to be as good as the one before it."""
+        if not self._seen[i]:
+            return self._share(i - 1) if i else 1.0
+        return self._kept[i] / self._seen[i]
+
+    def _try(self, budget: int) -> int:
+        """In two rounds where the first is not timed, since its drafter has to catch up."""
+        self._trial = budget if budget > self._last else None
+        return budget

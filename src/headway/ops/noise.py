@@ -1,0 +1,32 @@
+"""Noise that belongs to a place in a text: what is drawn there does not depend on how the text came about.
+
+A token drawn as the likeliest after Gumbel noise has the distribution it should (Gumbel 1954; Maddison et al. 2014,
+arXiv 1411.0030). With the noise fixed by seed and position, trunk and drafter draw with the same noise and mostly agree, and
+the text is the same with any drafter or none (drafter-invariant speculative decoding: Daliri et al. 2024, arXiv 2408.07978).
+"""
+
+import torch
+from torch import Tensor
+
+_STEP = -7046029254386353131  # 0x9E3779B97F4A7C15: multiples of it are far apart (Weyl sequence)
+
+
+def gumbel(seeds: Tensor, positions: Tensor, vocabulary: int) -> Tensor:
+    """Standard Gumbel noise in float32, independent between seeds, positions and tokens.
+
+    Args: seeds: (rows,), int64; positions: (rows, n), int64.
+    Returns: (rows, n, vocabulary).
+    """
+    places = _mix(seeds[:, None] + positions * _STEP)
+    tokens = torch.arange(1, vocabulary + 1, device=seeds.device) * _STEP
+    bits = _mix(places[..., None] + tokens) & (2**63 - 1)
+    # of an exponential variable the small values matter, and floating point is finest there
+    uniform = (bits.float() * 2.0**-63).clamp(min=2.0**-63)
+    return -torch.log(-torch.log1p(-uniform))
+
+
+def _mix(x: Tensor) -> Tensor:
+    """The finaliser of SplitMix64 (Steele et al. 2014, doi 10.1145/2714064.2660195)."""
+    x = (x ^ (x >> 30 & (1 << 34) - 1)) * -4658895280553007687  # 0xBF58476D1CE4E5B9; shifts are logical
+    x = (x ^ (x >> 27 & (1 << 37) - 1)) * -7723592293110705685  # 0x94D049BB133111EB
+    return x ^ (x >> 31 & (1 << 33) - 1)

@@ -1,0 +1,142 @@
+"""Rows join, leave and fail, and each says what it would have said alone."""
+
+import pytest
+import torch
+
+from headway import HeadwayModel
+from headway.decoding import cache as cache_module
+from headway.decoding.drafting import heads_drafter
+from headway.decoding.engine import Engine
+from headway.errors import ConfigError, UnsupportedModelError
+from tests.tiny import tiny_trunk
+
+FREE = {"eos_token_id": None}
+
+
+@pytest.fixture(scope="module", params=["parallel", "sequential"])
+def model(request):
+    return HeadwayModel.from_trunk(tiny_trunk(), family=request.param, count=3).eval()
+
+
+def prompts(count, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, 14, (count,), generator=g).tolist()
+    return [torch.randint(3, 61, (n,), generator=g).tolist() for n in lengths]
+
+
+def alone(model, prompt, **kwargs):
+    return model.trunk.generate(torch.tensor([prompt]), do_sample=False, **FREE, **kwargs)[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize("drafter", [None, heads_drafter(), heads_drafter("chain")])
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_sixteen_rows_that_come_and_go_say_what_they_say_alone(model, drafter, adaptive):
+    engine = Engine(model, drafter, max_rows=5, prefill_chunk=4, adaptive=adaptive)
+    limits = [1 + 3 * (n % 6) for n in range(16)]
+    rows = [engine.submit(p, max_new_tokens=n, **FREE) for p, n in zip(prompts(8), limits, strict=False)]
+    for _ in range(4):
+        engine.step()
+    rows += [engine.submit(p, max_new_tokens=n, **FREE) for p, n in zip(prompts(16)[8:], limits[8:], strict=True)]
+    engine.run()
+    assert engine.idle and all(row.finished for row in rows)
+    for row, prompt, limit in zip(rows, [*prompts(8), *prompts(16)[8:]], limits, strict=True):
+        assert row.new == alone(model, prompt, max_new_tokens=limit)
+
+
+def test_drawn_rows_say_what_they_say_alone(model):
+    sampling = {"do_sample": True, "temperature": 1.3, "max_new_tokens": 12, **FREE}
+    single = []
+    for number, prompt in enumerate(prompts(6)):
+        engine = Engine(model, None)
+        single.append(engine.submit(prompt, seed=number, **sampling))
+        engine.run()
+    engine = Engine(model, heads_drafter(), max_rows=4)
+    together = [engine.submit(prompt, seed=number, **sampling) for number, prompt in enumerate(prompts(6))]
+    greedy = engine.submit(prompts(1)[0], max_new_tokens=12, **FREE)  # another way of choosing in the same batch
+    engine.run()
+    assert [row.new for row in together] == [row.new for row in single]
+    assert greedy.new == alone(model, prompts(1)[0], max_new_tokens=12)
+
+
+def test_rows_without_a_seed_differ_and_the_engines_seed_decides_them(model):
+    def drawn(seed):
+        engine = Engine(model, heads_drafter(), seed=seed)
+        rows = [engine.submit([5, 9], do_sample=True, max_new_tokens=12, **FREE) for _ in range(3)]
+        engine.run()
+        return [row.new for row in rows]
+
+    first = drawn(1)
+    assert len(set(map(tuple, first))) == 3
+    assert drawn(1) == first != drawn(100)
+
+
+def test_a_row_streams_its_own_tokens_and_a_cancelled_one_stops_early(model):
+    engine = Engine(model, heads_drafter("chain"), max_rows=3)
+    parts = {0: [], 1: [], 2: []}
+    rows = [engine.submit(p, max_new_tokens=15, stream=parts[n].extend, **FREE) for n, p in enumerate(prompts(3))]
+    waiting = engine.submit(prompts(4)[3], max_new_tokens=15, **FREE)
+    for _ in range(2):
+        engine.step()
+    rows[1].cancel()
+    waiting.cancel()
+    engine.run()
+    assert waiting.finished and waiting.new == []
+    whole = [alone(model, p, max_new_tokens=15) for p in prompts(3)]
+    assert parts[0] == rows[0].new == whole[0] and parts[2] == rows[2].new == whole[2]
+    assert rows[1].finished and parts[1] == rows[1].new == whole[1][: len(parts[1])] and 0 < len(parts[1]) < 15
+
+
+def test_a_row_whose_listener_fails_ends_and_its_neighbours_do_not(model):
+    def fail(_tokens):
+        raise RuntimeError("the line is dead")
+
+    engine = Engine(model, heads_drafter())
+    bad = engine.submit([5, 9, 23], max_new_tokens=10, stream=fail, **FREE)
+    good = engine.submit([7, 31], max_new_tokens=10, **FREE)
+    engine.run()
+    assert str(bad.error) == "the line is dead" and bad.finished and len(bad.new) < 10
+    assert good.error is None and good.new == alone(model, [7, 31], max_new_tokens=10)
+
+
+def test_rows_wait_until_the_tokens_of_all_fit(model):
+    engine = Engine(model, None, max_rows=8, max_tokens=60)
+    rows = [engine.submit(p, max_new_tokens=15 - len(p), **FREE) for p in prompts(9)]
+    most = 0
+    while not engine.idle:
+        engine.step()
+        most = max(most, len(engine.batch.rows) + len(engine.entering))
+    assert most == 4
+    for row, prompt in zip(rows, prompts(9), strict=True):
+        assert row.new == alone(model, prompt, max_new_tokens=15 - len(prompt))
+    with pytest.raises(ConfigError, match="A row of 64 tokens, with room for 0 drafts, is more than the 60"):
+        engine.submit([5] * 4, max_new_tokens=60)
+
+
+def test_requests_that_cannot_be_served_are_refused_at_once(model):
+    engine = Engine(model, heads_drafter())
+    with pytest.raises(ConfigError, match="no token"):
+        engine.submit([])
+    with pytest.raises(ConfigError, match="max_new_tokens must be at least 1"):
+        engine.submit([5], max_new_tokens=0)
+    with pytest.raises(ConfigError, match="Did you mean 'temperature'"):
+        engine.submit([5], temprature=2.0)
+    assert engine.idle
+    short = HeadwayModel.from_trunk(tiny_trunk("gpt2", max_position_embeddings=24, n_positions=24), count=0)
+    with pytest.raises(ConfigError, match="The prompt has 30 tokens, but this model reads at most 24"):
+        Engine(short).submit([5] * 30)
+    with pytest.raises(UnsupportedModelError, match="cannot be decoded exactly"):
+        Engine(HeadwayModel.from_trunk(tiny_trunk("gpt_neo", attention_types=[[["global", "local"], 1]], num_layers=2), count=0))
+
+
+def test_a_row_that_memory_has_no_room_for_fails_alone(model, monkeypatch):
+    engine = Engine(model, heads_drafter(), max_rows=2)
+    first = engine.submit([5, 9, 23], max_new_tokens=40, **FREE)
+    engine.step()
+    monkeypatch.setattr(cache_module.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000})())
+    second = engine.submit([7, 31], max_new_tokens=90, **FREE)
+    engine.run()
+    assert second.finished and second.new == []
+    assert "GiB of memory are free. Decode fewer rows together" in str(second.error)
+    assert first.error is None and first.new == alone(model, [5, 9, 23], max_new_tokens=40)
+    with pytest.raises(ConfigError, match="Decode fewer rows together"):
+        model.generate(torch.tensor([[5]]), max_new_tokens=5)
