@@ -101,3 +101,30 @@ def test_chat_without_a_template_is_refused(model: str, capsys: pytest.CaptureFi
 def test_an_unknown_device_is_refused(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "--model", model, "--prompt", "x", "--device", "abacus"]) == 2
     assert "device 'abacus' cannot be used here" in capsys.readouterr().err
+
+
+def test_ngrams_and_assistants_draft_and_change_nothing(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(shared / "models" / "stories260k")  # it has no heads
+    found = []
+    for words in (["--plain"], [], ["--drafter", "ngram"], ["--assistant", folder]):
+        assert main(["generate", "--model", folder, "--prompt", "Lily and Tom", "--max-new-tokens", "60", "--json", *words]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert len({answer["completions"][0]["text"] for answer in found}) == 1
+    plain, without, ngram, assistant = (answer["stats"]["tokens_per_forward"] for answer in found)
+    assert plain == without == 1 and ngram > 1 and assistant > 1
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--drafter", "ngrams"], "drafter must be heads|ngram, not 'ngrams'"),
+        (["--drafter", "ngram", "--assistant", "x"], "exclude each other"),
+        (["--plain", "--assistant", "x"], "exclude each other"),
+        (["--assistant", "no-such-folder"], "The model 'no-such-folder' cannot be loaded"),
+    ],
+)
+def test_a_drafter_that_cannot_be_had_is_refused(
+    model: str, words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", "--model", model, "--prompt", "x", *words]) == 2
+    assert complaint in capsys.readouterr().err

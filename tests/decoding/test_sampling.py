@@ -22,7 +22,7 @@ CASES = [
 ]
 
 
-def enumerated(trunk, prompt, case):
+def enumerated(trunk, prompt, case, length=LENGTH):
     """Probability of every sequence, from plain passes and transformers' own warpers."""
     warpers = []
     if "temperature" in case:
@@ -33,20 +33,39 @@ def enumerated(trunk, prompt, case):
         warpers.append(TopPLogitsWarper(case["top_p"]))
     if "min_p" in case:
         warpers.append(MinPLogitsWarper(case["min_p"]))
-    found = {}
+    sequences = list(itertools.product(range(5), repeat=length))
+    ids = torch.tensor([[*prompt, *sequence] for sequence in sequences])
+    chances = torch.ones(len(sequences), dtype=torch.float64)
     with torch.no_grad():
-        for sequence in itertools.product(range(5), repeat=LENGTH):
-            ids = torch.tensor([[*prompt, *sequence]])
-            logits = trunk(ids).logits[0]
-            chance = 1.0
-            for step, token in enumerate(sequence):
-                scores = logits[len(prompt) + step - 1][None].float()
-                for warper in warpers:
-                    scores = warper(ids, scores)
-                chance *= scores.softmax(-1)[0, token].item()
-            found[sequence] = chance
+        logits = trunk(ids, attention_mask=torch.ones_like(ids)).logits.float()
+    for column in range(len(prompt), ids.shape[1]):
+        scores = logits[:, column - 1]
+        for warper in warpers:
+            scores = warper(ids[:, :column], scores)
+        chances *= scores.softmax(-1).gather(1, ids[:, column, None])[:, 0]
+    found = dict(zip(sequences, chances.tolist(), strict=True))
     assert abs(sum(found.values()) - 1) < 1e-4
     return found
+
+
+def check_drawn(drawn, chances):
+    """Chi-square of drawn sequences against the probability of each."""
+    draws = len(drawn)
+    counts = dict.fromkeys(chances, 0)
+    for sequence in drawn:
+        counts[tuple(sequence)] += 1
+    assert all(counts[sequence] == 0 for sequence, chance in chances.items() if chance == 0)
+    # cells that expect fewer than 5 draws are one cell, as the test needs
+    common = [s for s, chance in chances.items() if chance * draws >= 5]
+    expected = [chances[s] * draws for s in common]
+    observed = [counts[s] for s in common]
+    if (rest := draws - sum(expected)) > 5:
+        expected.append(rest)
+        observed.append(draws - sum(observed))
+    else:
+        observed[0] += draws - sum(observed)
+    scale = draws / sum(expected)
+    assert stats.chisquare(observed, [e * scale for e in expected]).pvalue > 1e-4
 
 
 FULL = {"drafter": heads_drafter("dynamic")}  # of 5 tokens each is in the tree
@@ -77,22 +96,7 @@ def test_drawn_sequences_follow_the_enumerated_distribution(family, way, case, p
         assert out.stats.accepted != out.stats.reached  # both outcomes of the rule happened
     drawn = out.sequences[:, width:].view(DRAWS, len(prompts), LENGTH)
     for row, prompt in enumerate(prompts):
-        chances = enumerated(trunk, prompt, case)
-        counts = dict.fromkeys(chances, 0)
-        for sequence in drawn[:, row].tolist():
-            counts[tuple(sequence)] += 1
-        assert all(counts[sequence] == 0 for sequence, chance in chances.items() if chance == 0)
-        # cells that expect fewer than 5 draws are one cell, as the test needs
-        common = [s for s, chance in chances.items() if chance * DRAWS >= 5]
-        expected = [chances[s] * DRAWS for s in common]
-        observed = [counts[s] for s in common]
-        if (rest := DRAWS - sum(expected)) > 5:
-            expected.append(rest)
-            observed.append(DRAWS - sum(observed))
-        else:
-            observed[0] += DRAWS - sum(observed)
-        scale = DRAWS / sum(expected)
-        assert stats.chisquare(observed, [e * scale for e in expected]).pvalue > 1e-4
+        check_drawn(drawn[:, row].tolist(), enumerated(trunk, prompt, case))
 
 
 @pytest.mark.parametrize("family", ["parallel", "sequential"])

@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from headway.cli.console import say
 from headway.config import field, load
@@ -28,7 +28,9 @@ class GenerateConfig:
     top_p: float = field(1.0, "draw from the likeliest tokens that together have this probability")
     repetition_penalty: float = field(1.0, "above 1 makes tokens that are already there less likely")
     stop: list[str] = field([], "end a text after any of these strings")
-    plain: bool = field(False, "decode a token at a time, without the heads")
+    drafter: Literal["heads", "ngram"] = field("heads", "what drafts: the model's heads, or n-grams looked up in the text")
+    assistant: str | None = field(None, "folder or hub id of a smaller model with the same vocabulary that drafts instead")
+    plain: bool = field(False, "decode a token at a time, without drafts")
     json: bool = field(False, "print one JSON object in place of the text")
     seed: int = field(0, "seed of what is drawn")
     device: str = field("auto", "cpu, cuda, mps; auto takes an accelerator where there is one")
@@ -36,6 +38,8 @@ class GenerateConfig:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}.")
+        if (self.drafter == "ngram") + (self.assistant is not None) + self.plain > 1:
+            raise ConfigError("--drafter ngram, --assistant and --plain exclude each other; give one of them.")
 
 
 def run(arguments: list[str]) -> None:
@@ -60,6 +64,7 @@ def run(arguments: list[str]) -> None:
             tokenizer=tokenizer,
             streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True) if stream else None,
             plain=config.plain,
+            drafter=_drafter(config, model),
             max_new_tokens=config.max_new_tokens,
             stop_strings=config.stop or None,
             seed=config.seed,
@@ -98,6 +103,16 @@ def _prompts(config: GenerateConfig) -> list[str]:
 def _sampling(config: GenerateConfig) -> dict[str, Any]:
     names = ("temperature", "top_k", "top_p") if config.do_sample else ()
     return {name: getattr(config, name) for name in ("do_sample", "repetition_penalty", *names)}
+
+
+def _drafter(config: GenerateConfig, model: Any) -> Any:
+    """What was asked for in place of the heads, None for the heads."""
+    from headway.decoding import assistant_drafter, ngram_drafter
+    from headway.model import load_trunk
+
+    if config.assistant is not None:
+        return assistant_drafter(load_trunk(config.assistant).to(model.device).eval())
+    return ngram_drafter() if config.drafter == "ngram" else None
 
 
 def _tokenizer(folder: str) -> Any:

@@ -1,8 +1,18 @@
-"""Self-speculative decoding: the heads draft, the trunk verifies all drafts of all rows in one forward."""
+"""Speculative decoding: heads, n-grams or an assistant draft, the trunk verifies all drafts of all rows in one forward."""
 
+from headway.decoding.assistant import assistant_drafter
 from headway.decoding.cache import RaggedCache
 from headway.decoding.generate import Generation, generate
+from headway.decoding.ngram import ngram_drafter
 from headway.decoding.probe import why_not_exact
 from headway.decoding.stats import DecodeStats
 
-__all__ = ["DecodeStats", "Generation", "RaggedCache", "generate", "why_not_exact"]
+__all__ = [
+    "DecodeStats",
+    "Generation",
+    "RaggedCache",
+    "assistant_drafter",
+    "generate",
+    "ngram_drafter",
+    "why_not_exact",
+]

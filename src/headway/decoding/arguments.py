@@ -112,12 +112,18 @@ def new_token_limit(trunk: PreTrainedModel, config: GenerationConfig, width: int
         limit = config.max_length - width
     else:
         limit = 20 if context is None else min(20, context - width)
-    learned = context if getattr(text, "rope_parameters", None) is None else None
+    learned = learned_positions(trunk)
     if learned is not None and width > learned:
         raise ConfigError(f"The prompt has {width} tokens, but this model reads at most {learned}. Shorten the prompt.")
     if limit < 1:
         raise ConfigError(f"No token can be added to a prompt of {width}: max_new_tokens must be at least 1.")
     return limit if learned is None else min(limit, learned + 1 - width)  # the last token is never read
+
+
+def learned_positions(model: PreTrainedModel) -> int | None:
+    """How many positions a model has that learned each of them; None where they go on for ever, as rotary ones do."""
+    text = model.config.get_text_config()
+    return getattr(text, "max_position_embeddings", None) if getattr(text, "rope_parameters", None) is None else None
 
 
 def _check(config: GenerationConfig) -> None:

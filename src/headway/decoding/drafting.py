@@ -85,24 +85,26 @@ def heads_drafter(tree: str | Sequence[Sequence[int]] = "dynamic") -> MakeDrafte
     return make
 
 
-def chain_budgets(depth: int) -> tuple[int, ...]:
-    """Each number of drafts up to 4, then each fourth."""
-    return (*range(min(depth, 4) + 1), *range(8, depth, 4), *((depth,) if depth > 4 else ()))
+class ChainDrafter:
+    """Proposes one draft after the other, up to `depth`: each number up to 4, then each fourth."""
 
-
-class _HeadsDrafter:
-    """Keeps the states that heads read, and how far each head has read them."""
-
-    def __init__(self, heads: HeadStack, view: TrunkView, cache: RaggedCache) -> None:
-        self.heads: Any = heads  # the sequential family has step()
-        self.view, self.cache = view, cache
-        self.depth = heads.count
-        self.budgets = chain_budgets(self.depth)
-        self.states: Tensor | None = None  # (rows, capacity + 1, hidden) by position
-        self.read = [[0] * self.depth for _ in range(cache.rows)]  # settled tokens when a head last drafted
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
+        self.budgets: tuple[int, ...] = (*range(min(depth, 4) + 1), *range(8, depth, 4), *((depth,) if depth > 4 else ()))
 
     def most(self, usable: int) -> int:
         return min(usable, self.depth)
+
+
+class _HeadsDrafter(ChainDrafter):
+    """Keeps the states that heads read, and how far each head has read them."""
+
+    def __init__(self, heads: HeadStack, view: TrunkView, cache: RaggedCache) -> None:
+        super().__init__(heads.count)
+        self.heads: Any = heads  # the sequential family has step()
+        self.view, self.cache = view, cache
+        self.states: Tensor | None = None  # (rows, capacity + 1, hidden) by position
+        self.read = [[0] * self.depth for _ in range(cache.rows)]  # settled tokens when a head last drafted
 
     def observe(self, tapped: Tapped, positions: Tensor, first: int = 0) -> None:
         states = self.heads.reads(tapped)

@@ -1,0 +1,114 @@
+"""A smaller model drafts, token by token (Leviathan et al. 2022, arXiv 2211.17192, section 2; Chen et al. 2023,
+arXiv 2302.01318, algorithm 2).
+
+It reads the same rows with a ragged cache of its own. The slots of rejected drafts are overwritten, as in the trunk's cache.
+"""
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from headway.decoding.arguments import learned_positions
+from headway.decoding.cache import RaggedCache
+from headway.decoding.drafting import ChainDrafter, Draft, Drafter, MakeDrafter
+from headway.decoding.probe import why_not_exact
+from headway.decoding.rows import Batch
+from headway.errors import ConfigError
+from headway.model import HeadwayModel
+from headway.trunk import Tapped, TrunkView
+
+CHUNK = 512  # tokens of a prompt that one forward of the assistant reads at most
+
+
+def assistant_drafter(assistant: PreTrainedModel, depth: int = 4) -> MakeDrafter:
+    """Makes drafters for `generate(..., drafter=assistant_drafter(assistant))`.
+
+    Args:
+        assistant: in eval mode, on the trunk's device, with the trunk's vocabulary.
+        depth: most tokens drafted at once; each costs a forward of the assistant.
+    Raises: ConfigError where the depth is below 1; the drafter that is made, where the assistant does not fit the trunk.
+    """
+    if depth < 1:
+        raise ConfigError(f"An assistant needs a depth of at least 1, got {depth}.")
+
+    def make(model: HeadwayModel, cache: RaggedCache) -> Drafter:
+        _check_fits(assistant, model)
+        return AssistantDrafter(assistant, depth, cache.rows, cache.capacity)
+
+    return make
+
+
+def _check_fits(assistant: PreTrainedModel, model: HeadwayModel) -> None:
+    """Raises ConfigError where the assistant cannot draft for this model."""
+    theirs, ours = (view.unembedding.weight.shape[0] for view in (TrunkView(assistant), model.view))
+    if theirs != ours:
+        raise ConfigError(f"The assistant chooses among {theirs} tokens and the model among {ours}: they must be the same.")
+    if assistant.device != model.device:
+        raise ConfigError(f"The assistant is on {assistant.device} and the model on {model.device}; move one to the other.")
+    if assistant.training:
+        raise ConfigError("The assistant is in training mode; call assistant.eval() first.")
+    if reason := why_not_exact(assistant):
+        raise ConfigError(f"{type(assistant).__name__} cannot be an assistant: in ragged batches it is not exact ({reason}).")
+
+
+class AssistantDrafter(ChainDrafter):
+    """The assistant, its cache, and how much of each row it has read."""
+
+    def __init__(self, assistant: PreTrainedModel, depth: int, rows: int, capacity: int) -> None:
+        super().__init__(depth)
+        self.view = TrunkView(assistant)
+        self.longest = learned_positions(assistant)  # it has no drafts for what lies beyond
+        self.cache = RaggedCache(rows, capacity, len(self.view.layers))
+        self.read = [0] * rows  # settled tokens that its cache holds
+
+    def observe(self, tapped: Tapped, positions: Tensor, first: int = 0) -> None:
+        """What the trunk computes is not read."""
+
+    def draft(self, batch: Batch, count: int) -> Draft:
+        lengths = batch.lengths
+        room = self.cache.capacity if self.longest is None else min(self.longest, self.cache.capacity)
+        available = [max(0, min(count, room + 1 - length)) for length in lengths]
+        self._read_prompts(batch, room)
+        unread = max(length - read for length, read in zip(lengths, self.read, strict=False))
+        newest = torch.tensor(lengths, device=batch.device)[:, None] - 1
+        positions = newest + torch.arange(1 - unread, 1, device=batch.device)  # a row with fewer unread reads some again
+        distributions = []
+        for k in range(max(available)):
+            states = self._run(batch, torch.where(positions < room, positions, -1), min(max(lengths) + k, room))
+            found = batch.write_draft(k, self.view.unembedding.logits(states[:, -1]))
+            if found is not None:
+                distributions.append(found)
+            positions = newest + k + 1
+        self.read[: len(lengths)] = lengths
+        return Draft(distributions, available)
+
+    def _read_prompts(self, batch: Batch, room: int) -> None:
+        """Read long unread parts, but for the newest token, from the first row that has one on: newcomers stand last."""
+        lengths = batch.lengths
+        first = next((r for r, n in enumerate(lengths) if n - self.read[r] > self.depth + 1), len(lengths))
+        if first == len(lengths):
+            return
+        newcomers = Batch(batch.tokens[first:], batch.rows[first:])
+        ends = torch.tensor([min(length - 1, room) for length in newcomers.lengths], device=batch.device)[:, None]
+        end = int(ends.max())
+        for done in range(min(self.read[first : len(lengths)]), end, CHUNK):
+            positions = torch.arange(done, min(done + CHUNK, end), device=batch.device)
+            self._run(newcomers, torch.where(positions < ends, positions, -1), min(done + CHUNK, end), first)
+        self.read[first : len(lengths)] = [length - 1 for length in newcomers.lengths]
+
+    def _run(self, batch: Batch, positions: Tensor, visible: int, first: int = 0) -> Tensor:
+        """States (rows, n, hidden) of the tokens at (rows, n) positions, negative for padding; rows from `first` on."""
+        self.cache.begin(positions, visible, first)
+        masks = self.view.causal_masks(positions, visible)
+        return self.view.run(batch.at(positions), positions.clamp(min=0), masks, self.cache).last
+
+    def move_row(self, source: int, target: int) -> None:
+        self.cache.move_row(source, target)
+        self.read[target] = self.read[source]
+
+    def reset_row(self, row: int) -> None:
+        self.read[row] = 0
+
+    def resize(self, rows: int, capacity: int) -> None:
+        self.cache.resize(rows, capacity)
+        self.read += [0] * (rows - len(self.read))
