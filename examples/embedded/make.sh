@@ -12,7 +12,7 @@ python "$here/corpus.py" --shared "$shared" --out "$out"
 "${two[@]}" headway pretrain --data "$out/train.jsonl" --tokenizer "$out/tokenizer" --out "$out/trunk" \
   --batch-size 8 --max-steps 2800 --save-steps 400
 "${two[@]}" headway heads train --model "$out/trunk" --data "$out/train.jsonl" --out "$out/heads" --family parallel --count 4 \
-  --objective distillation --learning-rate 2e-3 --beta2 0.95 --bf16 --batch-size 8 --max-steps 1600 --save-steps 400
+  --objective distillation --learning-rate 2e-3 --beta2 0.95 --bf16 --batch-size 8 --max-steps 1300 --save-steps 200
 python "$here/package.py" --model "$out/heads" --out src/headway/embedded
 for domain in stories arithmetic code books; do
   headway eval --model embedded --task held-out --data "$out/valid-$domain.jsonl" --speed-prompts 40 --out "$out/figures-$domain.json"

@@ -2,6 +2,8 @@
 
 from headway.decoding.assistant import assistant_drafter
 from headway.decoding.cache import RaggedCache
+from headway.decoding.drafting import heads_drafter
+from headway.decoding.engine import Engine
 from headway.decoding.generate import Generation, generate
 from headway.decoding.ngram import ngram_drafter
 from headway.decoding.probe import why_not_exact
@@ -9,10 +11,12 @@ from headway.decoding.stats import DecodeStats
 
 __all__ = [
     "DecodeStats",
+    "Engine",
     "Generation",
     "RaggedCache",
     "assistant_drafter",
     "generate",
+    "heads_drafter",
     "ngram_drafter",
     "why_not_exact",
 ]

@@ -8,6 +8,7 @@ larger budget is also draft i of a smaller one, so that each round teaches somet
 from collections import defaultdict, deque
 from collections.abc import Sequence
 
+PRIOR, WEIGHT = 0.7, 2.0  # how often the first draft is thought to stay, and how many rounds that counts for
 PROBING = 0.01  # share of the time that may be spent on rounds that are not thought the best
 RECENT = 5  # rounds that a cost is taken from
 MEMORY = 0.97  # weight that what a row kept still has after another row
@@ -45,7 +46,6 @@ class Planner:
         reach = within[: 2 + max(i for i, n in enumerate(within) if n in tried)]
         rate = {n: self.tokens(n) / self.seconds(group, n) for n in reach}
         best = max(reach, key=lambda n: rate[n])
-        self._turn += 1
         at = reach.index(best)
         others = [n for n in sorted({0, *reach[max(0, at - 1) : at + 3]}) if n != best]
         if others:
@@ -53,8 +53,9 @@ class Planner:
             lost = 2 * (self.seconds(group, other) - self.tokens(other) / rate[best])
             if self._saved >= lost:
                 self._saved = 0.0
+                self._turn += 1
                 return self._try(other)
-        return best
+        return best if best in tried else self._try(best)
 
     def learn(self, rows: int, drafts: int, kept: Sequence[Sequence[int]], seconds: float) -> None:
         """A round over so many rows and drafts a row took so long; which drafts of some of those rows stayed, from 1."""
@@ -72,25 +73,21 @@ class Planner:
             self._kept[node - 1] += 1
 
     def tokens(self, budget: int) -> float:
-        """Tokens that a row should get from a round."""
-        return 1 + sum(self._share(i) for i in range(budget))
+        """Tokens that a row should get from a round. A draft seldom tried is thought to be about as good as the one before it."""
+        total = 1.0
+        share = PRIOR
+        for kept, seen in zip(self._kept[:budget], self._seen[:budget], strict=True):
+            share = (kept + WEIGHT * share) / (seen + WEIGHT)
+            total += share
+        return total
 
     def seconds(self, group: int, budget: int) -> float:
-        """What a round should take; between budgets that were tried, and beyond them, along a straight line."""
+        """What a round should take: along a straight line between budgets that were tried, and at best no more beyond them."""
         # what disturbs a timing makes it longer: the second shortest of five
         known = sorted((n, sorted(times)[len(times) // 4]) for (g, n), times in self._seconds.items() if g == group)
-        below = [pair for pair in known if pair[0] <= budget]
-        above = [pair for pair in known if pair[0] > budget]
-        if below and below[-1][0] == budget:
-            return below[-1][1]
-        (n0, t0), (n1, t1) = (below[-1], above[0]) if below and above else known[-2:] if below else known[:2]
-        return max(t0 + (t1 - t0) * (budget - n0) / (n1 - n0), min(t0, t1) / 2)
-
-    def _share(self, i: int) -> float:
-        """How often draft i stays. One never tried is thought to be as good as the one before it."""
-        if not self._seen[i]:
-            return self._share(i - 1) if i else 1.0
-        return self._kept[i] / self._seen[i]
+        n0, t0 = max((pair for pair in known if pair[0] <= budget), default=known[0])
+        n1, t1 = min((pair for pair in known if pair[0] >= budget), default=known[-1])
+        return t0 if n0 >= n1 else t0 + (t1 - t0) * (budget - n0) / (n1 - n0)
 
     def _try(self, budget: int) -> int:
         """In two rounds where the first is not timed, since its drafter has to catch up."""

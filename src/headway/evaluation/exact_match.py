@@ -9,7 +9,7 @@ import torch
 from rich.progress import track
 
 from headway.data import Example
-from headway.decoding import DecodeStats
+from headway.decoding import DecodeStats, heads_drafter
 from headway.model import HeadwayModel
 
 STOPS = ("Question:", "</s>", "<|im_end|>")
@@ -84,17 +84,20 @@ def exact_match(
 ) -> ExactMatch:
     """Decode greedily and score; `examples` and `shots` have prompt and completion.
 
-    Prompts of like length are decoded together; results come in the order of the examples.
+    Prompts of like length are decoded together; results come in the order of the examples. Each head drafts one token a
+    round, whether it pays or not: so the acceptance is a figure of the heads, not of the machine.
     """
     shown = "".join(f"{shot['prompt']}{shot['completion']}\n\n" for shot in shots)
     encoded = [tokenizer(shown + example["prompt"], verbose=False)["input_ids"] for example in examples]
     order = sorted(range(len(examples)), key=lambda i: -len(encoded[i]))
     texts: dict[int, str] = {}
     stats = []
+    drafter = heads_drafter("chain") if model.heads is not None else None
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     for batch in batches if quiet else track(batches, "answering", transient=True):
         ids, mask = left_padded([encoded[i] for i in batch], model.device)
-        out = model.generate(ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, plain=plain)
+        settings = {"max_new_tokens": max_new_tokens, "do_sample": False, "plain": plain, "adaptive": False}
+        out = model.generate(ids, attention_mask=mask, drafter=drafter, **settings)
         stats.append(out.stats)
         for i, text in zip(batch, tokenizer.batch_decode(out.sequences[:, ids.shape[1] :], skip_special_tokens=True), strict=True):
             texts[i] = _cut(text)
