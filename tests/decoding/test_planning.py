@@ -52,7 +52,7 @@ def test_it_comes_close_to_the_best_that_can_be_had(budgets, cost, chance, noise
     machine = Machine(budgets, cost, chance, noise)
     machine.run(600)
     noisy = 1 + noise / 5  # the mean of what the noise adds
-    assert machine.rate() * noisy > 0.92 * best_rate(budgets, cost, chance)
+    assert machine.rate() * noisy > 0.9 * best_rate(budgets, cost, chance)
 
 
 @pytest.mark.parametrize("cost", [MEMORY_BOUND, COMPUTE_BOUND])

@@ -20,7 +20,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "finetune": ("finetune", "fine-tune a model, with heads or without, in full or with LoRA"),
     "generate": ("generate", "continue a prompt, drafting with the heads; the output is the model's own"),
     "eval": ("evaluate", "score a model on a task"),
-    "bench train": ("bench", "memory and time of a training step, beside stock transformers"),
+    "bench train": ("bench_train", "memory and time of a training step, beside stock transformers"),
+    "bench decode": ("bench_decode", "ways to decode the same prompts, side by side"),
 }
 RESUMABLE = ("pretrain", "heads train", "finetune")
 

@@ -69,3 +69,29 @@ class BenchConfig:
     threads: int = field(1, help="torch threads")
     out: Path | None = field(None, help="JSON file for the results")
     seed: int = field(0, help="of weights and tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeBenchConfig:
+    """Ways to decode, side by side. Raises ConfigError where a number is out of range."""
+
+    model: str = field("embedded", help="folder or hub id of the model, or `embedded`")
+    data: str = field("word-problems", help="source of the prompts")
+    prompts: int = field(16, help="how many prompts")
+    prompt_tokens: int = field(64, help="longest prompt; longer ones are cut")
+    max_new_tokens: int = field(64, help="tokens to add to each prompt, no fewer either")
+    batches: list[int] = field([1, 4, 16], help="prompts decoded together; each size is measured")
+    assistant: str | None = field(None, help="smaller model with the same vocabulary that drafts as well")
+    compile: bool = field(False, help="time transformers' static cache too, compiled where its device compiles; takes minutes")
+    dtype: Literal["saved", "float32", "bfloat16"] = field("saved", help="of weights and arithmetic")
+    repeats: int = field(5, help="timed rounds of all ways after one that warms up")
+    threads: int = field(1, help="torch threads")
+    out: Path | None = field(None, help="JSON file for the results; a plot lies beside it")
+    seed: int = field(0, help="no number is drawn here")
+
+    def __post_init__(self) -> None:
+        for name in ("prompts", "prompt_tokens", "max_new_tokens", "repeats", "threads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if not self.batches or min(self.batches) < 1:
+            raise ConfigError(f"batches must be whole numbers from 1 on, got {self.batches}.")
