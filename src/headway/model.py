@@ -17,6 +17,7 @@ from headway.errors import CheckpointError, ConfigError
 from headway.files import replacing_folder
 from headway.heads import CONFIG_FILE, FAMILIES, TENSORS_FILE, HeadsConfig, HeadStack, read_config
 from headway.ops import Unembedding
+from headway.quantization import NO_TORCHAO, adapt, quantize, trunk_is_quantized
 from headway.trunk import TrunkView
 
 
@@ -91,6 +92,7 @@ class HeadwayModel(nn.Module):
         heads.read_tensors(path)
         heads.config = dataclasses.replace(ours, training=config.training)
         self.heads = heads.train(self.training) if count else None
+        adapt(self.trunk, self.heads)
 
     @property
     def view(self) -> TrunkView:
@@ -138,6 +140,16 @@ class HeadwayModel(nn.Module):
 
         return generate(self, input_ids, attention_mask, **kwargs)
 
+    def quantize(self, scheme: str) -> None:
+        """Quantise the linear layers of trunk and heads in place; see `headway.quantization` for the schemes.
+
+        From here on "the model's own output" means the quantised model's. `save_pretrained` and `from_pretrained` keep it so.
+
+        Raises: ConfigError where the scheme is unknown or does not run here, or where the model is quantised already;
+            UnsupportedModelError where there is nothing to quantise.
+        """
+        quantize(self.trunk, self.heads, scheme)
+
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
         """Recompute layers in the backward pass, in the trunk and in the heads."""
         kwargs = gradient_checkpointing_kwargs or {"use_reentrant": False}
@@ -154,7 +166,8 @@ class HeadwayModel(nn.Module):
         Args: training: a record of how it was made, kept in `headway.json`.
         """
         with replacing_folder(folder) as temporary:
-            self.trunk.save_pretrained(temporary)
+            # transformers 5.23 cannot turn back what it did to load a quantised checkpoint, and need not: names are as they were
+            self.trunk.save_pretrained(temporary, save_original_format=not trunk_is_quantized(self.trunk))
             if self.heads is not None:
                 if training is not None:
                     self.heads.config = dataclasses.replace(self.heads.config, training=training)
@@ -178,10 +191,15 @@ def load_trunk(source: str | Path, dtype: torch.dtype | None = None) -> PreTrain
     if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
         raise CheckpointError(f"{source} is no model folder: config.json is missing.")
     try:
-        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto", use_safetensors=True)
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        trunk = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto", use_safetensors=True)
+    except (OSError, ValueError, KeyError, ImportError, json.JSONDecodeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "torchao" in reason:
+            reason = NO_TORCHAO
         raise CheckpointError(f"The model {str(source)!r} cannot be loaded: {reason}") from error
+    if trunk_is_quantized(trunk):
+        adapt(trunk, None)
+    return trunk
 
 
 def _download(repository: str) -> Path:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
+from headway.attention import BOOLEAN_MASKS
 from headway.errors import UnsupportedModelError
 from headway.ops import Unembedding
 
@@ -166,7 +167,7 @@ class TrunkView:
         blind = ~seen.any(-1, keepdim=True)
         first = torch.arange(seen.shape[-1], device=seen.device) == 0
         seen = (seen | (blind & first)).unsqueeze(1)
-        if self.config._attn_implementation == "sdpa":
+        if self.config._attn_implementation in BOOLEAN_MASKS:
             return seen
         lowest = torch.finfo(self.model.dtype).min
         return torch.zeros(seen.shape, dtype=self.model.dtype, device=seen.device).masked_fill(~seen, lowest)
@@ -174,4 +175,4 @@ class TrunkView:
     def plain_causal(self, length: int) -> bool:
         """Whether no mask at all means the right one: sdpa's own causal path, and no window shorter than the sequence."""
         window = getattr(self.config, "sliding_window", None)
-        return self.config._attn_implementation == "sdpa" and (window is None or window >= length)
+        return self.config._attn_implementation in BOOLEAN_MASKS and (window is None or window >= length)

@@ -1,5 +1,6 @@
 """The command `headway`: a table of verbs, each in a file of its own that is imported only when it is called."""
 
+import logging
 import os
 import sys
 import warnings
@@ -42,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
             print(overview(words[0]))
             return 0
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else tokenizers warn when a data worker forks
+        for name in ("torchao", "torch.utils._pytree"):  # where torchao is installed, transformers imports it: it reports each
+            logging.getLogger(name).setLevel(logging.ERROR)  # library for a device that is not here
         with warnings.catch_warnings():
             warnings.showwarning = _plainly(warnings.showwarning)
             import_module(f"headway.cli.{VERBS[verb][0]}").run(words[len(verb.split()) :])

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from headway.cli.console import say
 from headway.config import field, load
 from headway.errors import CheckpointError, ConfigError, DataError
+from headway.evaluation.configs import QUANTIZE_HELP, Quantize
 
 ABOUT = "Continue prompts. The heads draft and the model verifies: the text is the model's own, only sooner."
 
@@ -31,6 +32,7 @@ class GenerateConfig:
     drafter: Literal["heads", "ngram"] = field("heads", "what drafts: the model's heads, or n-grams looked up in the text")
     assistant: str | None = field(None, "folder or hub id of a smaller model with the same vocabulary that drafts instead")
     plain: bool = field(False, "decode a token at a time, without drafts")
+    quantize: Quantize = field("none", QUANTIZE_HELP)
     json: bool = field(False, "print one JSON object in place of the text")
     seed: int = field(0, "seed of what is drawn")
     device: str = field("auto", "cpu, cuda, mps; auto takes an accelerator where there is one")
@@ -55,6 +57,7 @@ def run(arguments: list[str]) -> None:
     if Path(folder).is_dir():
         logging.disable_progress_bar()  # loading takes a moment; only a download is worth a bar
     model = HeadwayModel.from_pretrained(folder).to(_device(config.device)).eval()
+    _quantize(config, model, len(prompts))
     tokenizer = _tokenizer(folder)
     inputs = _encode(tokenizer, prompts, config.chat).to(model.device)
     stream = len(prompts) == 1 and not config.json
@@ -85,6 +88,20 @@ def summary(stats: Any) -> str:
     line = f"{stats.tokens} tokens, {stats.tokens_per_second:.1f} a second, {stats.tokens_per_forward:.2f} a forward"
     kept = " ".join(f"{rate:.0%}" for rate in stats.acceptance)
     return line + (f", drafts kept by position: {kept}" if kept else "")
+
+
+def _quantize(config: GenerateConfig, model: Any, rows: int) -> None:
+    if config.quantize == "none":
+        return
+    scheme: str = config.quantize
+    if scheme == "auto":
+        from headway.roofline import choose
+
+        choice = choose(model.trunk, rows * (1 if config.plain else 1 + model.count))
+        say(f"quantize auto chose {choice.why}")
+        scheme = choice.scheme
+    if scheme != "none":
+        model.quantize(scheme)
 
 
 def _prompts(config: GenerateConfig) -> list[str]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from headway.decoding.cache import RaggedCache
+from headway.quantization import trunk_is_quantized
 from headway.trunk import TrunkView
 
 # largest difference of logits, as a share of the largest logit
@@ -24,7 +25,8 @@ _found: WeakKeyDictionary[PreTrainedModel, dict[tuple[Any, ...], str | None]] = 
 
 def why_not_exact(trunk: PreTrainedModel) -> str | None:
     """None where ragged decoding is exact, else the reason. The answer is kept for as long as the model lives."""
-    key = (trunk.dtype, trunk.device.type, trunk.config.get_text_config()._attn_implementation)
+    attention = trunk.config.get_text_config()._attn_implementation
+    key = (trunk.dtype, trunk.device.type, attention, trunk_is_quantized(trunk))
     answers = _found.setdefault(trunk, {})
     if key not in answers:
         answers[key] = _probe(trunk)

@@ -7,6 +7,9 @@ from typing import Literal
 from headway.config import field
 from headway.errors import ConfigError
 
+Quantize = Literal["none", "auto", "int8", "int4", "int8-dynamic", "fp8-dynamic"]
+QUANTIZE_HELP = "quantise the layers before use; auto measures which scheme is fastest here, if any"
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
@@ -24,6 +27,7 @@ class EvalConfig:
     plain: bool = field(False, help="decode without drafting")
     speed: bool = field(True, help="time the heads against plain decoding of the same prompts")
     speed_prompts: int = field(8, help="how many of the prompts to time, one at a time")
+    quantize: Quantize = field("none", help=f"{QUANTIZE_HELP}; losses are reported before and after")
     out: Path | None = field(None, help="JSON file for the results, with every answer")
     seed: int = field(0, help="of the solved examples that are shown")
 

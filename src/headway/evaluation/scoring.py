@@ -12,6 +12,7 @@ from headway.errors import CheckpointError, DataError
 from headway.evaluation.configs import EvalConfig
 from headway.evaluation.exact_match import exact_match
 from headway.evaluation.held_out import HeldOut, held_out
+from headway.evaluation.quantized import quantize_and_compare
 from headway.evaluation.speed import Speed, speed
 from headway.model import HeadwayModel
 
@@ -23,28 +24,38 @@ def score(config: EvalConfig) -> dict[str, Any]:
     examples = load_examples(source, config.split, config.limit)
     results: dict[str, Any] = {"model": config.model, "task": config.task, "data": source, "examples": len(examples)}
     if config.task == "held-out":
-        measured = held_out_on(model, tokenizer, examples, config.length, config.batch_size)
-        results |= asdict(measured)
         prompts = [tokenizer(e.get("text") or e.get("prompt", ""), verbose=False)["input_ids"][:64] for e in examples]
     else:
         if any("prompt" not in example for example in examples):
             raise DataError(f"{source} has no prompts and completions, which {config.task} needs.")
+        prompts = [tokenizer(e["prompt"], verbose=False)["input_ids"] for e in examples]
+    timed = [prompt for prompt in prompts if prompt][: config.speed_prompts if config.speed else 0]
+    longest = min(64, config.max_new_tokens)
+
+    def measured() -> HeldOut:
+        return held_out_on(model, tokenizer, examples, config.length, config.batch_size)
+
+    losses = None
+    if config.quantize != "none":
+        found, losses = quantize_and_compare(model, config.quantize, measured, timed, longest)
+        results["quantized"] = asdict(found)
+    if config.task == "held-out":
+        results |= asdict(losses or measured())
+    else:
         shots = []
         if config.shots:
             pool = load_examples(source, "train")
             shots = random.Random(config.seed).sample(pool, config.shots)
-        found = exact_match(model, tokenizer, examples, config.max_new_tokens, config.batch_size, config.plain, shots)
+        matched = exact_match(model, tokenizer, examples, config.max_new_tokens, config.batch_size, config.plain, shots)
         results |= {
-            "exact_match": found.strict,
-            "flexible_match": found.flexible,
-            "tokens_per_forward": found.tokens_per_forward,
+            "exact_match": matched.strict,
+            "flexible_match": matched.flexible,
+            "tokens_per_forward": matched.tokens_per_forward,
         }
-        results["acceptance"] = list(found.acceptance)
-        results["answers"] = [asdict(answer) for answer in found.answers]
-        prompts = [tokenizer(e["prompt"], verbose=False)["input_ids"] for e in examples]
+        results["acceptance"] = list(matched.acceptance)
+        results["answers"] = [asdict(answer) for answer in matched.answers]
     if config.speed and model.count and not config.plain:
-        timed = [prompt for prompt in prompts if prompt][: config.speed_prompts]
-        results["speed"] = figures(speed(model, timed, min(64, config.max_new_tokens)))
+        results["speed"] = figures(speed(model, timed, longest))
     return results
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from headway.errors import CheckpointError, UnsupportedModelError
 from headway.files import replacing_folder, write_json
+from headway.quantization import dequantized, from_safetensors, is_quantized, to_safetensors
 from headway.trunk import Masks, Tapped, TrunkView
 
 CONFIG_FILE = "headway.json"
@@ -92,26 +93,32 @@ class HeadStack(nn.Module):
 
     def write_files(self, folder: Path) -> None:
         names = self.disk_names()
-        tensors = {names[name]: value.detach().cpu().contiguous() for name, value in self.named_parameters()}
-        save_file(tensors, folder / TENSORS_FILE, metadata={"format": "pt"})
+        tensors, metadata = to_safetensors({names[name]: value.detach().cpu() for name, value in self.named_parameters()})
+        tensors = {name: value.contiguous() for name, value in tensors.items()}
+        save_file(tensors, folder / TENSORS_FILE, metadata={"format": "pt", **metadata})
         write_json(folder / CONFIG_FILE, asdict(self.config))
 
     def read_tensors(self, folder: Path) -> None:
-        """Fill the parameters from disk; a tensor missing or of another shape is a CheckpointError."""
+        """Fill the parameters from disk, quantised ones as they are; a tensor missing or of another shape is a CheckpointError."""
         path = folder / TENSORS_FILE
         try:
             with safe_open(path, framework="pt") as file:
-                found = set(file.keys())
-                for name, parameter in self.named_parameters():
+                found = from_safetensors({name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {})  # noqa: SIM118
+                for name, parameter in list(self.named_parameters()):
                     on_disk = self.disk_names()[name]
                     if on_disk not in found:
                         raise CheckpointError(f"{path} has no tensor {on_disk}, which a {self.family} head needs.")
-                    value = file.get_tensor(on_disk)
+                    value = found[on_disk]
                     if value.shape != parameter.shape:
                         raise CheckpointError(
                             f"{path}: {on_disk} is {tuple(value.shape)}, but this trunk needs {tuple(parameter.shape)}."
                         )
-                    parameter.data.copy_(value)
+                    if is_quantized(value):
+                        owner, _, last = name.rpartition(".")
+                        quantized = nn.Parameter(value.to(parameter.device), requires_grad=False)
+                        setattr(self.get_submodule(owner), last, quantized)
+                    else:
+                        parameter.data.copy_(value)
         except (SafetensorError, FileNotFoundError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}. Save the heads again.") from error
 
@@ -141,8 +148,8 @@ def check_runs(view: TrunkView) -> None:
 
 
 def copy_layer(layer: nn.Module, index: int) -> nn.Module:
-    """A copy of a trunk layer, with weights, that uses its own entry `index` of a cache."""
-    copied = copy.deepcopy(layer)
+    """A copy of a trunk layer, with weights in full precision, that uses its own entry `index` of a cache."""
+    copied = dequantized(copy.deepcopy(layer))
     for module in copied.modules():
         if hasattr(module, "layer_idx"):
             setattr(module, "layer_idx", index)  # noqa: B010  nn.Module declares no such attribute

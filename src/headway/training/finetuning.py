@@ -12,6 +12,7 @@ from headway import model_path
 from headway.errors import ConfigError
 from headway.model import HeadwayModel
 from headway.objectives import MultiToken, NextToken, Objective
+from headway.quantization import trunk_is_quantized
 from headway.training.configs import FinetuneConfig, HeadsTrainConfig
 from headway.training.distributed import gather
 from headway.training.rows import rows_of, validation_of
@@ -90,6 +91,8 @@ def check(config: FinetuneConfig | HeadsTrainConfig, trunk: PreTrainedModel) -> 
     """Raise ConfigError where the settings do not fit the model."""
     if Path(config.out).resolve() == Path(config.model).resolve():
         raise ConfigError(f"out is the model's own folder, {config.model}: choose another, so that the run can be resumed.")
+    if trunk_is_quantized(trunk):
+        raise ConfigError(f"{config.model} is quantised and cannot be trained: train the model it was made from, then quantise.")
     limit = getattr(trunk.config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and config.length > limit:
         raise ConfigError(f"length {config.length} is more than the {limit} tokens that {config.model} can read.")
