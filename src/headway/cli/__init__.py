@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "generate": ("generate", "continue a prompt, drafting with the heads; the output is the model's own"),
     "eval": ("evaluate", "score a model on a task"),
     "bench train": ("bench_train", "memory and time of a training step, beside stock transformers"),
+    "bench plan": ("bench_plan", "whether heads would pay on a model and machine, before training any"),
     "bench decode": ("bench_decode", "ways to decode the same prompts, side by side"),
 }
 RESUMABLE = ("pretrain", "heads train", "finetune")

@@ -99,3 +99,33 @@ class DecodeBenchConfig:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
         if not self.batches or min(self.batches) < 1:
             raise ConfigError(f"batches must be whole numbers from 1 on, got {self.batches}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig:
+    """Whether heads would pay. Raises ConfigError where a number is out of range."""
+
+    model: str = field("embedded", help="folder or hub id of the model, or `embedded`; heads it has are left aside")
+    shape: str | None = field(None, help="a random Llama in place of a model: HIDDENxLAYERSxHEADSxKV_HEADSxMLPxVOCABULARY")
+    family: Literal["parallel", "sequential"] = field("parallel", help="family of the heads")
+    heads: int = field(4, help="how many heads")
+    rates: list[float] = field([0.5, 0.7, 0.9], help="shares of drafts that are right")
+    batches: list[int] = field([1, 4, 16], help="prompts decoded together; each size is measured")
+    context: int = field(128, help="tokens of each prompt, random ones")
+    max_new_tokens: int = field(64, help="tokens to add")
+    free: bool = field(False, help="drafts that cost nothing: what verifying alone allows")
+    adaptive: bool = field(False, help="let decoding choose how many drafts pay, in place of one of each head")
+    dtype: Literal["float32", "bfloat16"] = field("float32", help="of weights and arithmetic")
+    repeats: int = field(3, help="timed rounds after one that warms up")
+    threads: int = field(1, help="torch threads")
+    out: Path | None = field(None, help="JSON file for the results")
+    seed: int = field(0, help="of the prompts and of which drafts are right")
+
+    def __post_init__(self) -> None:
+        for name in ("heads", "context", "max_new_tokens", "repeats", "threads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if not self.rates or not all(0 <= rate <= 1 for rate in self.rates):
+            raise ConfigError(f"rates must be from 0 to 1, got {self.rates}.")
+        if not self.batches or min(self.batches) < 1:
+            raise ConfigError(f"batches must be whole numbers from 1 on, got {self.batches}.")

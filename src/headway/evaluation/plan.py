@@ -1,0 +1,155 @@
+"""`headway bench plan`: would heads pay on this model and machine, and how often must they be right?
+
+Rounds over 0, 1, 2, ... drafts are timed with fresh heads at work; their number of kept drafts is arithmetic. At each rate
+asked for, decoding is then run with drafts that are right that often, and compared with the ceiling: tokens a forward times
+what a forward over one token a row costs beside one over all drafts (Leviathan et al. 2022, arXiv 2211.17192, theorem 3.8).
+"""
+
+import statistics
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from headway import model_path
+from headway.decoding import Generation, heads_drafter
+from headway.errors import ConfigError
+from headway.evaluation.configs import PlanConfig
+from headway.evaluation.told import told_drafter
+from headway.files import write_json
+from headway.model import HeadwayModel, load_trunk
+
+
+def run(config: PlanConfig) -> dict[str, Any]:
+    """Measure, print, and write the JSON if asked. Raises CheckpointError for a model that cannot be loaded."""
+    torch.set_num_threads(config.threads)
+    dtype = torch.float32 if config.dtype == "float32" else torch.bfloat16
+    trunk: Any = _shaped(config.shape) if config.shape else load_trunk(model_path(config.model))
+    model = HeadwayModel.from_trunk(trunk.to(dtype), family=config.family, count=config.heads).eval()
+    console = Console()
+    results: dict[str, Any] = {"settings": asdict(config) | {"out": str(config.out)}, "batches": {}}
+    for batch in config.batches:
+        results["batches"][str(batch)] = found = measure(config, model, batch)
+        console.print(_table(found, config, batch))
+    console.print(
+        "costs: time of a round beside one without drafts. pays from: share of drafts that must be right for it to be no slower. "
+        "At each rate: speed over plain decoding as measured with drafts that are right that often, and (of its ceiling)."
+    )
+    if config.out is not None:
+        write_json(config.out, results)
+        console.print(f"Figures: {config.out}")
+    return results
+
+
+def measure(config: PlanConfig, model: HeadwayModel, batch: int) -> dict[str, Any]:
+    """One batch size: seconds of rounds by number of drafts, and speeds at the rates."""
+    g = torch.Generator().manual_seed(config.seed)
+    ids = torch.randint(3, model.view.config.vocab_size, (batch, config.context), generator=g)
+    length: dict[str, Any] = {"max_new_tokens": config.max_new_tokens, "eos_token_id": None, "do_sample": False}
+    plain = model.generate(ids, plain=True, **length)
+    answers = {tuple(row[: config.context]): row for row in plain.sequences.tolist()}
+    heads = None if config.free else heads_drafter("chain")
+
+    def told(rate: float, depth: int, adaptive: bool = False) -> Generation:
+        return model.generate(ids, drafter=told_drafter(answers, rate, depth, heads), adaptive=adaptive, **length)
+
+    depths = range(1, config.heads + 1)
+    rounds: dict[int, list[dict[str, float]]] = {n: [] for n in range(config.heads + 1)}
+    runs: dict[float, list[Generation]] = {rate: [] for rate in config.rates}
+    plains: list[Generation] = []
+    for repeat in track(range(config.repeats + 1), f"batch {batch}", transient=True):  # the first warms up
+        outs = {0: model.generate(ids, plain=True, **length)} | {n: told(0.5, n) for n in depths}
+        for rate in config.rates:
+            out = told(rate, config.heads, adaptive=config.adaptive)
+            if repeat:
+                runs[rate].append(out)
+        if repeat:
+            plains.append(outs[0])
+            for n, out in outs.items():
+                steps = max(1, out.stats.batches - 1)  # the prefill has one too
+                rounds[n].append({step: out.stats.seconds.get(step, 0.0) / steps for step in ("draft", "verify", "accept")})
+    typical = {n: {step: statistics.median(r[step] for r in found) for step in found[0]} for n, found in rounds.items()}
+    total = {n: sum(steps.values()) for n, steps in typical.items()}
+    found: dict[str, Any] = {
+        "rounds": typical,
+        "cost": {n: total[n] / total[0] for n in total},
+        "pays_from": {n: _break_even(n, total[n] / total[0]) for n in depths},
+        "rates": {},
+    }
+    for rate, outs_at in runs.items():
+        per_forward = statistics.median(out.stats.tokens_per_forward for out in outs_at)
+        ratios = [_rate(out) / _rate(base) for out, base in zip(outs_at, plains, strict=True)]
+        depth = config.heads
+        forward = typical[depth]["verify"] / typical[0]["verify"]
+        found["rates"][str(rate)] = {
+            "tokens_per_forward": per_forward,
+            "speed": statistics.median(ratios),
+            "speed_min": min(ratios),
+            "speed_max": max(ratios),
+            "ceiling": per_forward / forward,
+            "of_ceiling": statistics.median(ratios) / (per_forward / forward),
+            "identical": all(torch.equal(out.sequences, plain.sequences) for out in outs_at),
+        }
+    return found
+
+
+def _rate(out: Generation) -> float:
+    """Tokens a second after the prompt."""
+    return out.stats.tokens / (sum(out.stats.seconds.values()) - out.stats.seconds.get("prefill", 0.0))
+
+
+def _break_even(depth: int, cost: float) -> float | None:
+    """The share of right drafts at which 1 + a + a^2 + ... + a^depth tokens a round make up for its cost; None if none does."""
+    low, high = 0.0, 1.0
+    if cost > depth + 1:
+        return None
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(middle**i for i in range(depth + 1)) < cost else (low, middle)
+    return high
+
+
+def _shaped(shape: str) -> LlamaForCausalLM:
+    """A random Llama. Raises ConfigError where the shape cannot be read."""
+    try:
+        hidden, layers, heads, groups, mlp, vocabulary = map(int, shape.split("x"))
+    except ValueError as error:
+        raise ConfigError(
+            f"A shape is HIDDENxLAYERSxHEADSxKV_HEADSxMLPxVOCABULARY, such as 576x30x9x3x1536x49152; got {shape!r}."
+        ) from error
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=mlp,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=groups,
+        tie_word_embeddings=True,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return LlamaForCausalLM(config)
+
+
+def _table(found: dict[str, Any], config: PlanConfig, batch: int) -> Table:
+    name = config.shape or config.model
+    heads = "free drafts" if config.free else f"{config.family} heads"
+    title = f"{name}, batch {batch}, {config.heads} {heads}, {config.threads} thread(s), {config.dtype}"
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("drafts", "costs", "pays from", *(f"right {float(rate):.0%}" for rate in found["rates"])):
+        table.add_column(column, justify="right", no_wrap=True)
+    depths = [n for n in found["cost"] if n]
+    for n in depths:
+        pays = found["pays_from"][n]
+        cells = [str(n), f"{found['cost'][n]:.2f}x", "never" if pays is None else f"{pays:.0%}"]
+        if n == depths[-1]:
+            cells += [f"{r['speed']:.2f}x ({r['of_ceiling']:.2f})" for r in found["rates"].values()]
+        else:
+            cells += [f"{sum(float(rate) ** i for i in range(n + 1)) / found['cost'][n]:.2f}x" for rate in found["rates"]]
+        table.add_row(*cells)
+    return table
