@@ -11,10 +11,12 @@ SMALL = {
     "finetune": TRAINING,
     "eval": ["--limit", "4", "--max-new-tokens", "8", "--length", "64"],
     "generate": ["--max-new-tokens", "8"],
+    "bench plan": ["--heads", "1", "--batches", "1", "--max-new-tokens", "4", "--context", "8", "--repeats", "1"],
+    "bench decode": ["--prompts", "2", "--batches", "1", "--max-new-tokens", "4", "--repeats", "1"],
     "demo": ["--steps", "2", "--examples", "40", "--test-examples", "4"],
 }
 
 if __name__ == "__main__":
     words = sys.argv[1:]
-    verb = " ".join(words[:2]) if words[0] == "heads" else words[0]
+    verb = " ".join(words[:2]) if words[0] in ("heads", "bench") else words[0]
     sys.exit(main([*words, *SMALL.get(verb, [])]))
