@@ -2,9 +2,11 @@
 
 import random
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
+from transformers.utils import logging
 
 from headway import model_path
 from headway.data import Collator, encode, load_examples, pack
@@ -62,6 +64,8 @@ def score(config: EvalConfig) -> dict[str, Any]:
 def load(name: str) -> tuple[HeadwayModel, Any]:
     """Model and tokenizer; `embedded` is the one that ships inside. Raises CheckpointError."""
     folder = model_path(name)
+    if Path(folder).is_dir():
+        logging.disable_progress_bar()  # loading takes a moment; only a download is worth a bar
     model = HeadwayModel.from_pretrained(folder).eval()
     try:
         return model, AutoTokenizer.from_pretrained(folder)
