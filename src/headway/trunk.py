@@ -1,7 +1,8 @@
 """What Headway knows about a trunk: its layers, its norm, its unembedding, its masks. Nothing is ever hung on it."""
 
+import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ from headway.ops import Unembedding
 
 NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "final_norm", "norm_f", "layer_norm", "embedding_norm")
 CACHE_NAMES = ("past_key_values", "layer_past", "past_key_value")
+ANYTHING = "**"
 Masks = Tensor | dict[str, Tensor] | None
 
 
@@ -36,7 +38,7 @@ class TrunkView:
 
     model: PreTrainedModel
 
-    @property
+    @cached_property
     def config(self) -> Any:
         return self.model.config.get_text_config()
 
@@ -105,21 +107,35 @@ class TrunkView:
         finally:
             handle.remove()
 
-    def run_layer(self, layer: nn.Module, hidden: Tensor, position_ids: Tensor, masks: Masks, cache: Any = None) -> Tensor:
-        """Run `layer`, a copy of the trunk's last one, over `hidden` (batch, seq, hidden)."""
-        kind = self.layer_types[-1] if self.layer_types else None
+    def rotary(self, hidden: Tensor, position_ids: Tensor) -> Any:
+        """What the last layer takes as `position_embeddings`, for (batch, seq) positions; None where positions enter otherwise."""
         rotary = getattr(self.decoder, "rotary_emb", None)
+        if rotary is None:
+            return None
+        kinds = self.layer_types
+        if kinds and "layer_type" in _parameters(rotary):
+            return rotary(hidden, position_ids, kinds[-1])
+        return rotary(hidden, position_ids)
+
+    def run_layer(
+        self, layer: nn.Module, hidden: Tensor, position_ids: Tensor, masks: Masks, cache: Any = None, rotary: Any = None
+    ) -> Tensor:
+        """Run `layer`, a copy of the trunk's last one, over `hidden` (batch, seq, hidden).
+
+        rotary: what `rotary` gave for these positions, where several layers share it.
+        """
+        kind = self.layer_types[-1] if self.layer_types else None
+        parameters = _parameters(layer)
         kwargs: dict[str, Any] = {
             "attention_mask": masks[kind] if isinstance(masks, dict) and kind else masks,
             "position_ids": position_ids,
             "use_cache": cache is not None,
+            "position_embeddings": self.rotary(hidden, position_ids) if rotary is None else rotary,
+            next((name for name in CACHE_NAMES if name in parameters), CACHE_NAMES[0]): cache,
         }
-        if rotary is not None:
-            takes_kind = "layer_type" in inspect.signature(rotary.forward).parameters
-            kwargs["position_embeddings"] = rotary(hidden, position_ids, *([kind] if takes_kind else []))
-        parameters = inspect.signature(layer.forward).parameters
-        kwargs[next((name for name in CACHE_NAMES if name in parameters), CACHE_NAMES[0])] = cache
-        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        if kwargs["position_embeddings"] is None:
+            del kwargs["position_embeddings"]
+        if ANYTHING not in parameters:
             kwargs = {name: value for name, value in kwargs.items() if name in parameters}
         output = layer(hidden, **kwargs)
         return output[0] if isinstance(output, tuple) else output
@@ -176,3 +192,15 @@ class TrunkView:
         """Whether no mask at all means the right one: sdpa's own causal path, and no window shorter than the sequence."""
         window = getattr(self.config, "sliding_window", None)
         return self.config._attn_implementation in BOOLEAN_MASKS and (window is None or window >= length)
+
+
+def _parameters(module: nn.Module) -> frozenset[str]:
+    """Names that the module's forward takes, and ANYTHING where it takes any."""
+    return _parameters_of(getattr(module.forward, "__func__", module.forward))
+
+
+@functools.cache
+def _parameters_of(function: Callable[..., Any]) -> frozenset[str]:
+    found = inspect.signature(function).parameters
+    anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in found.values())
+    return frozenset(found) | ({ANYTHING} if anything else set())

@@ -61,7 +61,8 @@ class ParallelHeads(HeadStack):
         layers = self.layers[:count]
         if self.linear:
             return [layer(hidden) for layer in layers]
-        return [view.norm(view.run_layer(layer, hidden, position_ids, masks, cache)) for layer in layers]
+        rotary = view.rotary(hidden, position_ids)  # once for all
+        return [view.norm(view.run_layer(layer, hidden, position_ids, masks, cache, rotary)) for layer in layers]
 
     def extra_repr(self) -> str:
         return f"count={self.count}, linear={self.linear}"
