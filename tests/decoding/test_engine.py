@@ -124,8 +124,11 @@ def test_requests_that_cannot_be_served_are_refused_at_once(model):
     short = HeadwayModel.from_trunk(tiny_trunk("gpt2", max_position_embeddings=24, n_positions=24), count=0)
     with pytest.raises(ConfigError, match="The prompt has 30 tokens, but this model reads at most 24"):
         Engine(short).submit([5] * 30)
+    own_masks = tiny_trunk(
+        "gpt_neo", num_hidden_layers=2, attention_types=[[["global", "local"], 1]], window_size=4, intermediate_size=48
+    )
     with pytest.raises(UnsupportedModelError, match="cannot be decoded exactly"):
-        Engine(HeadwayModel.from_trunk(tiny_trunk("gpt_neo", attention_types=[[["global", "local"], 1]], num_layers=2), count=0))
+        Engine(HeadwayModel.from_trunk(own_masks, count=0))
 
 
 def test_a_row_that_memory_has_no_room_for_fails_alone(model, monkeypatch):

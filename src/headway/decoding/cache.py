@@ -28,17 +28,19 @@ class RaggedCache(Cache):
         self.rows, self.capacity = rows, capacity
         self._layers = layers
         self._buffers: dict[int, tuple[Tensor, Tensor]] = {}  # each (rows, slots, heads, width)
-        self._at: tuple[Tensor, Tensor] | None = None  # rows and slots of this forward, broadcastable to (batch, seq)
+        # rows and slots of this forward, broadcastable to (batch, seq)
+        self._at: tuple[Tensor, Tensor] | tuple[slice, slice] | None = None
         self._span = (0, 0)
         self._visible = 0
 
-    def begin(self, slots: Tensor, visible: int, first: int = 0) -> None:
+    def begin(self, slots: Tensor, visible: int, first: int = 0, start: int | None = None) -> None:
         """Before each forward: where its tokens go, and how many slots it may look at.
 
         Args:
             slots: (batch, seq); negative ones are padding.
             visible: slots that attention gets to see: those below it.
             first: the batch is the rows from this one on.
+            start: where the slots of all rows are this one and those after it, which is written faster.
         Raises: ValueError where there are fewer slots or rows.
         """
         batch = slots.shape[0]
@@ -46,8 +48,11 @@ class RaggedCache(Cache):
             raise ValueError(
                 f"The cache has {self.rows} rows of {self.capacity} slots, fewer than the {first + batch} of {visible} asked for."
             )
-        rows = torch.arange(first, first + batch, device=slots.device)[:, None]
-        self._at = (rows, torch.where(slots < 0, self.capacity, slots))
+        if start is None:
+            rows = torch.arange(first, first + batch, device=slots.device)[:, None]
+            self._at = (rows, torch.where(slots < 0, self.capacity, slots))
+        else:
+            self._at = (slice(first, first + batch), slice(start, start + slots.shape[1]))
         self._span = (first, first + batch)
         self._visible = visible
 
@@ -69,7 +74,8 @@ class RaggedCache(Cache):
     def _allocate(self, states: Tensor) -> Tensor:
         _, heads, _, width = states.shape
         shape = (self.rows, self.capacity + 1, heads, width)
-        self._check_memory(2 * math.prod(shape) * states.element_size() * (self._layers - len(self._buffers)), states.device)
+        if not self._buffers:  # for all layers at once: later it would be too late
+            self._check_memory(2 * math.prod(shape) * states.element_size() * self._layers, states.device)
         return states.new_zeros(shape)
 
     def _check_memory(self, needed: int, device: torch.device) -> None:

@@ -37,7 +37,8 @@ class Layout:
     """Where the last settled token of each row and its drafts stand; all (rows, 1 + drafts).
 
     positions: as the trunk counts them, -1 for a draft that a row does not have. slots: in the cache, likewise.
-    usable: how many drafts of each row can stay. masks: for a tree; a chain's follow from its positions.
+    usable: how many drafts of each row can stay. masks: for a tree; a chain's follow from its positions. start: where the
+    slots of all rows are this one and those after it.
     """
 
     positions: Tensor
@@ -46,6 +47,7 @@ class Layout:
     usable: list[int]
     tree: Tree | None = None
     masks: Masks = None
+    start: int | None = None
 
     @property
     def drafts(self) -> int:
@@ -311,14 +313,16 @@ class Engine:
             allowed=~drafted[:, None] | tree.ancestors.gather(2, node[:, None].expand(-1, budget + 1, -1)),
         )
         slots = newest + torch.arange(budget + 1, device=batch.device)
-        return Layout(torch.where(alive, positions, -1), torch.where(alive, slots, -1), visible, usable, tree, masks)
+        # what is written for a dead draft is overwritten like what a rejected one left
+        start = batch.lengths[0] - 1 if min(batch.lengths) == max(batch.lengths) else None
+        return Layout(torch.where(alive, positions, -1), torch.where(alive, slots, -1), visible, usable, tree, masks, start)
 
     def _forward(self, layout: Layout, first: int = 0) -> Tapped:
         """The trunk over the rows from `first` on."""
         rows, inside = layout.slots.shape[0], layout.slots.clamp(min=0)
         input_ids = self.batch.tokens[first : first + rows].gather(1, inside)
         masks = layout.masks if layout.tree is not None else self.view.causal_masks(layout.positions, layout.visible)
-        self.cache.begin(layout.slots, layout.visible, first)
+        self.cache.begin(layout.slots, layout.visible, first, layout.start)
         return self.view.run(input_ids, layout.positions.clamp(min=0), masks, self.cache)
 
     def _accept(self, batch: Batch, logits: Tensor, draft: Draft | None, layout: Layout) -> Path:
@@ -367,12 +371,15 @@ class Engine:
 
 def _chain(batch: Batch, usable: list[int]) -> Layout:
     """One draft after the other, as many as each row can use."""
+    lengths = batch.lengths
     steps = torch.arange(max(usable) + 1, device=batch.device)
-    positions = torch.tensor(batch.lengths, device=batch.device)[:, None] - 1 + steps
-    if min(usable) < max(usable):
+    positions = torch.tensor(lengths, device=batch.device)[:, None] - 1 + steps
+    uneven = min(usable) < max(usable)
+    if uneven:
         positions = torch.where(steps <= torch.tensor(usable, device=batch.device)[:, None], positions, -1)
-    visible = max(length + n for length, n in zip(batch.lengths, usable, strict=True))
-    return Layout(positions, positions, visible, usable)
+    visible = max(length + n for length, n in zip(lengths, usable, strict=True))
+    start = lengths[0] - 1 if not uneven and min(lengths) == max(lengths) else None
+    return Layout(positions, positions, visible, usable, start=start)
 
 
 def _kept_positions(path: Path, layout: Layout) -> Tensor:
