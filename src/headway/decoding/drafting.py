@@ -181,7 +181,7 @@ class ParallelDrafter(_HeadsDrafter):
         found = self.heads.states(hidden, batch.at(positions), inside, masks, self.view, self.cache, heads)
         newest = torch.stack([state[:, -1] for state in found], dim=1)  # (rows, heads, hidden)
         logits = self.view.unembedding.logits(newest)
-        if self.chains or any(row.scores.rule is not None for row in batch.rows):
+        if self.chains or heads == count == 1 or any(row.scores.rule is not None for row in batch.rows):
             return Draft([d for k in range(heads) if (d := batch.write_draft(k, logits[:, k])) is not None])
         preferences = batch.preferences(logits.float(), torch.arange(heads, device=batch.device).expand(len(batch.rows), -1))
         grown = self._fixed(preferences) if self.paths else grow(preferences.log_softmax(2), count)

@@ -273,7 +273,7 @@ class Engine:
         with self.tally.timed("accept"):
             path = self._accept(batch, logits, draft, layout)
             if self.drafter is not None:
-                self.drafter.observe(tapped, _kept_positions(path, layout))
+                self.drafter.observe(tapped, _kept_positions(path, layout) if layout.drafts else layout.positions)
             if layout.tree is not None:
                 self._compact(batch, path)
             found = _write_down(batch, path, layout)

@@ -9,7 +9,7 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 
 PRIOR, WEIGHT = 0.7, 2.0  # how often the first draft is thought to stay, and how many rounds that counts for
-PROBING = 0.01  # share of the time that may be spent on rounds that are not thought the best
+PROBING = 0.005  # share of the time that may be spent on rounds that are not thought the best
 RECENT = 5  # rounds that a cost is taken from
 MEMORY = 0.97  # weight that what a row kept still has after another row
 
@@ -39,32 +39,33 @@ class Planner:
             budget, self._trial = self._trial, None
             if budget in within:
                 return budget
-        tried = {n for (g, n) in self._seconds if g == group}
+        tried = {n for g, n in self._seconds if g == group}
         # a straight line takes two points; and never further than one step beyond what was tried
         if (missing := next((n for n in (*within[1:2], 0) if n not in tried), None)) is not None:
             return self._try(missing)
         reach = within[: 2 + max(i for i, n in enumerate(within) if n in tried)]
-        rate = {n: self.tokens(n) / self.seconds(group, n) for n in reach}
+        curve = self.curve(group)
+        rate = {n: self.tokens(n) / seconds(curve, n) for n in reach}
         best = max(reach, key=lambda n: rate[n])
         at = reach.index(best)
         others = [n for n in sorted({0, *reach[max(0, at - 1) : at + 3]}) if n != best]
         if others:
             other = others[self._turn % len(others)]
-            lost = 2 * (self.seconds(group, other) - self.tokens(other) / rate[best])
+            lost = 2 * (seconds(curve, other) - self.tokens(other) / rate[best])
             if self._saved >= lost:
                 self._saved = 0.0
                 self._turn += 1
                 return self._try(other)
         return best if best in tried else self._try(best)
 
-    def learn(self, rows: int, drafts: int, kept: Sequence[Sequence[int]], seconds: float) -> None:
-        """A round over so many rows and drafts a row took so long; which drafts of some of those rows stayed, from 1."""
+    def learn(self, rows: int, drafts: int, kept: Sequence[Sequence[int]], took: float) -> None:
+        """A round over so many rows and drafts a row took so many seconds; which drafts of some of those rows stayed, from 1."""
         budget = next(n for n in self.budgets if n >= drafts)
         # the first round with more drafts than the one before it also pays for what its drafter missed
         if budget <= self._last:
-            self._seconds[rows.bit_length(), budget].append(seconds)
+            self._seconds[rows.bit_length(), budget].append(took)
         self._last = budget
-        self._saved += PROBING * seconds
+        self._saved += PROBING * took
         memory = MEMORY ** len(kept)
         for i in range(drafts):
             self._seen[i] = memory * self._seen[i] + len(kept)
@@ -81,15 +82,19 @@ class Planner:
             total += share
         return total
 
-    def seconds(self, group: int, budget: int) -> float:
-        """What a round should take: along a straight line between budgets that were tried, and at best no more beyond them."""
+    def curve(self, group: int) -> list[tuple[int, float]]:
+        """Budgets that were tried with about so many rows, and what a round took, in seconds."""
         # what disturbs a timing makes it longer: the second shortest of five
-        known = sorted((n, sorted(times)[len(times) // 4]) for (g, n), times in self._seconds.items() if g == group)
-        n0, t0 = max((pair for pair in known if pair[0] <= budget), default=known[0])
-        n1, t1 = min((pair for pair in known if pair[0] >= budget), default=known[-1])
-        return t0 if n0 >= n1 else t0 + (t1 - t0) * (budget - n0) / (n1 - n0)
+        return sorted((n, sorted(times)[len(times) // 4]) for (g, n), times in self._seconds.items() if g == group)
 
     def _try(self, budget: int) -> int:
         """In two rounds where the first is not timed, since its drafter has to catch up."""
         self._trial = budget if budget > self._last else None
         return budget
+
+
+def seconds(curve: Sequence[tuple[int, float]], budget: int) -> float:
+    """What a round should take: along a straight line between budgets that were tried, and at best no more beyond them."""
+    n0, t0 = max((pair for pair in curve if pair[0] <= budget), default=curve[0])
+    n1, t1 = min((pair for pair in curve if pair[0] >= budget), default=curve[-1])
+    return t0 if n0 >= n1 else t0 + (t1 - t0) * (budget - n0) / (n1 - n0)
