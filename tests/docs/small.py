@@ -13,7 +13,7 @@ SMALL = {
     "generate": ["--max-new-tokens", "8"],
     "bench plan": ["--heads", "1", "--batches", "1", "--max-new-tokens", "4", "--context", "8", "--repeats", "1"],
     "bench decode": ["--prompts", "4", "--max-new-tokens", "4", "--repeats", "1"],
-    "demo": ["--steps", "2", "--examples", "40", "--test-examples", "4"],
+    "demo": ["--seeds", "3", "--steps", "2", "--examples", "40", "--test-examples", "4"],
 }
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 
 PRIOR, WEIGHT = 0.7, 2.0  # how often the first draft is thought to stay, and how many rounds that counts for
-PROBING = 0.005  # share of the time that may be spent on rounds that are not thought the best
+PROBING = 0.01  # share of the time that may be spent on rounds that are not thought the best
+TRIAL = 3  # rounds, of which the first is not timed where its drafter has to catch up
 RECENT = 5  # rounds that a cost is taken from
 MEMORY = 0.97  # weight that what a row kept still has after another row
 
@@ -28,7 +29,8 @@ class Planner:
         self._seen = [0.0] * self.budgets[-1]
         self._saved = 0.0  # seconds that may be lost on a trial
         self._last = 0
-        self._trial: int | None = None  # a budget that has another round to go
+        self._trial: tuple[int, int] | None = None  # a budget, and how many rounds it has to go
+        self._worth: float | None = None  # seconds that the best budget takes for the tokens of the one on trial
         self._turn = 0
 
     def choose(self, rows: int, most: int) -> int:
@@ -36,9 +38,11 @@ class Planner:
         group = rows.bit_length()
         within = [n for n in self.budgets if n <= most]
         if self._trial is not None:
-            budget, self._trial = self._trial, None
+            budget, left = self._trial
+            self._trial = (budget, left - 1) if left > 1 else None
             if budget in within:
                 return budget
+        self._worth = None
         tried = {n for g, n in self._seconds if g == group}
         # a straight line takes two points; and never further than one step beyond what was tried
         if (missing := next((n for n in (*within[1:2], 0) if n not in tried), None)) is not None:
@@ -51,10 +55,9 @@ class Planner:
         others = [n for n in sorted({0, *reach[max(0, at - 1) : at + 3]}) if n != best]
         if others:
             other = others[self._turn % len(others)]
-            lost = 2 * (seconds(curve, other) - self.tokens(other) / rate[best])
-            if self._saved >= lost:
-                self._saved = 0.0
+            if self._saved >= TRIAL * (seconds(curve, other) - self.tokens(other) / rate[best]):
                 self._turn += 1
+                self._worth = self.tokens(other) / rate[best]
                 return self._try(other)
         return best if best in tried else self._try(best)
 
@@ -66,6 +69,8 @@ class Planner:
             self._seconds[rows.bit_length(), budget].append(took)
         self._last = budget
         self._saved += PROBING * took
+        if self._worth is not None:
+            self._saved -= took - self._worth
         memory = MEMORY ** len(kept)
         for i in range(drafts):
             self._seen[i] = memory * self._seen[i] + len(kept)
@@ -88,8 +93,7 @@ class Planner:
         return sorted((n, sorted(times)[len(times) // 4]) for (g, n), times in self._seconds.items() if g == group)
 
     def _try(self, budget: int) -> int:
-        """In two rounds where the first is not timed, since its drafter has to catch up."""
-        self._trial = budget if budget > self._last else None
+        self._trial = (budget, TRIAL - 1)
         return budget
 
 

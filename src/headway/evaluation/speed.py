@@ -17,8 +17,8 @@ from headway.model import HeadwayModel
 class Speed:
     """Ratios are of whole calls, with heads over plain, one a repeat; seconds depend on the machine, ratios less so.
 
-    Timed decoding verifies as many drafts as pay. Acceptance, and the tokens a forward of `chain`, are of one draft a head a
-    round whether that pays or not, so that they are figures of the heads alone.
+    Timed decoding verifies as many drafts as pay here. The other figures are of the heads alone: tokens a forward and acceptance
+    with one draft a head a round (`chain`), tokens a forward with the largest trees that they propose (`tree`).
     """
 
     ratios: list[float]
@@ -26,6 +26,7 @@ class Speed:
     plain_tokens_per_second: float
     tokens_per_forward: float  # as timed
     chain: float
+    tree: float
     acceptance: list[float]
     identical: bool  # whether all wrote the same tokens
     threads: int
@@ -46,7 +47,8 @@ def speed(
         return model.generate(group[0], attention_mask=group[1], max_new_tokens=max_new_tokens, do_sample=False, **how)
 
     chains = [decode(group, drafter=heads_drafter("chain"), adaptive=False) for group in groups]
-    identical, rounds = True, []
+    trees = [decode(group, adaptive=False) for group in groups]
+    identical, rounds = all(torch.equal(a.sequences, b.sequences) for a, b in zip(chains, trees, strict=True)), []
     for repeat in range(repeats + 1):
         outs: dict[bool, list[Generation]] = {True: [], False: []}
         for group, chain in zip(groups, chains, strict=True):
@@ -62,6 +64,7 @@ def speed(
         statistics.median(found[True].tokens_per_second for found in rounds),
         rounds[-1][False].tokens_per_forward,
         chained.tokens_per_forward,
+        Totals.of(trees).tokens_per_forward,
         chained.acceptance,
         identical,
         torch.get_num_threads(),
