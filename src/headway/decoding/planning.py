@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 PRIOR, WEIGHT = 0.7, 2.0  # how often the first draft is thought to stay, and how many rounds that counts for
 PROBING = 0.01  # share of the time that may be spent on rounds that are not thought the best
+MARGIN = 0.05  # how much better than none drafts must look: they also have to read what they missed, which is not timed
 TRIAL = 3  # rounds, of which the first is not timed where its drafter has to catch up
 RECENT = 5  # rounds that a cost is taken from
 MEMORY = 0.97  # weight that what a row kept still has after another row
@@ -50,7 +51,7 @@ class Planner:
         reach = within[: 2 + max(i for i, n in enumerate(within) if n in tried)]
         curve = self.curve(group)
         rate = {n: self.tokens(n) / seconds(curve, n) for n in reach}
-        best = max(reach, key=lambda n: rate[n])
+        best = max(reach, key=lambda n: rate[n] * (1 - MARGIN * (n > 0)))
         at = reach.index(best)
         others = [n for n in sorted({0, *reach[max(0, at - 1) : at + 3]}) if n != best]
         if others:
