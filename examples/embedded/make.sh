@@ -15,6 +15,6 @@ python "$here/corpus.py" --shared "$shared" --out "$out"
   --objective distillation --learning-rate 2e-3 --beta2 0.95 --bf16 --batch-size 8 --max-steps 1300 --save-steps 200
 python "$here/package.py" --model "$out/heads" --out src/headway/embedded
 for domain in stories arithmetic code books; do
-  headway eval --model embedded --task held-out --data "$out/valid-$domain.jsonl" --speed-prompts 40 --out "$out/figures-$domain.json"
+  headway eval --model embedded --task held-out --data "$out/valid-$domain.jsonl" --speed-prompts 24 --out "$out/figures-$domain.json"
 done
-headway eval --model embedded --task word-problems --out "$out/figures-problems.json"
+headway eval --model embedded --task word-problems --limit 200 --no-speed --out "$out/figures-problems.json"

@@ -81,10 +81,9 @@ def test_what_comes_out_is_distributed_as_the_target_by_enumeration():
 
 @hypothesis.settings(max_examples=60, deadline=None)
 @hypothesis.given(st.integers(1, 3), st.integers(2, 5), st.integers(1, 30), st.integers(0, 10_000))
-def test_the_tree_is_the_likeliest_by_enumeration(depth, vocab, count, seed):
+def test_the_tree_is_the_chain_and_then_the_likeliest_by_enumeration(depth, vocab, count, seed):
     log_probabilities = torch.randn(2, depth, vocab, generator=torch.Generator().manual_seed(seed)).log_softmax(2)
     paths = [p for d in range(1, depth + 1) for p in itertools.product(range(vocab), repeat=d)]
-    count = min(count, vocab)
     grown = grow(log_probabilities, count)
     for row in range(2):
         tokens, parents = grown.tokens[row].tolist(), grown.parents[row].tolist()
@@ -92,10 +91,13 @@ def test_the_tree_is_the_likeliest_by_enumeration(depth, vocab, count, seed):
         found = [()]
         for token, parent in zip(tokens, parents, strict=True):
             found.append((*found[parent], token))
-        assert len(set(found)) == count + 1
+        assert len(set(found)) == len(found) == min(count, len(paths)) + 1
         likely = {p: float(sum(log_probabilities[row, d, t] for d, t in enumerate(p))) for p in paths}
-        best = sorted(likely.values(), reverse=True)[:count]
-        assert [likely[p] for p in found[1:]] == pytest.approx(best, abs=1e-5)
+        top = tuple(log_probabilities[row].argmax(-1).tolist())
+        chain = [top[:d] for d in range(1, depth + 1)][:count]
+        assert found[1 : len(chain) + 1] == chain
+        rest = sorted((chance for p, chance in likely.items() if p not in chain), reverse=True)[: count - len(chain)]
+        assert [likely[p] for p in found[len(chain) + 1 :]] == pytest.approx(rest, abs=1e-5)
         smaller = grow(log_probabilities[row : row + 1], max(1, count // 2))
         assert smaller.parents[0].tolist() == parents[: max(1, count // 2)]
 

@@ -181,9 +181,13 @@ class ParallelDrafter(_HeadsDrafter):
         found = self.heads.states(hidden, batch.at(positions), inside, masks, self.view, self.cache, heads)
         newest = torch.stack([state[:, -1] for state in found], dim=1)  # (rows, heads, hidden)
         logits = self.view.unembedding.logits(newest)
-        if self.chains or heads == count == 1 or any(row.scores.rule is not None for row in batch.rows):
-            return Draft([d for k in range(heads) if (d := batch.write_draft(k, logits[:, k])) is not None])
+        if self.chains or any(row.scores.rule is not None or not row.scores.plain for row in batch.rows):
+            drawn = [d for k in range(heads) if (d := batch.write_draft(k, logits[:, k])) is not None]
+            return Draft(drawn, [heads] * len(batch.rows))
         preferences = batch.preferences(logits.float(), torch.arange(heads, device=batch.device).expand(len(batch.rows), -1))
+        if count <= self.depth and not self.paths:  # a tree as small is this chain
+            batch.write(preferences.argmax(-1))
+            return Draft([], [heads] * len(batch.rows))
         grown = self._fixed(preferences) if self.paths else grow(preferences.log_softmax(2), count)
         batch.write(grown.tokens)
         return Draft([], parents=grown.parents)

@@ -76,13 +76,14 @@ def grow(log_probabilities: Tensor, count: int) -> Grown:
 
     What is likely at a depth does not depend on the tokens before it, and a path is as likely as its tokens together. Parents
     come first, and a smaller tree is the beginning of a larger one (dynamic trees by path confidence: EAGLE-2, Li et al. 2024,
-    arXiv 2406.16858, section 4).
+    arXiv 2406.16858, section 4). First of all comes the chain of the likeliest tokens: where its beginning is right, its end
+    is right more often than tokens that were judged on their own would say.
 
     Args: log_probabilities: (batch, depth, vocab).
     """
     batch, depth, vocab = log_probabilities.shape
     top, ids = log_probabilities.topk(min(count, vocab), dim=2)  # (batch, depth, width)
-    scores, tokens = [top[:, 0]], [ids[:, 0]]
+    scores, tokens = [top[:, 0].clone()], [ids[:, 0]]
     parents = [torch.full_like(ids[:, 0], -1)]  # by place among all the paths found; -1: the root
     start = 0
     for d in range(1, depth):
@@ -93,6 +94,8 @@ def grow(log_probabilities: Tensor, count: int) -> Grown:
         tokens.append(ids[:, d].gather(1, place % width))
         parents.append(start + place // width)
         start += paths.shape[1]
+    for d, found in enumerate(scores):
+        found[:, 0] = depth - d  # the chain, above all logarithms
     # stable: a parent comes before a child that is as likely
     order = torch.cat(scores, 1).sort(dim=1, descending=True, stable=True).indices
     nodes = torch.empty_like(order).scatter_(1, order, torch.arange(1, order.shape[1] + 1, device=order.device).expand(batch, -1))
