@@ -75,7 +75,6 @@ def choose(trunk: PreTrainedModel, tokens: int) -> Choice:
 def measure(device: torch.device, dtype: torch.dtype) -> Roofline:
     """Time a sum over 64 MiB and square products of 1024."""
     size = 1024
-    block = torch.ones(2**26 // dtype.itemsize, device=device, dtype=dtype)
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     operations = 2 * size**3
     integer = None
@@ -85,8 +84,14 @@ def measure(device: torch.device, dtype: torch.dtype) -> Roofline:
         integer = operations / _seconds({"": [lambda: torch._int_mm(unsigned, signed.t())]}, device)[""]
     except RuntimeError:  # no such kernel on this device
         pass
-    seconds = _seconds({"sum": [block.sum], "product": [lambda: a @ b]}, device)
-    return Roofline(block.nbytes / seconds["sum"], operations / seconds["product"], integer)
+    compute = operations / _seconds({"": [lambda: a @ b]}, device)[""]
+    return Roofline(memory_bandwidth(device, dtype, 2**26), compute, integer)
+
+
+def memory_bandwidth(device: torch.device, dtype: torch.dtype, size: int) -> float:
+    """Bytes a second at which a sum reads a tensor of `size` bytes."""
+    block = torch.ones(size // dtype.itemsize, device=device, dtype=dtype)
+    return block.nbytes / _seconds({"": [block.sum]}, device)[""]
 
 
 def _time_schemes(layers: Sequence[nn.Linear], tokens: int, schemes: Sequence[str]) -> dict[str, float]:

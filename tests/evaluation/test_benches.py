@@ -5,11 +5,11 @@ import torch
 
 from headway import HeadwayModel
 from headway.cli import main
-from headway.decoding import heads_drafter
+from headway.decoding import DecodeStats, heads_drafter
 from headway.errors import ConfigError
 from headway.evaluation import decode_bench, plan
 from headway.evaluation.configs import DecodeBenchConfig, PlanConfig
-from headway.evaluation.speed import Totals, speed
+from headway.evaluation.speed import speed
 from headway.evaluation.told import told_drafter
 from tests.tiny import tiny_trunk
 
@@ -59,10 +59,11 @@ def test_speed_figures_are_those_of_the_decoding(model):
     chain = [
         model.generate(
             torch.tensor(ids), attention_mask=torch.tensor(mask), drafter=heads_drafter("chain"), adaptive=False, max_new_tokens=8
-        )
+        ).stats
         for ids, mask in [([[5, 9, 23], [0, 7, 31]], [[1, 1, 1], [0, 1, 1]]), ([[12]], [[1]])]
     ]
-    assert measured.acceptance == Totals.of(chain).acceptance and measured.chain == Totals.of(chain).tokens_per_forward
+    together = DecodeStats.together(chain)
+    assert measured.acceptance == list(together.acceptance) and measured.chain == together.tokens_per_forward
 
 
 def test_all_ways_to_decode_write_the_same(model):

@@ -155,7 +155,6 @@ class ParallelDrafter(_HeadsDrafter):
         self, heads: HeadStack, view: TrunkView, cache: RaggedCache, tree: str | Sequence[Sequence[int]] = "dynamic"
     ) -> None:
         super().__init__(heads, view, cache)
-        self.tree = tree
         self.chains = tree == "chain"
         self.paths: list[list[int]] = []
         if tree == "dynamic":

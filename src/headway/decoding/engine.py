@@ -64,7 +64,6 @@ class Engine:
         max_tokens: slots of the cache that all rows together may take; default: no limit.
         prefill_chunk: prompt tokens of a row that one forward reads at most.
         adaptive: verify as many drafts as pay, none if none do; otherwise always as many as the drafter can propose.
-        planner: one that has learnt already what pays; default: a new one.
         seed: where the seeds of rows come from that bring none.
     Raises: UnsupportedModelError for a trunk that cannot be decoded exactly this way.
     """
@@ -77,7 +76,6 @@ class Engine:
         max_tokens: int | None = None,
         prefill_chunk: int = 512,
         adaptive: bool = True,
-        planner: Planner | None = None,
         seed: int = 0,
     ) -> None:
         if reason := why_not_exact(model.trunk):
@@ -87,9 +85,7 @@ class Engine:
         self.cache = RaggedCache(0, 0, len(self.view.layers) + model.count)
         self.drafter = drafter(model, self.cache) if drafter is not None else None
         self.room = self.drafter.budgets[-1] if self.drafter is not None else 0
-        if adaptive and self.drafter is not None and planner is None:
-            planner = Planner(self.drafter.budgets)
-        self.planner = planner if adaptive else None
+        self.planner = Planner(self.drafter.budgets) if adaptive and self.drafter is not None else None
         self.tally = Tally(self.drafter.depth if self.drafter is not None else 0)
         self.seed, self._generator = seed, torch.Generator(model.device).manual_seed(seed)
         self._choices: dict[tuple[str, str, int], tuple[Scores, Stops]] = {}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from headway.decoding.arguments import new_token_limit, resolve
-from headway.decoding.drafting import Drafter, MakeDrafter, heads_drafter
+from headway.decoding.drafting import MakeDrafter, heads_drafter
 from headway.decoding.engine import Engine
 from headway.decoding.plain import decode_plainly
 from headway.decoding.planning import Planner
@@ -24,6 +24,7 @@ from headway.decoding.stopping import Stops, pad_token
 from headway.errors import ConfigError
 from headway.model import HeadwayModel
 
+# what earlier calls learnt, by model and by way of drafting
 _planners: WeakKeyDictionary[HeadwayModel, dict[Any, Planner]] = WeakKeyDictionary()
 
 
@@ -91,9 +92,11 @@ def generate(
                 warnings.warn(message, UserWarning, stacklevel=3)
             new, stats = decode_plainly(trunk, block, mask, config, limit, stops, streamer, tokenizer, generator)
         else:
-            engine = Engine(model, drafter, max_rows=block.shape[0], adaptive=False)
-            if adaptive and engine.drafter is not None:
-                engine.planner = _planner(model, engine.drafter, config.do_sample)
+            engine = Engine(model, drafter, max_rows=block.shape[0], adaptive=adaptive)
+            if engine.drafter is not None and engine.planner is not None:
+                drafts = (type(engine.drafter), engine.drafter.budgets)
+                key = (*drafts, config.do_sample, trunk.dtype, model.device, torch.get_num_threads())
+                engine.planner = _planners.setdefault(model, {}).setdefault(key, engine.planner)
             if config.min_length and config.min_new_tokens is None:  # counts columns of the block, padding included
                 config.min_length, config.min_new_tokens = 0, max(0, config.min_length - block.shape[1])
             scores = Scores(config, block.device, generator, acceptance)
@@ -109,12 +112,6 @@ def generate(
             if streamer is not None:
                 streamer.end()
     return Generation(torch.cat([given, new], dim=1), stats)
-
-
-def _planner(model: HeadwayModel, drafter: Drafter, sampled: bool) -> Planner:
-    """What was learnt in earlier calls about the same model and way of drafting."""
-    key = (type(drafter), drafter.budgets, sampled, model.trunk.dtype, model.device, torch.get_num_threads())
-    return _planners.setdefault(model, {}).setdefault(key, Planner(drafter.budgets))
 
 
 def _put_each(streamer: Any) -> Callable[[list[int]], None]:

@@ -93,8 +93,7 @@ def _difference(trunk: PreTrainedModel) -> float:
 
 def _step(view: TrunkView, cache: RaggedCache, ids: Tensor, positions: Tensor) -> Tensor:
     visible = int(positions.max()) + 1
-    keys = torch.arange(visible, device=ids.device).expand(2, -1)
     cache.begin(positions, visible)
     inside = positions.clamp(min=0)
-    tapped = view.run(ids.gather(1, inside), inside, view.masks(positions, keys), cache)
+    tapped = view.run(ids.gather(1, inside), inside, view.causal_masks(positions, visible), cache)
     return view.unembedding.logits(tapped.last)

@@ -2,9 +2,10 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,23 @@ class DecodeStats:
     drafted: int  # drafts that the trunk looked at, whether their predecessors were kept or not
     # by step; work queued on an accelerator shows up in the step that waits for it, mostly "accept"
     seconds: dict[str, float]
+
+    @classmethod
+    def together(cls, parts: "Sequence[DecodeStats]") -> "DecodeStats":
+        """Several calls as one."""
+        seconds: defaultdict[str, float] = defaultdict(float)
+        for part in parts:
+            for step, value in part.seconds.items():
+                seconds[step] += value
+        return cls(
+            tokens=sum(part.tokens for part in parts),
+            forwards=sum(part.forwards for part in parts),
+            batches=sum(part.batches for part in parts),
+            reached=tuple(map(sum, zip_longest(*(part.reached for part in parts), fillvalue=0))),
+            accepted=tuple(map(sum, zip_longest(*(part.accepted for part in parts), fillvalue=0))),
+            drafted=sum(part.drafted for part in parts),
+            seconds=dict(seconds),
+        )
 
     @property
     def acceptance(self) -> tuple[float, ...]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from headway.config import field
 from headway.errors import ConfigError
@@ -32,9 +32,7 @@ class EvalConfig:
     seed: int = field(0, help="of the solved examples that are shown")
 
     def __post_init__(self) -> None:
-        for name in ("max_new_tokens", "batch_size", "length", "speed_prompts"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        _at_least_one(self, "max_new_tokens", "batch_size", "length", "speed_prompts")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +92,8 @@ class DecodeBenchConfig:
     seed: int = field(0, help="no number is drawn here")
 
     def __post_init__(self) -> None:
-        for name in ("prompts", "prompt_tokens", "max_new_tokens", "repeats", "threads"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if not self.batches or min(self.batches) < 1:
-            raise ConfigError(f"batches must be whole numbers from 1 on, got {self.batches}.")
+        _at_least_one(self, "prompts", "prompt_tokens", "max_new_tokens", "repeats", "threads")
+        _batch_sizes(self.batches)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +117,18 @@ class PlanConfig:
     seed: int = field(0, help="of the prompts and of which drafts are right")
 
     def __post_init__(self) -> None:
-        for name in ("heads", "context", "max_new_tokens", "repeats", "threads"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        _at_least_one(self, "heads", "context", "max_new_tokens", "repeats", "threads")
         if not self.rates or not all(0 <= rate <= 1 for rate in self.rates):
             raise ConfigError(f"rates must be from 0 to 1, got {self.rates}.")
-        if not self.batches or min(self.batches) < 1:
-            raise ConfigError(f"batches must be whole numbers from 1 on, got {self.batches}.")
+        _batch_sizes(self.batches)
+
+
+def _at_least_one(config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ConfigError(f"{name} must be at least 1, got {getattr(config, name)}.")
+
+
+def _batch_sizes(batches: list[int]) -> None:
+    if not batches or min(batches) < 1:
+        raise ConfigError(f"batches must be whole numbers from 1 on, got {batches}.")

@@ -3,7 +3,6 @@
 Ways take turns within each repeat, so that what disturbs the machine disturbs all of them. Ratios are paired by repeat.
 """
 
-import io
 import statistics
 import threading
 import time
@@ -13,11 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import psutil
 import torch
-
-matplotlib.use("Agg")
 from matplotlib import pyplot
 from rich import box
 from rich.console import Console
@@ -30,12 +26,15 @@ from headway.decoding import DecodeStats, assistant_drafter, heads_drafter, ngra
 from headway.errors import DataError
 from headway.evaluation.configs import DecodeBenchConfig
 from headway.evaluation.exact_match import left_padded
+from headway.evaluation.report import svg
 from headway.evaluation.scoring import load
 from headway.files import write_json, write_text
 from headway.model import HeadwayModel, load_trunk
+from headway.roofline import memory_bandwidth
 
 BASE = "transformers"
 OWN = "plain"
+STREAMED = 2**29  # bytes whose reading shows the bandwidth: more than the caches hold
 
 
 @dataclass
@@ -61,7 +60,7 @@ def run(config: DecodeBenchConfig) -> dict[str, Any]:
     model = model.to(model.trunk.device, dtype)
     prompts = _prompts(config, tokenizer)
     console = Console()
-    bandwidth = memory_bandwidth(model.device)
+    bandwidth = memory_bandwidth(model.device, torch.float32, STREAMED)
     results: dict[str, Any] = {
         "settings": asdict(config) | {"out": str(config.out)},
         "threads": config.threads,
@@ -157,7 +156,6 @@ def _figures(found: dict[str, Way], model: HeadwayModel, bandwidth: float) -> di
     figures: dict[str, Any] = {}
     for name, way in found.items():
         ratios = [base / own for base, own in zip(found[BASE].seconds, way.seconds, strict=True)]
-        stats = way.stats
         figures[name] = {
             "seconds": way.seconds,
             "ratio": statistics.median(ratios),
@@ -167,19 +165,16 @@ def _figures(found: dict[str, Way], model: HeadwayModel, bandwidth: float) -> di
             "peak_mib": way.peak,
             "identical": way.identical,
         }
-        if stats:
-            tokens, batches = sum(s.tokens for s in stats), sum(s.batches for s in stats)
-            split = {step: sum(s.seconds.get(step, 0.0) for s in stats) for step in ("prefill", "draft", "verify", "accept")}
-            reached, kept = (
-                [sum(column) for column in zip(*(getattr(s, name) for s in stats), strict=True)] for name in ("reached", "accepted")
-            )
+        if way.stats:
+            stats = DecodeStats.together(way.stats)
+            split = {step: stats.seconds.get(step, 0.0) for step in ("prefill", "draft", "verify", "accept")}
             figures[name] |= {
-                "tokens_per_second": tokens / statistics.median(way.seconds),
-                "tokens_per_forward": tokens / sum(s.forwards for s in stats),
-                "acceptance": [k / r if r else 0.0 for k, r in zip(kept, reached, strict=True)],
+                "tokens_per_second": stats.tokens / statistics.median(way.seconds),
+                "tokens_per_forward": stats.tokens_per_forward,
+                "acceptance": list(stats.acceptance),
                 "split": {step: value / sum(split.values()) for step, value in split.items()},
                 # the time that reading all weights once a forward takes at the least, as a share of the time taken
-                "of_bandwidth": batches * weights / bandwidth / statistics.median(way.seconds),
+                "of_bandwidth": stats.batches * weights / bandwidth / statistics.median(way.seconds),
             }
     return figures
 
@@ -218,23 +213,7 @@ def _plot(results: dict[str, Any], path: Path) -> None:
     axes.set_ylabel("speed over transformers' plain generate")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, ncols=2)
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg")
-    pyplot.close(figure)
-    write_text(path, buffer.getvalue())
-
-
-def memory_bandwidth(device: torch.device, mib: int = 512) -> float:
-    """Bytes a second that reading a large tensor reaches: the best of five."""
-    block = torch.ones(mib * 2**20 // 4, device=device)
-    best = float("inf")
-    for _ in range(5):
-        _wait(device)
-        began = time.perf_counter()
-        block.sum()
-        _wait(device)
-        best = min(best, time.perf_counter() - began)
-    return block.numel() * 4 / best
+    write_text(path, svg(figure))
 
 
 def _wait(device: torch.device) -> None:

@@ -44,13 +44,11 @@ class ExactMatch:
 
     @property
     def tokens_per_forward(self) -> float:
-        return sum(s.tokens for s in self.stats) / sum(s.forwards for s in self.stats)
+        return DecodeStats.together(self.stats).tokens_per_forward
 
     @property
     def acceptance(self) -> tuple[float, ...]:
-        depth = max(len(s.reached) for s in self.stats)
-        pairs = [[(s.accepted[k], s.reached[k]) for s in self.stats if len(s.reached) > k] for k in range(depth)]
-        return tuple(sum(a for a, _ in pair) / max(1, sum(r for _, r in pair)) for pair in pairs)
+        return DecodeStats.together(self.stats).acceptance
 
 
 def extract_strict(text: str) -> str:

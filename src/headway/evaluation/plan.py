@@ -81,11 +81,10 @@ def measure(config: PlanConfig, model: HeadwayModel, batch: int) -> dict[str, An
         "pays_from": {n: _break_even(n, total[n] / total[0]) for n in depths},
         "rates": {},
     }
+    forward = typical[config.heads]["verify"] / typical[0]["verify"]
     for rate, outs_at in runs.items():
         per_forward = statistics.median(out.stats.tokens_per_forward for out in outs_at)
         ratios = [_rate(out) / _rate(base) for out, base in zip(outs_at, plains, strict=True)]
-        depth = config.heads
-        forward = typical[depth]["verify"] / typical[0]["verify"]
         found["rates"][str(rate)] = {
             "tokens_per_forward": per_forward,
             "speed": statistics.median(ratios),

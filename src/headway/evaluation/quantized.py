@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from headway.decoding import DecodeStats
 from headway.evaluation.exact_match import left_padded
 from headway.evaluation.held_out import HeldOut
 from headway.model import HeadwayModel
@@ -61,11 +62,11 @@ def _speed(model: HeadwayModel, prompts: Sequence[Sequence[int]], max_new_tokens
     """Median tokens a second of plain greedy decoding over all prompts."""
     found = []
     for _ in range(REPEATS + 1 if prompts else 0):
-        tokens, seconds = 0, 0.0
+        stats = []
         for prompt in prompts:
             ids, mask = left_padded([prompt], model.device)
             with torch.inference_mode():
                 out = model.generate(ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, plain=True)
-            tokens, seconds = tokens + out.stats.tokens, seconds + sum(out.stats.seconds.values())
-        found.append(tokens / seconds)
+            stats.append(out.stats)
+        found.append(DecodeStats.together(stats).tokens_per_second)
     return statistics.median(found[1:]) if found else None

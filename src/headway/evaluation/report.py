@@ -97,7 +97,7 @@ def _losses(results: dict[str, Any], arms: list[str]) -> str:
         axes.fill_between(steps, [min(v) for v in values], [max(v) for v in values], color=COLOURS.get(arm), alpha=0.15, lw=0)
     axes.set_yscale("log")
     axes.legend(frameon=False)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _scores(results: dict[str, Any], arms: list[str]) -> str:
@@ -110,7 +110,7 @@ def _scores(results: dict[str, Any], arms: list[str]) -> str:
     axes.axhline(before, color="#999", lw=1, ls="--", label=f"before fine-tuning ({before:.1f} %)")
     axes.set_xticks(range(len(arms)), arms)
     axes.legend(frameon=False)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _acceptance(results: dict[str, Any], arms: list[str]) -> str:
@@ -128,7 +128,7 @@ def _acceptance(results: dict[str, Any], arms: list[str]) -> str:
     axes.set_xticks([1, 2])
     axes.set_ylim(0, 102)
     axes.legend(frameon=False)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _speed(results: dict[str, Any], arms: list[str]) -> str:
@@ -140,7 +140,7 @@ def _speed(results: dict[str, Any], arms: list[str]) -> str:
         axes.text(place, 0.06, f"{timed['tokens_per_forward']:.2f} tok/pass", ha="center", color="white", fontsize=9)
     axes.axhline(1, color="#555", lw=1, ls="--")
     axes.set_xticks(range(len(arms)), arms)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _axes(x: str, y: str) -> tuple[Figure, Any]:
@@ -153,7 +153,8 @@ def _axes(x: str, y: str) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """The figure as an SVG element; it is closed."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg")
     pyplot.close(figure)

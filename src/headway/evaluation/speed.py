@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headway.decoding import Generation, heads_drafter
+from headway.decoding import DecodeStats, Generation, heads_drafter
 from headway.evaluation.exact_match import left_padded
 from headway.model import HeadwayModel
 
@@ -55,52 +55,22 @@ def speed(
             for plain in (True, False) if repeat % 2 else (False, True):
                 outs[plain].append(decode(group, plain=plain))
                 identical &= torch.equal(outs[plain][-1].sequences, chain.sequences)
-        rounds.append({plain: Totals.of(out) for plain, out in outs.items()})
+        rounds.append({plain: _together(out) for plain, out in outs.items()})
     del rounds[0]  # it warmed up, and learnt what pays
-    chained = Totals.of(chains)
+    chained = _together(chains)
     return Speed(
         [found[False].tokens_per_second / found[True].tokens_per_second for found in rounds],
         statistics.median(found[False].tokens_per_second for found in rounds),
         statistics.median(found[True].tokens_per_second for found in rounds),
         rounds[-1][False].tokens_per_forward,
         chained.tokens_per_forward,
-        Totals.of(trees).tokens_per_forward,
-        chained.acceptance,
+        _together(trees).tokens_per_forward,
+        list(chained.acceptance),
         identical,
         torch.get_num_threads(),
         batch,
     )
 
 
-@dataclass(frozen=True)
-class Totals:
-    """Several calls as one."""
-
-    tokens: int
-    forwards: int
-    seconds: float
-    reached: list[int]
-    accepted: list[int]
-
-    @classmethod
-    def of(cls, outs: Sequence[Generation]) -> "Totals":
-        stats = [out.stats for out in outs]
-        return cls(
-            sum(s.tokens for s in stats),
-            sum(s.forwards for s in stats),
-            sum(sum(s.seconds.values()) for s in stats),
-            [sum(column) for column in zip(*(s.reached for s in stats), strict=True)],
-            [sum(column) for column in zip(*(s.accepted for s in stats), strict=True)],
-        )
-
-    @property
-    def tokens_per_second(self) -> float:
-        return self.tokens / self.seconds
-
-    @property
-    def tokens_per_forward(self) -> float:
-        return self.tokens / self.forwards
-
-    @property
-    def acceptance(self) -> list[float]:
-        return [kept / seen if seen else 0.0 for kept, seen in zip(self.accepted, self.reached, strict=True)]
+def _together(outs: Sequence[Generation]) -> DecodeStats:
+    return DecodeStats.together([out.stats for out in outs])
