@@ -12,7 +12,7 @@ import json
 import lzma
 import random
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -49,16 +49,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/embedded"))
     parser.add_argument("--characters", type=int, default=59_000_000, help="about so many in train.jsonl")
     parser.add_argument("--vocabulary", type=int, default=2048)
+    parser.add_argument("--only", choices=SHARES, help="one domain instead of the mixture")
     arguments = parser.parse_args()
 
     random_ = random.Random(0)
-    wanted = {name: int(share * arguments.characters) for name, share in SHARES.items()}
-    domains = {
-        "stories": stories(arguments.shared, wanted["stories"]),
-        "arithmetic": arithmetic(wanted["arithmetic"]),
-        "code": code(wanted["code"], random_),
-        "books": books(arguments.shared, wanted["books"], random_),
+    shares = {arguments.only: 1.0} if arguments.only else SHARES
+    make: dict[str, Callable[[int], Split]] = {
+        "stories": lambda wanted: stories(arguments.shared, wanted),
+        "arithmetic": arithmetic,
+        "code": lambda wanted: code(wanted, random_),
+        "books": lambda wanted: books(arguments.shared, wanted, random_),
     }
+    domains = {name: make[name](int(share * arguments.characters)) for name, share in shares.items()}
     for name, (train, valid) in domains.items():  # some modules hold the same text twice
         learnt = set(train)
         domains[name] = train, [text for text in valid if text not in learnt]

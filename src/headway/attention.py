@@ -1,22 +1,74 @@
-"""Scaled dot-product attention in double precision, for trunks whose activations are quantised.
+"""Scaled dot-product attention where transformers' own is slow or not exact enough: while decoding, and for quantised activations.
 
-Quantised products are sums of integers, exact in any order; what is left to depend on how many tokens go through together is
-the attention, whose float32 sums differ in their last bits. A last bit is enough to round an activation to the next integer,
-which moves the logits by a percent. In float64 the sums agree in all bits that float32 keeps.
+**Decoding.** A few queries look at a long cache. transformers' sdpa copies every key once for each query head that shares it, in
+each layer. Queries that share a key-value head can as well stand in line as if they were one head's (multi-query attention,
+Shazeer 2019, arXiv 1911.02150, section 3): nothing is copied but their masks.
+
+**Quantised activations.** Quantised products are sums of integers, exact in any order; what is left to depend on how many tokens
+go through together is the attention, whose float32 sums differ in their last bits. A last bit is enough to round an activation to
+the next integer, which moves the logits by a percent. In float64 the sums agree in all bits that float32 keeps.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 SDPA_FLOAT64 = "sdpa_float64"
 BOOLEAN_MASKS = ("sdpa", SDPA_FLOAT64)  # implementations that take masks of true and false, and None for plain causal
+# what stands in for an implementation while decoding; takes masks that are added, and None (see `attend_in_line`)
+IN_LINE = {"sdpa": "sdpa_in_line", SDPA_FLOAT64: "sdpa_in_line_float64"}
 
 
-def attend(
+def attend_in_line(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Without copies of the keys; query (batch, heads, queries, width), keys and values (batch, fewer heads, keys, width).
+
+    Args:
+        attention_mask: (batch, 1, queries, keys), added to the scores. None: a single query sees all keys, several are the
+            whole text and see what stands before them.
+    Returns: (batch, queries, heads, width).
+    """
+    if kwargs.get("position_bias") is not None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    batch, heads, queries, width = query.shape
+    groups = heads // key.shape[1]
+    whole = attention_mask is None and queries > 1
+    if whole or groups == 1:
+        found = scaled_dot_product_attention(
+            query, key, value, attention_mask, is_causal=whole, scale=scaling, enable_gqa=groups > 1
+        )
+    else:
+        if attention_mask is not None and queries > 1:
+            attention_mask = attention_mask.repeat(1, 1, groups, 1)
+        line = query.reshape(batch, key.shape[1], groups * queries, width)
+        found = scaled_dot_product_attention(line, key, value, attention_mask, scale=scaling)
+        found = found.view(batch, heads, queries, found.shape[3])
+    return found.transpose(1, 2), None
+
+
+def attend_in_line_float64(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """`attend_in_line`, computed in float64 and returned in the dtype of `query`."""
+    mask = None if attention_mask is None else attention_mask.double()
+    found, _ = attend_in_line(module, query.double(), key.double(), value.double(), mask, **kwargs)
+    return found.to(query.dtype), None
+
+
+def attend_float64(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """transformers' sdpa on (batch, heads, seq, width), computed in float64 and returned in the dtype of `query`."""
@@ -24,5 +76,22 @@ def attend(
     return found.to(query.dtype), None
 
 
-AttentionInterface.register(SDPA_FLOAT64, attend)
+@contextmanager
+def decoding(config: Any) -> Iterator[None]:
+    """Within, the model of this (text) config attends as `attend_in_line`, if it did with sdpa."""
+    before = config._attn_implementation
+    if before not in IN_LINE:
+        yield
+        return
+    config._attn_implementation = IN_LINE[before]
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+AttentionInterface.register(SDPA_FLOAT64, attend_float64)
 AttentionMaskInterface.register(SDPA_FLOAT64, sdpa_mask)
+# no masks are registered for these two: transformers then makes none of its own, and hands on what it gets
+AttentionInterface.register(IN_LINE["sdpa"], attend_in_line)
+AttentionInterface.register(IN_LINE[SDPA_FLOAT64], attend_in_line_float64)

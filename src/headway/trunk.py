@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
-from headway.attention import BOOLEAN_MASKS
+from headway.attention import BOOLEAN_MASKS, IN_LINE
 from headway.errors import UnsupportedModelError
 from headway.ops import Unembedding
 
@@ -173,8 +173,14 @@ class TrunkView:
             )
         return {kind: self._as_mask(by_type[kind]) for kind in sorted(set(self.layer_types))}
 
-    def causal_masks(self, positions: Tensor, visible: int) -> Masks:
-        """Masks of queries at (batch, queries) positions, negative for padding; `visible` keys whose slots are their positions."""
+    def causal_masks(self, positions: Tensor, visible: int, start: int | None = None) -> Masks:
+        """Masks of queries at (batch, queries) positions, negative for padding; `visible` keys whose slots are their positions.
+
+        start: where all rows are at this position and those after it, padding aside; spares masks that say nothing.
+        """
+        queries = positions.shape[1]
+        if start is not None and (queries == 1 or start == 0) and start + queries == visible and self._unmasked(visible):
+            return None
         keys = torch.arange(visible, device=positions.device).expand(positions.shape[0], -1)
         return self.masks(positions, keys)
 
@@ -187,6 +193,10 @@ class TrunkView:
             return seen
         lowest = torch.finfo(self.model.dtype).min
         return torch.zeros(seen.shape, dtype=self.model.dtype, device=seen.device).masked_fill(~seen, lowest)
+
+    def _unmasked(self, length: int) -> bool:
+        window = getattr(self.config, "sliding_window", None)
+        return self.config._attn_implementation in IN_LINE.values() and (window is None or window >= length)
 
     def plain_causal(self, length: int) -> bool:
         """Whether no mask at all means the right one: sdpa's own causal path, and no window shorter than the sequence."""

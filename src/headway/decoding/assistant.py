@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from headway.attention import decoding
 from headway.decoding.arguments import learned_positions
 from headway.decoding.cache import RaggedCache
 from headway.decoding.drafting import ChainDrafter, Draft, Drafter, MakeDrafter
@@ -99,8 +100,9 @@ class AssistantDrafter(ChainDrafter):
     def _run(self, batch: Batch, positions: Tensor, visible: int, first: int = 0) -> Tensor:
         """States (rows, n, hidden) of the tokens at (rows, n) positions, negative for padding; rows from `first` on."""
         self.cache.begin(positions, visible, first)
-        masks = self.view.causal_masks(positions, visible)
-        return self.view.run(batch.at(positions), positions.clamp(min=0), masks, self.cache).last
+        with decoding(self.view.config):
+            masks = self.view.causal_masks(positions, visible)
+            return self.view.run(batch.at(positions), positions.clamp(min=0), masks, self.cache).last
 
     def move_row(self, source: int, target: int) -> None:
         self.cache.move_row(source, target)

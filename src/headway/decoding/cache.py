@@ -27,9 +27,9 @@ class RaggedCache(Cache):
         super().__init__(layers=[])
         self.rows, self.capacity = rows, capacity
         self._layers = layers
-        self._buffers: dict[int, tuple[Tensor, Tensor]] = {}  # each (rows, slots, heads, width)
-        # rows and slots of this forward, broadcastable to (batch, seq)
-        self._at: tuple[Tensor, Tensor] | tuple[slice, slice] | None = None
+        self._buffers: dict[int, tuple[Tensor, Tensor]] = {}  # each (rows, heads, slots, width)
+        # rows and slots of this forward: broadcastable to (batch, seq), or where slots of all rows start
+        self._at: tuple[Tensor, Tensor] | int | None = None
         self._span = (0, 0)
         self._visible = 0
 
@@ -52,7 +52,7 @@ class RaggedCache(Cache):
             rows = torch.arange(first, first + batch, device=slots.device)[:, None]
             self._at = (rows, torch.where(slots < 0, self.capacity, slots))
         else:
-            self._at = (slice(first, first + batch), slice(start, start + slots.shape[1]))
+            self._at = start
         self._span = (first, first + batch)
         self._visible = visible
 
@@ -63,17 +63,19 @@ class RaggedCache(Cache):
         if layer_idx not in self._buffers:
             self._buffers[layer_idx] = (self._allocate(key_states), self._allocate(value_states))
         keys, values = self._buffers[layer_idx]
-        keys[self._at] = key_states.transpose(1, 2)
-        values[self._at] = value_states.transpose(1, 2)
         first, last = self._span
-        return (
-            keys[first:last, : self._visible].transpose(1, 2),
-            values[first:last, : self._visible].transpose(1, 2),
-        )
+        if isinstance(self._at, int):
+            keys[first:last, :, self._at : self._at + key_states.shape[2]] = key_states
+            values[first:last, :, self._at : self._at + key_states.shape[2]] = value_states
+        else:
+            rows, slots = self._at
+            keys[rows, :, slots] = key_states.transpose(1, 2)
+            values[rows, :, slots] = value_states.transpose(1, 2)
+        return keys[first:last, :, : self._visible], values[first:last, :, : self._visible]
 
     def _allocate(self, states: Tensor) -> Tensor:
         _, heads, _, width = states.shape
-        shape = (self.rows, self.capacity + 1, heads, width)
+        shape = (self.rows, heads, self.capacity + 1, width)
         if not self._buffers:  # for all layers at once: later it would be too late
             self._check_memory(2 * math.prod(shape) * states.element_size() * self._layers, states.device)
         return states.new_zeros(shape)
@@ -99,8 +101,8 @@ class RaggedCache(Cache):
         read = torch.where(ignored, self.capacity, sources)
         written = torch.where(ignored, self.capacity, targets)
         for keys, values in self._buffers.values():
-            keys[rows, written] = keys[rows, read]
-            values[rows, written] = values[rows, read]
+            keys[rows, :, written] = keys[rows, :, read]
+            values[rows, :, written] = values[rows, :, read]
 
     def move_row(self, source: int, target: int) -> None:
         """Let row `target` hold what row `source` holds."""
@@ -110,14 +112,14 @@ class RaggedCache(Cache):
 
     def resize(self, rows: int, capacity: int) -> None:
         """Make room for more; what is there stays. Raises ConfigError where memory does not suffice."""
-        shapes = {index: (rows, capacity + 1, *keys.shape[2:]) for index, (keys, _) in self._buffers.items()}
+        shapes = {index: (rows, keys.shape[1], capacity + 1, keys.shape[3]) for index, (keys, _) in self._buffers.items()}
         if self._buffers:
             first = next(iter(self._buffers.values()))[0]
             self._check_memory(sum(2 * math.prod(shape) * first.element_size() for shape in shapes.values()), first.device)
         for index, buffers in self._buffers.items():
             grown = tuple(old.new_zeros(shapes[index]) for old in buffers)
             for old, new in zip(buffers, grown, strict=True):
-                new[: self.rows, : self.capacity] = old[:, : self.capacity]
+                new[: self.rows, :, : self.capacity] = old[:, :, : self.capacity]
             self._buffers[index] = (grown[0], grown[1])
         self.rows, self.capacity = rows, capacity
         self._at = None

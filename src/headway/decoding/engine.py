@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from headway.attention import decoding
 from headway.decoding.arguments import new_token_limit, resolve
 from headway.decoding.cache import RaggedCache
 from headway.decoding.drafting import Draft, MakeDrafter
@@ -149,8 +150,9 @@ class Engine:
 
     def run(self) -> None:
         """Until nothing is left to do."""
-        while not self.idle:
-            self.step()
+        with decoding(self.view.config):  # once: it takes a while
+            while not self.idle:
+                self.step()
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -158,11 +160,12 @@ class Engine:
         self._leave([row for row in self.batch.rows if row.cancelled])
         if not self.entering:
             self._admit()
-        if self.entering:
-            with self.tally.timed("prefill"):
-                self._prefill()
-        if self.batch.rows:
-            self._round()
+        with decoding(self.view.config):
+            if self.entering:
+                with self.tally.timed("prefill"):
+                    self._prefill()
+            if self.batch.rows:
+                self._round()
 
     # rows come and go
 
@@ -229,13 +232,16 @@ class Engine:
         """A chunk of each entering prompt; once all are through, they get their first tokens and join the batch."""
         first = len(self.batch.rows)
         device = self.batch.device
-        done = torch.tensor([row.prefilled for row in self.entering], device=device)[:, None]
+        starts = [row.prefilled for row in self.entering]
+        done = torch.tensor(starts, device=device)[:, None]
         ends = torch.tensor([row.prompt for row in self.entering], device=device)[:, None]
         width = min(self.prefill_chunk, max(row.prompt - row.prefilled for row in self.entering))
         positions = done + torch.arange(width, device=device)
         positions = torch.where(positions < ends, positions, -1)
         visible = max(min(row.prefilled + width, row.prompt) for row in self.entering)
-        layout = Layout(positions, positions, visible, [0] * len(self.entering))
+        # what padding writes stands after its row, and is overwritten
+        start = starts[0] if min(starts) == max(starts) and starts[0] + width == visible else None
+        layout = Layout(positions, positions, visible, [0] * len(self.entering), start=start)
         tapped = self._forward(layout, first)
         for r, row in enumerate(self.entering):
             if row.prefilled < row.prompt <= row.prefilled + width:
@@ -317,13 +323,16 @@ class Engine:
         """The trunk over the rows from `first` on."""
         rows, inside = layout.slots.shape[0], layout.slots.clamp(min=0)
         input_ids = self.batch.tokens[first : first + rows].gather(1, inside)
-        masks = layout.masks if layout.tree is not None else self.view.causal_masks(layout.positions, layout.visible)
+        masks = layout.masks if layout.tree is not None else self.view.causal_masks(layout.positions, layout.visible, layout.start)
         self.cache.begin(layout.slots, layout.visible, first, layout.start)
         return self.view.run(input_ids, layout.positions.clamp(min=0), masks, self.cache)
 
     def _accept(self, batch: Batch, logits: Tensor, draft: Draft | None, layout: Layout) -> Path:
         """Which drafts of each row stay, and the token after them; logits (rows, 1 + drafts, vocab)."""
         processed = batch.processed(logits, parents=draft.parents if draft is not None else None)
+        if not layout.drafts and all(row.scores.rule is None for row in batch.rows):
+            following = batch.preferences(processed, torch.zeros_like(layout.positions)).argmax(-1).squeeze(1)
+            return Path(layout.positions[:, :0], torch.zeros_like(following), following)
         drafts = batch.drafted(layout.drafts)
         steps = torch.arange(1 + layout.drafts, device=batch.device).expand(len(batch.rows), -1)
         own = batch.preferences(processed, steps if layout.tree is None else layout.tree.depths)
@@ -390,6 +399,8 @@ def _write_down(batch: Batch, path: Path, layout: Layout) -> list[tuple[list[int
     """Put the following token after the path; what each row gains: the tokens, and which drafts they were, from 1."""
     columns = torch.tensor(batch.lengths, device=batch.device)[:, None] + path.kept[:, None]
     batch.tokens[: len(batch.rows)].scatter_(1, columns, path.following[:, None])
+    if not layout.drafts:
+        return [([token], []) for token in path.following.tolist()]
     block = torch.cat([path.kept[:, None], path.nodes, batch.drafted(layout.drafts + 1)], dim=1).tolist()  # one transfer
     first = 1 + layout.drafts
     return [(row[first : first + row[0] + 1], row[1 : 1 + row[0]]) for row in block]

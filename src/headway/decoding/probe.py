@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from headway.attention import decoding
 from headway.decoding.cache import RaggedCache
 from headway.quantization import trunk_is_quantized
 from headway.trunk import TrunkView
@@ -95,5 +96,6 @@ def _step(view: TrunkView, cache: RaggedCache, ids: Tensor, positions: Tensor) -
     visible = int(positions.max()) + 1
     cache.begin(positions, visible)
     inside = positions.clamp(min=0)
-    tapped = view.run(ids.gather(1, inside), inside, view.causal_masks(positions, visible), cache)
+    with decoding(view.config):
+        tapped = view.run(ids.gather(1, inside), inside, view.causal_masks(positions, visible), cache)
     return view.unembedding.logits(tapped.last)

@@ -149,7 +149,8 @@ def check_runs(view: TrunkView) -> None:
 
 def copy_layer(layer: nn.Module, index: int) -> nn.Module:
     """A copy of a trunk layer, with weights in full precision, that uses its own entry `index` of a cache."""
-    copied = dequantized(copy.deepcopy(layer))
+    shared = {id(module.config): module.config for module in layer.modules() if hasattr(module, "config")}
+    copied = dequantized(copy.deepcopy(layer, dict(shared)))  # attends as the trunk does, whatever it is switched to
     for module in copied.modules():
         if hasattr(module, "layer_idx"):
             setattr(module, "layer_idx", index)  # noqa: B010  nn.Module declares no such attribute
