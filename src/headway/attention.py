@@ -2,7 +2,8 @@
 
 **Decoding.** A few queries look at a long cache. transformers' sdpa copies every key once for each query head that shares it, in
 each layer. Queries that share a key-value head can as well stand in line as if they were one head's (multi-query attention,
-Shazeer 2019, arXiv 1911.02150, section 3): nothing is copied but their masks.
+Shazeer 2019, arXiv 1911.02150, section 3): nothing is copied but their masks. And a layer that is only wanted for what it leaves in
+the cache need not be run to its end.
 
 **Quantised activations.** Quantised products are sums of integers, exact in any order; what is left to depend on how many tokens
 go through together is the attention, whose float32 sums differ in their last bits. A last bit is enough to round an activation to
@@ -10,7 +11,8 @@ the next integer, which moves the logits by a percent. In float64 the sums agree
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,6 +25,13 @@ SDPA_FLOAT64 = "sdpa_float64"
 BOOLEAN_MASKS = ("sdpa", SDPA_FLOAT64)  # implementations that take masks of true and false, and None for plain causal
 # what stands in for an implementation while decoding; takes masks that are added, and None (see `attend_in_line`)
 IN_LINE = {"sdpa": "sdpa_in_line", SDPA_FLOAT64: "sdpa_in_line_float64"}
+
+
+class _Stored(Exception):
+    """Keys and values of a layer are in the cache."""
+
+
+_storing = ContextVar("storing", default=False)
 
 
 def attend_in_line(
@@ -41,6 +50,8 @@ def attend_in_line(
             whole text and see what stands before them.
     Returns: (batch, queries, heads, width).
     """
+    if _storing.get():
+        raise _Stored
     if kwargs.get("position_bias") is not None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     batch, heads, queries, width = query.shape
@@ -88,6 +99,17 @@ def decoding(config: Any) -> Iterator[None]:
         yield
     finally:
         config._attn_implementation = before
+
+
+@contextmanager
+def only_storing_keys() -> Iterator[None]:
+    """Within, a layer that is decoding ends where it would attend: its keys and values are in the cache by then."""
+    token = _storing.set(True)
+    try:
+        with suppress(_Stored):
+            yield
+    finally:
+        _storing.reset(token)
 
 
 AttentionInterface.register(SDPA_FLOAT64, attend_float64)

@@ -56,6 +56,11 @@ class RaggedCache(Cache):
         self._span = (first, first + batch)
         self._visible = visible
 
+    def begin_storing(self, rows: Tensor, slots: Tensor) -> None:
+        """Before a forward that only stores keys: where its one row of tokens goes; both (1, seq)."""
+        self._at = (rows, slots)
+        self._span, self._visible = (0, 1), slots.shape[1]
+
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Write (batch, heads, seq, width) into the slots of this forward; return the visible ones of its rows."""
         if self._at is None:

@@ -21,6 +21,7 @@ from headway.model import HeadwayModel
 from headway.ops.trees import Grown, grow, parents_of
 from headway.trunk import Masks, Tapped, TrunkView
 
+CHUNK = 4096  # settled tokens that heads catch up on at once
 BUDGETS = (8, 12, 16, 24, 32, 48, 64)  # sizes of trees beyond those that a chain could have
 
 
@@ -128,25 +129,6 @@ class _HeadsDrafter(ChainDrafter):
             self.states = old.new_zeros(rows, capacity + 1, old.shape[2])
             self.states[: old.shape[0], : old.shape[1] - 1] = old[:, :-1]
 
-    def _window(self, batch: Batch, count: int, again: int) -> tuple[Tensor, Tensor, Masks]:
-        """Where the first `count` heads have to run: positions (rows, width), negative before the start; the states there; masks.
-
-        The trunk has read all settled tokens but the last. `again`: positions before the unread ones to run once more.
-        """
-        assert self.states is not None, "observe() comes first"
-        lengths = batch.lengths
-        starts = [max(0, min(read[:count]) - 1 - again) for read in self.read[: len(lengths)]]
-        width = max(length - 1 - start for length, start in zip(lengths, starts, strict=True))
-        newest = torch.tensor(lengths, device=batch.device)[:, None] - 2
-        positions = newest + torch.arange(1 - width, 1, device=batch.device)
-        visible = max(lengths) - 1
-        self.cache.begin(positions, visible)
-        masks = self.view.causal_masks(positions, visible)
-        at = positions.clamp(min=0)[..., None].expand(-1, -1, self.states.shape[2])
-        for row, length in enumerate(lengths):
-            self.read[row][:count] = [length] * count
-        return positions, self.states[: len(lengths)].gather(1, at), masks
-
 
 class ParallelDrafter(_HeadsDrafter):
     """Head k at the last position that the trunk has read predicts the token k + 2 further on."""
@@ -175,11 +157,8 @@ class ParallelDrafter(_HeadsDrafter):
         heads = min(count, self.depth, max(row.usable for row in batch.rows))
         if self.paths:
             heads = max(map(len, self.paths))
-        positions, hidden, masks = self._window(batch, heads, again=0)
-        inside = positions.clamp(min=0)
-        found = self.heads.states(hidden, batch.at(positions), inside, masks, self.view, self.cache, heads)
-        newest = torch.stack([state[:, -1] for state in found], dim=1)  # (rows, heads, hidden)
-        logits = self.view.unembedding.logits(newest)
+        self._catch_up(batch, heads)
+        logits = self.view.unembedding.logits(self._newest(batch, heads))
         if self.chains or any(row.scores.rule is not None or not row.scores.plain for row in batch.rows):
             drawn = [d for k in range(heads) if (d := batch.write_draft(k, logits[:, k])) is not None]
             return Draft(drawn, [heads] * len(batch.rows))
@@ -190,6 +169,36 @@ class ParallelDrafter(_HeadsDrafter):
         grown = self._fixed(preferences) if self.paths else grow(preferences.log_softmax(2), count)
         batch.write(grown.tokens)
         return Draft([], parents=grown.parents)
+
+    def _catch_up(self, batch: Batch, heads: int) -> None:
+        """Store the keys of settled tokens that the trunk has read and the heads have not, but for the newest."""
+        rows: list[int] = []
+        positions: list[int] = []
+        for r, length in enumerate(batch.lengths):
+            unread = range(max(0, min(self.read[r][:heads]) - 1), length - 2)
+            rows += [r] * len(unread)
+            positions += unread
+            self.read[r][:heads] = [length] * heads
+        if not positions:
+            return
+        assert self.states is not None, "observe() comes first"
+        where = torch.tensor([rows, positions], device=batch.device)
+        for part in where.split(CHUNK, dim=1):
+            self.cache.begin_storing(part[:1], part[1:])
+            self.heads.store_keys(self.states[part[:1], part[1:]], part[1:], self.view, self.cache, heads)
+
+    def _newest(self, batch: Batch, heads: int) -> Tensor:
+        """What the first heads make of the last token that the trunk has read, (rows, heads, hidden)."""
+        assert self.states is not None, "observe() comes first"
+        lengths = batch.lengths
+        visible = max(lengths) - 1
+        start = visible - 1 if min(lengths) == max(lengths) else None
+        positions = torch.tensor(lengths, device=batch.device)[:, None] - 2
+        hidden = self.states[torch.arange(len(lengths), device=batch.device)[:, None], positions]
+        self.cache.begin(positions, visible, start=start)
+        masks = self.view.causal_masks(positions, visible, start)
+        found = self.heads.states(hidden, batch.at(positions), positions, masks, self.view, self.cache, heads)
+        return torch.cat(found, dim=1)
 
     def _fixed(self, preferences: Tensor) -> Grown:
         ranked = preferences.topk(1 + max(map(max, self.paths)), dim=2).indices
@@ -205,7 +214,7 @@ class SequentialDrafter(_HeadsDrafter):
     """
 
     def draft(self, batch: Batch, count: int) -> Draft:
-        positions, hidden, masks = self._window(batch, count, again=self.depth - 1)
+        positions, hidden, masks = self._window(batch, count)
         inside = positions.clamp(min=0)
         distributions = []
         for k in range(count):
@@ -214,3 +223,22 @@ class SequentialDrafter(_HeadsDrafter):
             if (found := batch.write_draft(k, self.view.unembedding.logits(state[:, -1]))) is not None:
                 distributions.append(found)
         return Draft(distributions)
+
+    def _window(self, batch: Batch, count: int) -> tuple[Tensor, Tensor, Masks]:
+        """Where the first `count` heads have to run: positions (rows, width), negative before the start; the states there; masks.
+
+        The trunk has read all settled tokens but the last.
+        """
+        assert self.states is not None, "observe() comes first"
+        lengths = batch.lengths
+        starts = [max(0, min(read[:count]) - self.depth) for read in self.read[: len(lengths)]]
+        width = max(length - 1 - start for length, start in zip(lengths, starts, strict=True))
+        newest = torch.tensor(lengths, device=batch.device)[:, None] - 2
+        positions = newest + torch.arange(1 - width, 1, device=batch.device)
+        visible = max(lengths) - 1
+        self.cache.begin(positions, visible)
+        masks = self.view.causal_masks(positions, visible)
+        at = positions.clamp(min=0)[..., None].expand(-1, -1, self.states.shape[2])
+        for row, length in enumerate(lengths):
+            self.read[row][:count] = [length] * count
+        return positions, self.states[: len(lengths)].gather(1, at), masks

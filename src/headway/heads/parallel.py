@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
+from headway.attention import only_storing_keys
 from headway.errors import ConfigError
 from headway.heads.base import HeadsConfig, HeadStack, check_runs, copy_layer
 from headway.trunk import Masks, Tapped, TrunkView
@@ -63,6 +64,15 @@ class ParallelHeads(HeadStack):
             return [layer(hidden) for layer in layers]
         rotary = view.rotary(hidden, position_ids)  # once for all
         return [view.norm(view.run_layer(layer, hidden, position_ids, masks, cache, rotary)) for layer in layers]
+
+    def store_keys(self, hidden: Tensor, position_ids: Tensor, view: TrunkView, cache: Any, count: int) -> None:
+        """Put into the cache what later positions will look at of `hidden` (batch, seq, hidden), for the first `count` heads."""
+        if self.linear:
+            return
+        rotary = view.rotary(hidden, position_ids)
+        for layer in self.layers[:count]:
+            with only_storing_keys():
+                view.run_layer(layer, hidden, position_ids, None, cache, rotary)
 
     def extra_repr(self) -> str:
         return f"count={self.count}, linear={self.linear}"
