@@ -7,10 +7,11 @@ import torch
 from scipy import stats as statistics
 
 from headway import HeadwayModel
-from headway.decoding import RaggedCache
-from headway.decoding.drafting import Draft, SequentialDrafter
+from headway.decoding import RaggedCache, heads_drafter
+from headway.decoding.drafting import Draft, ParallelDrafter, SequentialDrafter
+from headway.errors import UnsupportedModelError
 from headway.ops.acceptance import accept_sampled
-from tests.tiny import tiny_trunk
+from tests.tiny import ALL, tiny_trunk
 
 PROMPT = [[5, 9, 23, 4, 40, 8], [7, 31, 8], [12]]
 
@@ -100,6 +101,33 @@ def test_sequential_depths_keep_no_trace_of_rejected_drafts():
             if len(long[prefix]) == 3:
                 model.generate(torch.tensor([prefix[:-1]]), max_new_tokens=6, eos_token_id=None, adaptive=False)
                 assert drafted[prefix] == long[prefix]
+
+
+@pytest.mark.parametrize("architecture", ALL)
+def test_parallel_heads_draft_from_the_cache_what_they_say_of_the_whole_text(architecture):
+    try:
+        model = HeadwayModel.from_trunk(tiny_trunk(architecture), count=2).eval()
+    except UnsupportedModelError as error:
+        pytest.skip(str(error))
+    for parameter in model.heads.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    drafted = []
+
+    def record(self, batch, count):
+        found = plain(self, batch, count)
+        drafted.extend((list(row.tokens), batch.drafted(count)[r].tolist()) for r, row in enumerate(batch.rows))
+        return found
+
+    plain = ParallelDrafter.draft
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ParallelDrafter, "draft", record)
+        chain = heads_drafter("chain")
+        model.generate(**batch(), max_new_tokens=20, eos_token_id=None, adaptive=False, drafter=chain)
+    assert len(drafted) > 12
+    with torch.no_grad():
+        for tokens, drafts in drafted[::3]:
+            states = model(torch.tensor([tokens[:-1]])).states[1 : 1 + len(drafts)]
+            assert drafts == [int(model.view.unembedding.logits(state[0, -1]).argmax()) for state in states]
 
 
 def test_a_limited_row_takes_its_token_from_the_trunk_where_its_drafts_end():
