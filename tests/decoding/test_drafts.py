@@ -45,6 +45,9 @@ class Told:
     def most(self, usable):
         return min(usable, self.depth)
 
+    def behind(self, batch, count):
+        return 0
+
     def draft(self, batch, count):
         for r, row in enumerate(batch.rows):
             end = len(row.tokens)

@@ -83,6 +83,10 @@ class AssistantDrafter(ChainDrafter):
         self.read[: len(lengths)] = lengths
         return Draft(distributions, available)
 
+    def behind(self, batch: Batch, count: int) -> int:
+        unread = (length - read for length, read in zip(batch.lengths, self.read, strict=False))
+        return sum(n for n in unread if count and n > self.depth + 1)
+
     def _read_prompts(self, batch: Batch, room: int) -> None:
         """Read long unread parts, but for the newest token, from the first row that has one on: newcomers stand last."""
         lengths = batch.lengths

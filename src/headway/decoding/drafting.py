@@ -22,7 +22,8 @@ from headway.ops.trees import Grown, grow, parents_of
 from headway.trunk import Masks, Tapped, TrunkView
 
 CHUNK = 4096  # settled tokens that heads catch up on at once
-BUDGETS = (8, 12, 16, 24, 32, 48, 64)  # sizes of trees beyond those that a chain could have
+# sizes of trees beyond those that a chain could have: with the token that they follow, as many as matrix kernels like
+BUDGETS = (7, 11, 15, 23, 31, 47, 63)
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class Drafter(Protocol):
 
     def most(self, usable: int) -> int:
         """The largest budget that makes sense where at most `usable` drafts can stay; at least 1."""
+
+    def behind(self, batch: Batch, count: int) -> int:
+        """How many tokens it would have to read first to write `count` drafts, beyond those of a usual round."""
 
     def observe(self, tapped: Tapped, positions: Tensor, first: int = 0) -> None:
         """What the trunk computed for rows from `first` on; (rows, seq) positions, -1 where it will not stay."""
@@ -87,14 +91,17 @@ def heads_drafter(tree: str | Sequence[Sequence[int]] = "dynamic") -> MakeDrafte
 
 
 class ChainDrafter:
-    """Proposes one draft after the other, up to `depth`: each number up to 4, then each fourth."""
+    """Proposes one draft after the other, up to `depth`: each number up to 4, then 7, 11 and so on."""
 
     def __init__(self, depth: int) -> None:
         self.depth = depth
-        self.budgets: tuple[int, ...] = (*range(min(depth, 4) + 1), *range(8, depth, 4), *((depth,) if depth > 4 else ()))
+        self.budgets: tuple[int, ...] = (*range(min(depth, 4) + 1), *range(7, depth, 4), *((depth,) if depth > 4 else ()))
 
     def most(self, usable: int) -> int:
         return min(usable, self.depth)
+
+    def behind(self, batch: Batch, count: int) -> int:
+        return 0
 
 
 class _HeadsDrafter(ChainDrafter):
@@ -113,6 +120,13 @@ class _HeadsDrafter(ChainDrafter):
             self.states = states.new_zeros(self.cache.rows, self.cache.capacity + 1, states.shape[2])
         rows = torch.arange(first, first + states.shape[0], device=states.device)[:, None]
         self.states[rows, torch.where(positions < 0, self.cache.capacity, positions)] = states
+
+    def behind(self, batch: Batch, count: int) -> int:
+        if not count:
+            return 0
+        usual = self.depth + 1
+        unread = (length - min(read[:count]) for length, read in zip(batch.lengths, self.read, strict=False))
+        return sum(n for n in unread if n > usual)
 
     def move_row(self, source: int, target: int) -> None:
         self.read[target] = self.read[source]

@@ -264,6 +264,7 @@ class Engine:
         batch = self.batch
         began = time.perf_counter()
         budget, draft = self._budget(), None
+        behind = self.drafter.behind(batch, budget) if self.drafter is not None else 0
         if budget:
             with self.tally.timed("draft"):
                 assert self.drafter is not None
@@ -281,18 +282,24 @@ class Engine:
             found = _write_down(batch, path, layout)
         if self.planner is not None:
             deepest = layout.drafts if layout.tree is None else 1
-            free = [nodes for row, (_, nodes) in zip(batch.rows, found, strict=True) if row.usable >= deepest]
-            self.planner.learn(len(batch.rows), layout.drafts, free, time.perf_counter() - began)
+            # where no row waits for a place, the time is that of the quarter with the most to go
+            late = 0 if self.waiting else sorted(row.usable for row in batch.rows)[-(len(batch.rows) + 3) // 4]
+            free = [nodes for row, (_, nodes) in zip(batch.rows, found, strict=True) if row.usable >= max(deepest, late)]
+            self.planner.learn(len(batch.rows), layout.drafts, free, time.perf_counter() - began, behind)
         with self.tally.timed("accept"):
             self._settle(Batch(batch.tokens, list(batch.rows)), found, layout)
 
     def _budget(self) -> int:
         """How many drafts this round verifies."""
-        usable = max(row.usable for row in self.batch.rows)
-        if self.drafter is None or usable < 1:
+        rows, drafter = self.batch.rows, self.drafter
+        usable = max(row.usable for row in rows)
+        if drafter is None or usable < 1:
             return 0
-        most = self.drafter.most(usable)
-        return most if self.planner is None else self.planner.choose(len(self.batch.rows), most)
+        most = drafter.most(usable)
+        if self.planner is None:
+            return most
+        left = sum(1 + row.usable for row in rows) / len(rows)
+        return self.planner.choose(len(rows), most, left, lambda budget: drafter.behind(self.batch, budget))
 
     def _lay_out(self, batch: Batch, draft: Draft | None, budget: int) -> Layout:
         usable = [max(0, min(budget, row.usable)) for row in batch.rows]

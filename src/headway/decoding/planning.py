@@ -2,18 +2,21 @@
 
 A round over n drafts takes a time that is measured on this machine, model and batch; draft i adds to its tokens only if it is
 kept, which is counted. The budget with the most tokens a second wins; none at all is one of the choices. Draft i of a
-larger budget is also draft i of a smaller one, so that each round teaches something about all smaller budgets.
+larger budget is also draft i of a smaller one, so that each round teaches something about all smaller budgets. What a drafter
+must read first, where it has not drafted for a while, is measured apart and weighed against the rounds that are to come.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 PRIOR, WEIGHT = 0.7, 2.0  # how often the first draft is thought to stay, and how many rounds that counts for
 PROBING = 0.01  # share of the time that may be spent on rounds that are not thought the best
-MARGIN = 0.05  # how much better than none drafts must look: they also have to read what they missed, which is not timed
-TRIAL = 3  # rounds, of which the first is not timed where its drafter has to catch up
+MARGIN = 0.05  # how much better than none drafts must look
+TRIAL = 2  # rounds, and one more where its drafter has to catch up
 RECENT = 5  # rounds that a cost is taken from
 MEMORY = 0.97  # weight that what a row kept still has after another row
+CATCHING_UP = 0.8  # weight that the price of catching up still has after another time
 
 
 class Planner:
@@ -25,81 +28,126 @@ class Planner:
 
     def __init__(self, budgets: Sequence[int]) -> None:
         self.budgets = tuple(budgets)
-        self._seconds: defaultdict[tuple[int, int], deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
+        self._recent: defaultdict[tuple[int, int], deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
+        self._seconds: defaultdict[int, dict[int, float]] = defaultdict(dict)  # of a round, by group of batch sizes and budget
         self._kept = [0.0] * self.budgets[-1]
         self._seen = [0.0] * self.budgets[-1]
+        self._tokens = self._expected()
+        self._caught_up = [0.0, 0.0]  # seconds, and tokens read in them
         self._saved = 0.0  # seconds that may be lost on a trial
-        self._last = 0
         self._trial: tuple[int, int] | None = None  # a budget, and how many rounds it has to go
         self._worth: float | None = None  # seconds that the best budget takes for the tokens of the one on trial
         self._turn = 0
 
-    def choose(self, rows: int, most: int) -> int:
-        """A budget for a round of `rows` rows, none of which can use more than `most` drafts."""
+    def choose(self, rows: int, most: int, left: float = float("inf"), behind: Callable[[int], int] = lambda budget: 0) -> int:
+        """A budget for a round of `rows` rows, none of which can use more than `most` drafts.
+
+        Args:
+            left: tokens that a row will still get.
+            behind: how many tokens the drafter would have to read first, to draft so many.
+        """
         group = rows.bit_length()
         within = [n for n in self.budgets if n <= most]
         if self._trial is not None:
-            budget, left = self._trial
-            self._trial = (budget, left - 1) if left > 1 else None
+            budget, rounds = self._trial
+            self._trial = (budget, rounds - 1) if rounds > 1 else None
             if budget in within:
                 return budget
         self._worth = None
-        tried = {n for g, n in self._seconds if g == group}
+        known = self._seconds[group]
+        curve = sorted((self._like_others(group) if len(known) < 2 else known).items())
         # a straight line takes two points; and never further than one step beyond what was tried
-        if (missing := next((n for n in (*within[1:2], 0) if n not in tried), None)) is not None:
-            return self._try(missing)
-        reach = within[: 2 + max(i for i, n in enumerate(within) if n in tried)]
-        curve = self.curve(group)
-        rate = {n: self.tokens(n) / seconds(curve, n) for n in reach}
+        if (missing := next((n for n in (*within[1:2], 0) if n not in known), None)) is not None and len(curve) < 2:
+            return self._try(missing, behind)
+        if 0 not in known:
+            return 0
+        reach = within[: 2 + max((i for i, n in enumerate(within) if n <= curve[-1][0]), default=0)]
+        rate = {n: self._tokens[n] / seconds(curve, n) for n in reach}
         best = max(reach, key=lambda n: rate[n] * (1 - MARGIN * (n > 0)))
+        if best and rate[best] < rate[0] * (1 + self._price(behind(best)) * rate[best] / left):
+            best = 0
         at = reach.index(best)
         others = [n for n in sorted({0, *reach[max(0, at - 1) : at + 3]}) if n != best]
         if others:
             other = others[self._turn % len(others)]
-            if self._saved >= TRIAL * (seconds(curve, other) - self.tokens(other) / rate[best]):
+            loss = TRIAL * (seconds(curve, other) - self._tokens[other] / rate[best]) + self._price(behind(other))
+            if self._saved >= loss:
                 self._turn += 1
-                self._worth = self.tokens(other) / rate[best]
-                return self._try(other)
-        return best if best in tried else self._try(best)
+                self._worth = self._tokens[other] / rate[best]
+                return self._try(other, behind)
+        return best if best in known else self._try(best, behind)
 
-    def learn(self, rows: int, drafts: int, kept: Sequence[Sequence[int]], took: float) -> None:
-        """A round over so many rows and drafts a row took so many seconds; which drafts of some of those rows stayed, from 1."""
+    def learn(self, rows: int, drafts: int, kept: Sequence[Sequence[int]], took: float, behind: int = 0) -> None:
+        """What a round was like.
+
+        Args:
+            rows, drafts: over how many rows, and drafts a row. took: seconds.
+            kept: which drafts of some of those rows stayed, from 1.
+            behind: tokens that its drafter had to read first.
+        """
+        group = rows.bit_length()
         budget = next(n for n in self.budgets if n >= drafts)
-        # the first round with more drafts than the one before it also pays for what its drafter missed
-        if budget <= self._last:
-            self._seconds[rows.bit_length(), budget].append(took)
-        self._last = budget
+        if not behind:
+            recent = self._recent[group, budget]
+            recent.append(took)
+            # what disturbs a timing makes it longer: the second shortest of five
+            self._seconds[group][budget] = sorted(recent)[len(recent) // 4]
+        elif usual := self._seconds[group].get(budget):
+            self._caught_up = [
+                CATCHING_UP * total + new for total, new in zip(self._caught_up, (took - usual, behind), strict=True)
+            ]
         self._saved += PROBING * took
         if self._worth is not None:
             self._saved -= took - self._worth
-        memory = MEMORY ** len(kept)
-        for i in range(drafts):
-            self._seen[i] = memory * self._seen[i] + len(kept)
-            self._kept[i] *= memory
-        for node in (node for nodes in kept for node in nodes):
-            self._kept[node - 1] += 1
+        if drafts:
+            memory = MEMORY ** len(kept)
+            for i in range(drafts):
+                self._seen[i] = memory * self._seen[i] + len(kept)
+                self._kept[i] *= memory
+            for node in (node for nodes in kept for node in nodes):
+                self._kept[node - 1] += 1
+            self._tokens = self._expected()
 
     def tokens(self, budget: int) -> float:
-        """Tokens that a row should get from a round. A draft seldom tried is thought to be about as good as the one before it."""
-        total = 1.0
+        """Tokens that a row should get from a round."""
+        return self._tokens[budget]
+
+    def _expected(self) -> list[float]:
+        """By number of drafts. A draft seldom tried is thought to be about as good as the one before it."""
+        found = [1.0]
         share = PRIOR
-        for kept, seen in zip(self._kept[:budget], self._seen[:budget], strict=True):
+        for kept, seen in zip(self._kept, self._seen, strict=True):
             share = (kept + WEIGHT * share) / (seen + WEIGHT)
-            total += share
-        return total
+            found.append(found[-1] + share)
+        return found
 
-    def curve(self, group: int) -> list[tuple[int, float]]:
-        """Budgets that were tried with about so many rows, and what a round took, in seconds."""
-        # what disturbs a timing makes it longer: the second shortest of five
-        return sorted((n, sorted(times)[len(times) // 4]) for (g, n), times in self._seconds.items() if g == group)
+    def _like_others(self, group: int) -> Mapping[int, float]:
+        """What rounds should take in a group that has seen one budget at most: as the nearest one that has seen more, in proportion."""
+        known = self._seconds[group]
+        others = [g for g, costs in self._seconds.items() if len(costs) > 1 and 0 in costs]
+        if not others:
+            return known
+        near = self._seconds[min(others, key=lambda g: abs(g - group))]
+        scale = known[0] / near[0] if 0 in known else 1.0
+        return {n: cost * scale for n, cost in near.items()}
 
-    def _try(self, budget: int) -> int:
-        self._trial = (budget, TRIAL - 1)
+    def _price(self, behind: int) -> float:
+        """Seconds that it takes to read so many tokens first."""
+        took, tokens = self._caught_up
+        return behind * max(0.0, took / tokens) if tokens else 0.0
+
+    def _try(self, budget: int, behind: Callable[[int], int]) -> int:
+        self._trial = (budget, TRIAL - 1 + (behind(budget) > 0))
         return budget
 
 
 def seconds(curve: Sequence[tuple[int, float]], budget: int) -> float:
-    """What a round should take: along a straight line between budgets that were tried, and at best no more beyond them."""
-    n0, t0 = max((pair for pair in curve if pair[0] <= budget), default=curve[0])
-    n1, t1 = min((pair for pair in curve if pair[0] >= budget), default=curve[-1])
-    return t0 if n0 >= n1 else t0 + (t1 - t0) * (budget - n0) / (n1 - n0)
+    """What a round should take: along straight lines between budgets that were tried, and on along the last of them; with one
+    budget above 0 tried, no more than that."""
+    (n0, t0), (n1, t1) = curve[-2:] if len(curve) > 2 else (curve[-1], curve[-1])
+    for before, after in pairwise(curve):
+        if budget <= after[0]:
+            (n0, t0), (n1, t1) = before, after
+            break
+    slope = (t1 - t0) / (n1 - n0) if n1 > n0 else 0.0
+    return t1 + (slope if budget <= n1 else max(0.0, slope)) * (budget - n1)

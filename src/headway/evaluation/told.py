@@ -56,6 +56,9 @@ class ToldDrafter(ChainDrafter):
         batch.write(torch.tensor(drafts, device=batch.device))
         return Draft([])
 
+    def behind(self, batch: Batch, count: int) -> int:
+        return self.inner.behind(batch, count) if self.inner is not None else 0
+
     def observe(self, tapped: Tapped, positions: Tensor, first: int = 0) -> None:
         if self.inner is not None:
             self.inner.observe(tapped, positions, first)
