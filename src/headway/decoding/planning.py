@@ -33,7 +33,7 @@ class Planner:
         self._kept = [0.0] * self.budgets[-1]
         self._seen = [0.0] * self.budgets[-1]
         self._tokens = self._expected()
-        self._caught_up = [0.0, 0.0]  # seconds, and tokens read in them
+        self._caught_up = 0.0, 0.0  # seconds, and tokens read in them
         self._saved = 0.0  # seconds that may be lost on a trial
         self._trial: tuple[int, int] | None = None  # a budget, and how many rounds it has to go
         self._worth: float | None = None  # seconds that the best budget takes for the tokens of the one on trial
@@ -122,7 +122,7 @@ class Planner:
         return found
 
     def _like_others(self, group: int) -> Mapping[int, float]:
-        """What rounds should take in a group that has seen one budget at most: as the nearest one that has seen more, in proportion."""
+        """What rounds should take in a group that has seen one budget at most: as in the nearest that has seen more."""
         known = self._seconds[group]
         others = [g for g, costs in self._seconds.items() if len(costs) > 1 and 0 in costs]
         if not others:
