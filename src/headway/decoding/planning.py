@@ -93,9 +93,8 @@ class Planner:
             # what disturbs a timing makes it longer: the second shortest of five
             self._seconds[group][budget] = sorted(recent)[len(recent) // 4]
         elif usual := self._seconds[group].get(budget):
-            self._caught_up = [
-                CATCHING_UP * total + new for total, new in zip(self._caught_up, (took - usual, behind), strict=True)
-            ]
+            took_before, read_before = self._caught_up
+            self._caught_up = CATCHING_UP * took_before + took - usual, CATCHING_UP * read_before + behind
         self._saved += PROBING * took
         if self._worth is not None:
             self._saved -= took - self._worth

@@ -20,12 +20,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
+from transformers import CompileConfig
 
 from headway.data import load_examples
 from headway.decoding import DecodeStats, assistant_drafter, heads_drafter, ngram_drafter
 from headway.errors import DataError
 from headway.evaluation.configs import DecodeBenchConfig
 from headway.evaluation.exact_match import left_padded
+from headway.evaluation.native_mtp import decoding_with, native_heads
 from headway.evaluation.report import svg
 from headway.evaluation.scoring import load
 from headway.files import write_json, write_text
@@ -34,6 +36,8 @@ from headway.roofline import memory_bandwidth
 
 BASE = "transformers"
 OWN = "plain"
+STEPS = ("prefill", "draft", "verify", "accept")
+SHOWN = 6  # positions of drafts
 STREAMED = 2**29  # bytes whose reading shows the bandwidth: more than the caches hold
 
 
@@ -72,6 +76,7 @@ def run(config: DecodeBenchConfig) -> dict[str, Any]:
         found = _measure(config, model, prompts, batch)
         results["batches"][str(batch)] = figures = _figures(found, model, bandwidth)
         console.print(_table(figures, f"batch {batch}: {len(prompts)} prompts, {config.threads} thread(s), {results['dtype']}"))
+        console.print(_split_table(figures))
         for name, way in figures.items():
             if not way["identical"]:
                 console.print(f"[yellow]{name} wrote other tokens than plain decoding.[/yellow]")
@@ -120,7 +125,17 @@ def ways(config: DecodeBenchConfig, model: HeadwayModel) -> dict[str, Way]:
         found |= {"heads": own(), "heads, chain": own(drafter=heads_drafter("chain"))}
     found["n-grams"] = own(drafter=ngram_drafter())
     if config.compile:
-        found["transformers static"] = theirs(cache_implementation="static")
+        compiled: Any = CompileConfig()
+        compiled._compile_all_devices = True  # else on GPUs alone
+        found["transformers compiled"] = theirs(cache_implementation="static", compile_config=compiled)
+    if model.heads is not None and model.heads.sequential:
+        native = native_heads(model)
+
+        def use_mtp(ids: Tensor, mask: Tensor) -> tuple[Tensor, None]:
+            with decoding_with(native, model):
+                return trunk.generate(ids, attention_mask=mask, use_mtp=True, **length), None
+
+        found["transformers use_mtp"] = Way(use_mtp, one_row=True)
     found["transformers look-up"] = theirs(one_row=True, prompt_lookup_num_tokens=8)
     if config.assistant is not None:
         assistant = load_trunk(config.assistant).to(trunk.device, trunk.dtype).eval()
@@ -167,7 +182,7 @@ def _figures(found: dict[str, Way], model: HeadwayModel, bandwidth: float) -> di
         }
         if way.stats:
             stats = DecodeStats.together(way.stats)
-            split = {step: stats.seconds.get(step, 0.0) for step in ("prefill", "draft", "verify", "accept")}
+            split = {step: stats.seconds.get(step, 0.0) for step in STEPS}
             figures[name] |= {
                 "tokens_per_second": stats.tokens / statistics.median(way.seconds),
                 "tokens_per_forward": stats.tokens_per_forward,
@@ -194,6 +209,19 @@ def _table(figures: dict[str, Any], title: str) -> Table:
             f"{f['peak_mib']:.0f}",
             "yes" if f["identical"] else "NO",
         )
+    return table
+
+
+def _split_table(figures: dict[str, Any]) -> Table:
+    table = Table(title="where Headway's time goes", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("way", no_wrap=True)
+    for step in STEPS:
+        table.add_column(step, justify="right", no_wrap=True)
+    table.add_column("kept, by position of the draft", no_wrap=True)
+    for name, f in figures.items():
+        if "split" in f:
+            kept = " ".join(f"{share:.0%}" for share in f["acceptance"][:SHOWN])
+            table.add_row(name, *(f"{f['split'][step]:.0%}" for step in STEPS), kept)
     return table
 
 
