@@ -10,9 +10,8 @@ go through together is the attention, whose float32 sums differ in their last bi
 the next integer, which moves the logits by a percent. In float64 the sums agree in all bits that float32 keeps.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,13 +24,7 @@ SDPA_FLOAT64 = "sdpa_float64"
 BOOLEAN_MASKS = ("sdpa", SDPA_FLOAT64)  # implementations that take masks of true and false, and None for plain causal
 # what stands in for an implementation while decoding; takes masks that are added, and None (see `attend_in_line`)
 IN_LINE = {"sdpa": "sdpa_in_line", SDPA_FLOAT64: "sdpa_in_line_float64"}
-
-
-class _Stored(Exception):
-    """Keys and values of a layer are in the cache."""
-
-
-_storing = ContextVar("storing", default=False)
+NOT_AT_ALL = "only_store_keys"
 
 
 def attend_in_line(
@@ -50,8 +43,6 @@ def attend_in_line(
             whole text and see what stands before them.
     Returns: (batch, queries, heads, width).
     """
-    if _storing.get():
-        raise _Stored
     if kwargs.get("position_bias") is not None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     batch, heads, queries, width = query.shape
@@ -87,33 +78,45 @@ def attend_float64(
     return found.to(query.dtype), None
 
 
+class _Stored(Exception):
+    """Keys and values of a layer are in the cache."""
+
+
+def attend_not(*args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+    """What a layer attends with of which only keys and values are wanted, which are stored by then."""
+    raise _Stored
+
+
 @contextmanager
 def decoding(config: Any) -> Iterator[None]:
     """Within, the model of this (text) config attends as `attend_in_line`, if it did with sdpa."""
+    with _switched(config, IN_LINE):
+        yield
+
+
+@contextmanager
+def only_storing_keys(config: Any) -> Iterator[None]:
+    """Within, a layer that is decoding ends where it would attend: its keys and values are in the cache by then."""
+    with suppress(_Stored), _switched(config, dict.fromkeys(IN_LINE.values(), NOT_AT_ALL)):
+        yield
+
+
+@contextmanager
+def _switched(config: Any, implementations: Mapping[str, str]) -> Iterator[None]:
     before = config._attn_implementation
-    if before not in IN_LINE:
+    if before not in implementations:
         yield
         return
-    config._attn_implementation = IN_LINE[before]
+    config._attn_implementation = implementations[before]
     try:
         yield
     finally:
         config._attn_implementation = before
 
 
-@contextmanager
-def only_storing_keys() -> Iterator[None]:
-    """Within, a layer that is decoding ends where it would attend: its keys and values are in the cache by then."""
-    token = _storing.set(True)
-    try:
-        with suppress(_Stored):
-            yield
-    finally:
-        _storing.reset(token)
-
-
 AttentionInterface.register(SDPA_FLOAT64, attend_float64)
 AttentionMaskInterface.register(SDPA_FLOAT64, sdpa_mask)
-# no masks are registered for these two: transformers then makes none of its own, and hands on what it gets
+# no masks are registered for these: transformers then makes none of its own, and hands on what it gets
 AttentionInterface.register(IN_LINE["sdpa"], attend_in_line)
 AttentionInterface.register(IN_LINE[SDPA_FLOAT64], attend_in_line_float64)
+AttentionInterface.register(NOT_AT_ALL, attend_not)

@@ -71,7 +71,7 @@ class ParallelHeads(HeadStack):
             return
         rotary = view.rotary(hidden, position_ids)
         for layer in self.layers[:count]:
-            with only_storing_keys():
+            with only_storing_keys(view.config):
                 view.run_layer(layer, hidden, position_ids, None, cache, rotary)
 
     def extra_repr(self) -> str:
