@@ -113,7 +113,7 @@ class TrunkView:
         if rotary is None:
             return None
         kinds = self.layer_types
-        if kinds and "layer_type" in _parameters(rotary):
+        if kinds and _takes(rotary, "layer_type"):
             return rotary(hidden, position_ids, kinds[-1])
         return rotary(hidden, position_ids)
 
@@ -125,18 +125,17 @@ class TrunkView:
         rotary: what `rotary` gave for these positions, where several layers share it.
         """
         kind = self.layer_types[-1] if self.layer_types else None
-        parameters = _parameters(layer)
         kwargs: dict[str, Any] = {
             "attention_mask": masks[kind] if isinstance(masks, dict) and kind else masks,
             "position_ids": position_ids,
             "use_cache": cache is not None,
             "position_embeddings": self.rotary(hidden, position_ids) if rotary is None else rotary,
-            next((name for name in CACHE_NAMES if name in parameters), CACHE_NAMES[0]): cache,
+            next((name for name in CACHE_NAMES if _takes(layer, name)), CACHE_NAMES[0]): cache,
         }
         if kwargs["position_embeddings"] is None:
             del kwargs["position_embeddings"]
-        if ANYTHING not in parameters:
-            kwargs = {name: value for name, value in kwargs.items() if name in parameters}
+        if not _takes(layer, ANYTHING):
+            kwargs = {name: value for name, value in kwargs.items() if _takes(layer, name)}
         output = layer(hidden, **kwargs)
         return output[0] if isinstance(output, tuple) else output
 
@@ -204,9 +203,10 @@ class TrunkView:
         return self.config._attn_implementation in BOOLEAN_MASKS and (window is None or window >= length)
 
 
-def _parameters(module: nn.Module) -> frozenset[str]:
-    """Names that the module's forward takes, and ANYTHING where it takes any."""
-    return _parameters_of(getattr(module.forward, "__func__", module.forward))
+@torch.compiler.assume_constant_result
+def _takes(module: nn.Module, name: str) -> bool:
+    """Whether the module's forward takes an argument of that name; or any, for ANYTHING."""
+    return name in _parameters_of(getattr(module.forward, "__func__", module.forward))
 
 
 @functools.cache

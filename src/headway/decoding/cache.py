@@ -68,7 +68,7 @@ class RaggedCache(Cache):
         if layer_idx not in self._buffers:
             self._buffers[layer_idx] = (self._allocate(key_states), self._allocate(value_states))
         keys, values = self._buffers[layer_idx]
-        first, last = self._span
+        first, last = self._span if self._span[0] else (0, key_states.shape[0])  # as a size, which compilers know
         if isinstance(self._at, int):
             keys[first:last, :, self._at : self._at + key_states.shape[2]] = key_states
             values[first:last, :, self._at : self._at + key_states.shape[2]] = value_states
@@ -77,6 +77,10 @@ class RaggedCache(Cache):
             keys[rows, :, slots] = key_states.transpose(1, 2)
             values[rows, :, slots] = value_states.transpose(1, 2)
         return keys[first:last, :, : self._visible], values[first:last, :, : self._visible]
+
+    def buffers(self) -> list[Tensor]:
+        """Keys and values of all layers so far, each (rows, heads, slots, width)."""
+        return [tensor for pair in self._buffers.values() for tensor in pair]
 
     def _allocate(self, states: Tensor) -> Tensor:
         _, heads, _, width = states.shape

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from headway.decoding.cache import RaggedCache
+from headway.decoding.compiled import Compiled, compiled, worthwhile
 from headway.decoding.rows import Batch
 from headway.errors import ConfigError
 from headway.heads import HeadStack
@@ -71,12 +72,13 @@ class Drafter(Protocol):
 MakeDrafter = Callable[[HeadwayModel, RaggedCache], Drafter]
 
 
-def heads_drafter(tree: str | Sequence[Sequence[int]] = "dynamic") -> MakeDrafter:
+def heads_drafter(tree: str | Sequence[Sequence[int]] = "dynamic", compile: bool = False) -> MakeDrafter:
     """The model's own heads.
 
     Args:
         tree: how parallel heads propose: `dynamic`, the likeliest paths; `chain`, one path; or paths to the drafts of a
             fixed tree: (0, 2) is the third likeliest of head 1 after the likeliest of head 0. Sequential heads make chains.
+        compile: compile parallel heads, for engines that compile.
     Raises, when called: ConfigError if the model has no heads, or the tree is deeper than they are many.
     """
 
@@ -85,7 +87,7 @@ def heads_drafter(tree: str | Sequence[Sequence[int]] = "dynamic") -> MakeDrafte
             raise ConfigError("This model has no heads to draft with.")
         if model.heads.sequential:
             return SequentialDrafter(model.heads, model.view, cache)
-        return ParallelDrafter(model.heads, model.view, cache, tree)
+        return ParallelDrafter(model.heads, model.view, cache, tree, compiled(model) if compile else None)
 
     return make
 
@@ -148,9 +150,15 @@ class ParallelDrafter(_HeadsDrafter):
     """Head k at the last position that the trunk has read predicts the token k + 2 further on."""
 
     def __init__(
-        self, heads: HeadStack, view: TrunkView, cache: RaggedCache, tree: str | Sequence[Sequence[int]] = "dynamic"
+        self,
+        heads: HeadStack,
+        view: TrunkView,
+        cache: RaggedCache,
+        tree: str | Sequence[Sequence[int]] = "dynamic",
+        compiled: Compiled | None = None,
     ) -> None:
         super().__init__(heads, view, cache)
+        self.compiled = compiled
         self.chains = tree == "chain"
         self.paths: list[list[int]] = []
         if tree == "dynamic":
@@ -209,6 +217,8 @@ class ParallelDrafter(_HeadsDrafter):
         start = visible - 1 if min(lengths) == max(lengths) else None
         positions = torch.tensor(lengths, device=batch.device)[:, None] - 2
         hidden = self.states[torch.arange(len(lengths), device=batch.device)[:, None], positions]
+        if self.compiled is not None and not self.heads.linear and worthwhile(positions, self.cache):
+            return torch.cat(self.compiled.newest(self.cache, hidden, batch.at(positions), positions, heads), dim=1)
         self.cache.begin(positions, visible, start=start)
         masks = self.view.causal_masks(positions, visible, start)
         found = self.heads.states(hidden, batch.at(positions), positions, masks, self.view, self.cache, heads)

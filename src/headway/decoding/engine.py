@@ -17,6 +17,7 @@ from transformers import GenerationConfig
 from headway.attention import decoding
 from headway.decoding.arguments import new_token_limit, resolve
 from headway.decoding.cache import RaggedCache
+from headway.decoding.compiled import budgets_for, compiled, worthwhile
 from headway.decoding.drafting import Draft, MakeDrafter
 from headway.decoding.planning import Planner
 from headway.decoding.probe import why_not_exact, why_not_this_long
@@ -66,6 +67,8 @@ class Engine:
         prefill_chunk: prompt tokens of a row that one forward reads at most.
         adaptive: verify as many drafts as pay, none if none do; otherwise always as many as the drafter can propose.
         seed: where the seeds of rows come from that bring none.
+        compile: compile what rounds run, which takes seconds for each of a few sizes, once a process, and pays where models
+            are small and texts many.
     Raises: UnsupportedModelError for a trunk that cannot be decoded exactly this way.
     """
 
@@ -78,6 +81,7 @@ class Engine:
         prefill_chunk: int = 512,
         adaptive: bool = True,
         seed: int = 0,
+        compile: bool = False,
     ) -> None:
         if reason := why_not_exact(model.trunk):
             raise UnsupportedModelError(f"{type(model.trunk).__name__} cannot be decoded exactly in ragged batches: {reason}.")
@@ -86,7 +90,10 @@ class Engine:
         self.cache = RaggedCache(0, 0, len(self.view.layers) + model.count)
         self.drafter = drafter(model, self.cache) if drafter is not None else None
         self.room = self.drafter.budgets[-1] if self.drafter is not None else 0
-        self.planner = Planner(self.drafter.budgets) if adaptive and self.drafter is not None else None
+        self.compiled = compiled(model) if compile else None
+        self.planner = None
+        if adaptive and self.drafter is not None:
+            self.planner = Planner(budgets_for(self.drafter.budgets) if compile else self.drafter.budgets)
         self.tally = Tally(self.drafter.depth if self.drafter is not None else 0)
         self.seed, self._generator = seed, torch.Generator(model.device).manual_seed(seed)
         self._choices: dict[tuple[str, str, int], tuple[Scores, Stops]] = {}
@@ -198,7 +205,8 @@ class Engine:
         if rows <= self.cache.rows and longest + self.room <= self.cache.capacity:
             return
         # a tree has drafts beside each other, and takes more slots than a row has tokens to go
-        rows, capacity = max(rows, self.cache.rows), max(-(-(longest + self.room) // ROUND) * ROUND, self.cache.capacity)
+        rows = max(rows, self.cache.rows)
+        capacity = max(-(-(longest + self.room) // ROUND) * ROUND, self.cache.capacity)
         old = self.batch.tokens
         self.batch.tokens = old.new_zeros(rows, capacity + 1)
         self.batch.tokens[: old.shape[0], : old.shape[1]] = old
@@ -280,12 +288,15 @@ class Engine:
             if layout.tree is not None:
                 self._compact(batch, path)
             found = _write_down(batch, path, layout)
-        if self.planner is not None:
+        fresh = self.compiled is not None and self.compiled.fresh  # its time says nothing about other rounds
+        if self.planner is not None and not fresh:
             deepest = layout.drafts if layout.tree is None else 1
             # where no row waits for a place, the time is that of the quarter with the most to go
             late = 0 if self.waiting else sorted(row.usable for row in batch.rows)[-(len(batch.rows) + 3) // 4]
             free = [nodes for row, (_, nodes) in zip(batch.rows, found, strict=True) if row.usable >= max(deepest, late)]
             self.planner.learn(len(batch.rows), layout.drafts, free, time.perf_counter() - began, behind)
+        if self.compiled is not None:
+            self.compiled.fresh = False
         with self.tally.timed("accept"):
             self._settle(Batch(batch.tokens, list(batch.rows)), found, layout)
 
@@ -326,12 +337,14 @@ class Engine:
         start = batch.lengths[0] - 1 if min(batch.lengths) == max(batch.lengths) else None
         return Layout(torch.where(alive, positions, -1), torch.where(alive, slots, -1), visible, usable, tree, masks, start)
 
-    def _forward(self, layout: Layout, first: int = 0) -> Tapped:
-        """The trunk over the rows from `first` on."""
+    def _forward(self, layout: Layout, first: int | None = None) -> Tapped:
+        """The trunk over all rows of a round, or to read prompts over those from `first` on."""
         rows, inside = layout.slots.shape[0], layout.slots.clamp(min=0)
-        input_ids = self.batch.tokens[first : first + rows].gather(1, inside)
+        input_ids = self.batch.tokens[first or 0 : (first or 0) + rows].gather(1, inside)
+        if first is None and self.compiled is not None and worthwhile(layout.slots, self.cache):
+            return self.compiled.trunk(self.cache, input_ids, layout.positions, layout.slots, layout.visible, layout.masks)
         masks = layout.masks if layout.tree is not None else self.view.causal_masks(layout.positions, layout.visible, layout.start)
-        self.cache.begin(layout.slots, layout.visible, first, layout.start)
+        self.cache.begin(layout.slots, layout.visible, first or 0, layout.start)
         return self.view.run(input_ids, layout.positions.clamp(min=0), masks, self.cache)
 
     def _accept(self, batch: Batch, logits: Tensor, draft: Draft | None, layout: Layout) -> Path:

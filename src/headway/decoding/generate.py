@@ -51,6 +51,7 @@ def generate(
     drafter: MakeDrafter | None = None,
     adaptive: bool = True,
     acceptance: str = "coupled",
+    compile: bool = False,
     **kwargs: Any,
 ) -> Generation:
     """Continue prompts, with the heads as drafters. Arguments and defaults are those of transformers' `generate`.
@@ -70,6 +71,7 @@ def generate(
         acceptance: of drafts when sampling: `coupled`, trunk and drafter draw with the same noise; `block` and `token`,
             chains drawn from the drafter, judged together or one by one; `typical`, which is lossy: the output is no
             longer the trunk's.
+        compile: see `Engine`.
     Raises: ConfigError for an argument that is unknown, not supported or out of range.
     """
     trunk = model.trunk
@@ -84,7 +86,7 @@ def generate(
     if generator is None and config.do_sample:
         generator = torch.Generator(trunk.device)
         _ = generator.seed() if seed is None else generator.manual_seed(seed)
-    drafter = None if plain else drafter or (heads_drafter() if model.heads is not None else None)
+    drafter = None if plain else drafter or (heads_drafter(compile=compile) if model.heads is not None else None)
     with _evaluating(model):
         if reason := why_not_exact(trunk) or why_not_this_long(trunk, block.shape[1] + limit):
             if drafter is not None:
@@ -92,10 +94,10 @@ def generate(
                 warnings.warn(message, UserWarning, stacklevel=3)
             new, stats = decode_plainly(trunk, block, mask, config, limit, stops, streamer, tokenizer, generator)
         else:
-            engine = Engine(model, drafter, max_rows=block.shape[0], adaptive=adaptive)
+            engine = Engine(model, drafter, max_rows=block.shape[0], adaptive=adaptive, compile=compile)
             if engine.drafter is not None and engine.planner is not None:
                 drafts = (type(engine.drafter), engine.drafter.budgets)
-                key = (*drafts, config.do_sample, trunk.dtype, model.device, torch.get_num_threads())
+                key = (*drafts, compile, config.do_sample, trunk.dtype, model.device, torch.get_num_threads())
                 engine.planner = _planners.setdefault(model, {}).setdefault(key, engine.planner)
             if config.min_length and config.min_new_tokens is None:  # counts columns of the block, padding included
                 config.min_length, config.min_new_tokens = 0, max(0, config.min_length - block.shape[1])

@@ -84,7 +84,7 @@ class DecodeBenchConfig:
     max_new_tokens: int = field(64, help="tokens to add to each prompt, no fewer either")
     batches: list[int] = field([1, 4, 16], help="prompts decoded together; each size is measured")
     assistant: str | None = field(None, help="smaller model with the same vocabulary that drafts as well")
-    compile: bool = field(False, help="time transformers' static cache too, compiled; takes minutes")
+    compile: bool = field(False, help="time compiled decoding too, Headway's and transformers'; takes minutes")
     dtype: Literal["saved", "float32", "bfloat16"] = field("saved", help="of weights and arithmetic")
     repeats: int = field(5, help="timed rounds of all ways after one that warms up")
     threads: int = field(1, help="torch threads")

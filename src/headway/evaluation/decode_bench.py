@@ -125,6 +125,10 @@ def ways(config: DecodeBenchConfig, model: HeadwayModel) -> dict[str, Way]:
         found |= {"heads": own(), "heads, chain": own(drafter=heads_drafter("chain"))}
     found["n-grams"] = own(drafter=ngram_drafter())
     if config.compile:
+        found["plain, compiled"] = own(plain=True, compile=True)
+        if model.heads is not None:
+            found["heads, compiled"] = own(compile=True)
+        found["n-grams, compiled"] = own(drafter=ngram_drafter(), compile=True)
         compiled: Any = CompileConfig()
         compiled._compile_all_devices = True  # else on GPUs alone
         found["transformers compiled"] = theirs(cache_implementation="static", compile_config=compiled)

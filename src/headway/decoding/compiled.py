@@ -1,0 +1,142 @@
+"""Forwards of fixed shapes, compiled once each: a small model's time is else spent between its kernels rather than in them.
+
+Rows are padded up to those of the cache, tokens a row to a few sizes, and the keys looked at to multiples of `ROOM`; the number of
+keys is the one size that a compiled forward leaves open. Prompts are read eagerly, and so are the last rows of a large batch.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
+from torch.nn.functional import pad
+
+from headway.decoding.cache import RaggedCache
+from headway.errors import ConfigError, UnsupportedModelError
+from headway.model import HeadwayModel
+from headway.trunk import Masks, Tapped
+
+ROOM = 64  # keys
+TOKENS = (1, 4, 8, 16)  # of a row in a round: the last settled one and its drafts
+FORMS = 64  # compiled forms that are kept of one function
+
+_compiled: WeakKeyDictionary[HeadwayModel, "Compiled"] = WeakKeyDictionary()
+
+
+def compiled(model: HeadwayModel) -> "Compiled":
+    """The model's compiled forwards, kept for as long as it lives."""
+    return _compiled.setdefault(model, Compiled(model))
+
+
+def worthwhile(slots: Tensor, cache: RaggedCache) -> bool:
+    """Whether there is a form for so many (rows, tokens), and padding the rows does not double the work."""
+    rows, tokens = slots.shape
+    return tokens <= TOKENS[-1] and 2 * rows > cache.rows
+
+
+def budgets_for(budgets: Sequence[int]) -> tuple[int, ...]:
+    """Those that fill a compiled round; or as they are, if none of them does."""
+    return tuple(n for n in budgets if n + 1 in TOKENS or n == budgets[-1] < TOKENS[-1])
+
+
+class Compiled:
+    """Compiled forwards of a trunk and of its parallel heads; `fresh` once one has been compiled since it was last set to False.
+
+    Raises: UnsupportedModelError for a trunk that does not show its states; its methods, ConfigError where nothing can be
+        compiled, for want of a C++ compiler for instance.
+    """
+
+    def __init__(self, model: HeadwayModel) -> None:
+        # no reference to the model itself: that would keep it alive here for ever
+        self.view, self.heads = model.view, model.heads
+        _ = self.view.config, self.view.decoder, self.view.layers, self.view.norm  # compilers cannot look for them
+        self._check_states()
+        self.fresh = False
+        self._seen: set[tuple[int, ...]] = set()
+        self._trunk = torch.compile(self._run_trunk, dynamic=True)
+        self._heads = torch.compile(self._run_heads, dynamic=True)
+
+    def trunk(
+        self, cache: RaggedCache, input_ids: Tensor, positions: Tensor, slots: Tensor, visible: int, masks: Masks = None
+    ) -> Tapped:
+        """One pass over the trunk; all (rows, seq), negative positions and slots for padding.
+
+        masks: of a tree, for these positions and so many visible slots; else a chain's follow from the positions.
+        """
+        rows, tokens = slots.shape
+        more = (0, next(n for n in TOKENS if n >= tokens) - tokens, 0, cache.rows - rows)
+        keys = -(-visible // ROOM) * ROOM
+        positions, slots = pad(positions, more, value=-1), pad(slots, more, value=-1)
+        cache.begin(slots, keys)
+        masks = self.view.causal_masks(positions, keys) if masks is None else self._padded(masks, more, keys)
+        found = self._call(self._trunk, cache, pad(input_ids, more), positions.clamp(min=0), masks)
+        return Tapped(*(states[:rows, :tokens] for states in found))
+
+    def newest(self, cache: RaggedCache, hidden: Tensor, input_ids: Tensor, positions: Tensor, count: int) -> list[Tensor]:
+        """States of the first `count` parallel heads, each (rows, 1, hidden); hidden (rows, 1, hidden), the rest (rows, 1)."""
+        rows = positions.shape[0]
+        more = (0, 0, 0, cache.rows - rows)
+        keys = -(-(int(positions.max()) + 1) // ROOM) * ROOM
+        positions = pad(positions, more, value=-1)
+        cache.begin(positions, keys)
+        masks = self.view.causal_masks(positions, keys)
+        hidden = pad(hidden, (0, 0, *more))
+        found = self._call(self._heads, cache, pad(input_ids, more), positions.clamp(min=0), masks, hidden, count)
+        return [states[:rows] for states in found]
+
+    def _check_states(self) -> None:
+        """Heads read what enters the last layer, which compiled trunks give by other means than ours (and set these up first)."""
+        input_ids = torch.zeros(1, 2, dtype=torch.long, device=self.view.model.device)
+        with torch.no_grad():
+            states = self.view.decoder(input_ids=input_ids, output_hidden_states=True).hidden_states
+            tapped = self.view.run(input_ids, None, None)
+        if not torch.equal(states[-2], tapped.before_last):
+            raise UnsupportedModelError(
+                f"{type(self.view.model).__name__} does not show what its heads read; decode without compile."
+            )
+
+    def _call(self, function: Callable[..., Any], cache: RaggedCache, input_ids: Tensor, *args: Any) -> Any:
+        form = (id(function), *input_ids.shape, *(a for a in args if isinstance(a, int)))
+        if form not in self._seen:
+            self._seen.add(form)
+            self.fresh = True
+            # of masks (rows, 1, tokens, keys) and buffers (rows, heads, keys, width) one size stays open
+            for tensor in (input_ids, *(a for a in args if isinstance(a, Tensor))):
+                torch._dynamo.mark_static(tensor, [0, 1, 2][: tensor.dim()])
+            for buffer in cache.buffers():
+                torch._dynamo.mark_static(buffer, [0, 1, 3])
+        with torch._dynamo.config.patch(recompile_limit=FORMS, accumulated_recompile_limit=4 * FORMS):
+            try:
+                return function(cache, input_ids, *args)
+            except TorchDynamoException as error:
+                reason = str(error).strip().splitlines()[0]
+                raise ConfigError(f"This model cannot be compiled here ({reason}). Decode without compile.") from error
+
+    def _run_trunk(self, cache: RaggedCache, input_ids: Tensor, positions: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
+        output = self.view.decoder(
+            input_ids=input_ids,
+            position_ids=positions,
+            attention_mask=masks,
+            past_key_values=cache,
+            use_cache=True,
+            output_hidden_states=True,
+        )
+        return output.last_hidden_state, output.hidden_states[-2]
+
+    def _run_heads(
+        self, cache: RaggedCache, input_ids: Tensor, positions: Tensor, masks: Masks, hidden: Tensor, count: int
+    ) -> list[Tensor]:
+        assert self.heads is not None
+        return self.heads.states(hidden, input_ids, positions, masks, self.view, cache, count)
+
+    def _padded(self, masks: Masks, more: tuple[int, ...], keys: int) -> Masks:
+        if isinstance(masks, dict):
+            return {kind: self._wider(mask, more, keys) for kind, mask in masks.items()}
+        assert masks is not None
+        return self._wider(masks, more, keys)
+
+    def _wider(self, mask: Tensor, more: tuple[int, ...], keys: int) -> Tensor:
+        lowest = torch.finfo(mask.dtype).min
+        return pad(mask, (0, keys - mask.shape[3], *more[:2], 0, 0, *more[2:]), value=lowest)

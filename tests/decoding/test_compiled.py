@@ -1,0 +1,54 @@
+"""Compiled rounds give the tokens of eager ones. Compiling takes a while: few models, few forms."""
+
+import shutil
+
+import pytest
+import torch
+from torch._dynamo.exc import TorchDynamoException
+
+from headway import HeadwayModel
+from headway.decoding import RaggedCache, heads_drafter
+from headway.decoding.compiled import budgets_for, compiled, worthwhile
+from headway.errors import ConfigError
+from tests.decoding.test_generate import padded
+from tests.tiny import tiny_trunk
+
+ROWS = [[5, 9, 23, 4, 40, 8], [7, 31, 8], [12]]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="compiling needs a C++ compiler")
+@pytest.mark.parametrize(
+    ("architecture", "tree"), [("llama", "chain"), ("gemma3_text", [(0,), (1,), (0, 0)])], ids=["chain", "tree, two kinds of mask"]
+)
+def test_compiled_rounds_say_what_the_trunk_says(architecture, tree):
+    model = HeadwayModel.from_trunk(tiny_trunk(architecture), count=3).eval()
+    ids, mask = padded(ROWS, "left")
+    length = {"max_new_tokens": 24, "eos_token_id": None, "pad_token_id": 0}
+    expected = model.trunk.generate(ids, attention_mask=mask, do_sample=False, **length)
+    drafter = heads_drafter(tree, compile=True)
+    for _ in range(2):
+        out = model.generate(ids, attention_mask=mask, drafter=drafter, adaptive=False, compile=True, **length)
+        assert torch.equal(out.sequences, expected)
+        forms = len(compiled(model)._seen)
+    eager = model.generate(ids, attention_mask=mask, drafter=heads_drafter(tree), adaptive=False, **length)
+    assert out.stats.accepted == eager.stats.accepted
+    assert 2 <= forms <= 8
+
+
+def test_only_whole_forms_are_planned_and_nearly_full_batches_compiled():
+    assert budgets_for((0, 1, 2, 3, 4, 7, 11, 15, 23)) == (0, 3, 7, 15)
+    assert budgets_for((0, 1, 2)) == (0, 2)
+    cache = RaggedCache(16, 64)
+    assert worthwhile(torch.zeros(9, 4), cache) and not worthwhile(torch.zeros(8, 4), cache)
+    assert not worthwhile(torch.zeros(16, 17), cache)
+
+
+def test_where_nothing_can_be_compiled_the_error_says_so(monkeypatch):
+    model = HeadwayModel.from_trunk(tiny_trunk(), count=0).eval()
+
+    def fail(*_args):
+        raise TorchDynamoException("no compiler here\nand a long story")
+
+    monkeypatch.setattr(compiled(model), "_trunk", fail)
+    with pytest.raises(ConfigError, match=r"\(no compiler here\)"):
+        model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=4, compile=True)
