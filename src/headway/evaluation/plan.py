@@ -6,6 +6,8 @@ what a forward over one token a row costs beside one over all drafts (Leviathan 
 """
 
 import statistics
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -36,6 +38,7 @@ def run(config: PlanConfig) -> dict[str, Any]:
     for batch in config.batches:
         results["batches"][str(batch)] = found = measure(config, model, batch)
         console.print(_table(found, config, batch))
+        console.print(f"Plain decoding beside transformers' generate: {found['plain_over_transformers']:.2f}x its speed.")
     console.print(
         "costs: time of a round beside one without drafts. pays from: share of drafts that must be right for it to be no slower. "
         "At each rate: speed over plain decoding as measured with drafts that are right that often, and (of its ceiling)."
@@ -51,6 +54,7 @@ def measure(config: PlanConfig, model: HeadwayModel, batch: int) -> dict[str, An
     g = torch.Generator().manual_seed(config.seed)
     ids = torch.randint(3, model.view.config.vocab_size, (batch, config.context), generator=g)
     length: dict[str, Any] = {"max_new_tokens": config.max_new_tokens, "eos_token_id": None, "do_sample": False}
+    trunk: Any = model.trunk
     plain = model.generate(ids, plain=True, **length)
     answers = {tuple(row[: config.context]): row for row in plain.sequences.tolist()}
     heads = None if config.free else heads_drafter("chain")
@@ -62,13 +66,17 @@ def measure(config: PlanConfig, model: HeadwayModel, batch: int) -> dict[str, An
     rounds: dict[int, list[dict[str, float]]] = {n: [] for n in range(config.heads + 1)}
     runs: dict[float, list[Generation]] = {rate: [] for rate in config.rates}
     plains: list[Generation] = []
+    over_transformers: list[float] = []  # plain decoding, the prompt included
     for repeat in track(range(config.repeats + 1), f"batch {batch}", transient=True):  # the first warms up
         outs = {0: model.generate(ids, plain=True, **length)} | {n: told(0.5, n) for n in depths}
         for rate in config.rates:
             out = told(rate, config.heads, adaptive=config.adaptive)
             if repeat:
                 runs[rate].append(out)
+        ours = _seconds(lambda: model.generate(ids, plain=True, **length))
+        theirs = _seconds(lambda: trunk.generate(ids, attention_mask=torch.ones_like(ids), **length))
         if repeat:
+            over_transformers.append(theirs / ours)
             plains.append(outs[0])
             for n, out in outs.items():
                 steps = max(1, out.stats.batches - 1)  # the prefill has one too
@@ -79,6 +87,7 @@ def measure(config: PlanConfig, model: HeadwayModel, batch: int) -> dict[str, An
         "rounds": typical,
         "cost": {n: total[n] / total[0] for n in total},
         "pays_from": {n: _break_even(n, total[n] / total[0]) for n in depths},
+        "plain_over_transformers": statistics.median(over_transformers),
         "rates": {},
     }
     forward = typical[config.heads]["verify"] / typical[0]["verify"]
@@ -95,6 +104,13 @@ def measure(config: PlanConfig, model: HeadwayModel, batch: int) -> dict[str, An
             "identical": all(torch.equal(out.sequences, plain.sequences) for out in outs_at),
         }
     return found
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    with torch.inference_mode():
+        call()
+    return time.perf_counter() - began
 
 
 def _rate(out: Generation) -> float:
