@@ -47,6 +47,34 @@ def test_greedy_keeps_exactly_the_prefix_that_matches_by_enumeration():
         assert out.following.item() == own[len(matching)]
 
 
+def test_token_rejection_is_the_papers_in_10000_cases():
+    """The same random numbers, used as algorithm 2 of Chen et al. 2023 says, a case at a time."""
+    cases, depth, vocab = 10_000, 3, 4
+    target, draft = distributions(0, cases, depth + 1, vocab), distributions(1, cases, depth, vocab)
+    draft[::5] = target[::5, :-1]  # drafts that are always right
+    tokens = torch.multinomial(draft.flatten(0, 1), 1, generator=torch.Generator().manual_seed(2)).view(cases, depth)
+    limit = torch.randint(depth + 1, (cases,), generator=torch.Generator().manual_seed(3))
+    out = accept_sampled(target, draft, tokens, torch.Generator().manual_seed(4), limit)
+    again = torch.Generator().manual_seed(4)
+    uniform = torch.rand(cases, depth, generator=again, dtype=torch.float64).tolist()
+    p, q, drafted = target.tolist(), draft.tolist(), tokens.tolist()
+    kept, residual = [], []
+    for case, end in enumerate(limit.tolist()):
+        n, rest = 0, None
+        while n < end and rest is None:
+            x = drafted[case][n]
+            if uniform[case][n] < p[case][n][x] / q[case][n][x]:
+                n += 1
+            else:
+                rest = [max(0.0, a - b) for a, b in zip(p[case][n], q[case][n], strict=True)]
+        kept.append(n)
+        residual.append(rest or p[case][n])
+    following = torch.multinomial(torch.tensor(residual, dtype=torch.float64), 1, generator=again).squeeze(1)
+    assert out.kept.tolist() == kept
+    assert (out.following == following).all()
+    assert min(map(kept.count, range(depth + 1))) > 100
+
+
 def test_a_draft_the_target_never_makes_is_never_kept():
     target = torch.tensor([[[0.0, 1.0], [0.5, 0.5]]]).expand(1000, -1, -1)
     draft = torch.tensor([[[1.0, 0.0]]]).expand(1000, -1, -1)

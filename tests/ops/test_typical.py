@@ -11,14 +11,14 @@ from headway.ops.typical import accept_typical
 @pytest.mark.parametrize(("epsilon", "delta"), [(0.3, 0.09), (0.05, 0.9), (1.0, 1.0), (0.0, 0.5)])
 def test_a_prefix_stays_as_long_as_each_token_is_over_the_threshold_of_the_paper(epsilon: float, delta: float):
     g = torch.Generator().manual_seed(0)
-    target = torch.softmax(3 * torch.randn(300, 5, 6, generator=g, dtype=torch.float64), -1)
+    target = torch.softmax(3 * torch.randn(2500, 5, 6, generator=g, dtype=torch.float64), -1)
     target[::3, :, :2] = 0  # truncation leaves zeros
     target /= target.sum(-1, keepdim=True)
-    tokens = torch.randint(6, (300, 4), generator=g)
-    limit = torch.randint(5, (300,), generator=g)
+    tokens = torch.randint(6, (2500, 4), generator=g)
+    limit = torch.randint(5, (2500,), generator=g)
     out = accept_typical(target, None, tokens, None, limit, epsilon, delta)
     seen = set()
-    for row in range(300):
+    for row in range(2500):
         kept = 0
         for p, x in zip(target[row].tolist(), tokens[row].tolist(), strict=False):
             entropy = -sum(v * math.log(v) for v in p if v > 0)
