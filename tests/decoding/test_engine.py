@@ -7,6 +7,7 @@ from headway import HeadwayModel
 from headway.decoding import cache as cache_module
 from headway.decoding.drafting import heads_drafter
 from headway.decoding.engine import Engine
+from headway.decoding.ngram import ngram_drafter
 from headway.errors import ConfigError, UnsupportedModelError
 from tests.tiny import tiny_trunk
 
@@ -28,10 +29,11 @@ def alone(model, prompt, **kwargs):
     return model.trunk.generate(torch.tensor([prompt]), do_sample=False, **FREE, **kwargs)[0, len(prompt) :].tolist()
 
 
-@pytest.mark.parametrize("drafter", [None, heads_drafter(), heads_drafter("chain")])
+@pytest.mark.parametrize("drafter", [None, heads_drafter(), heads_drafter("chain"), ngram_drafter()])
 @pytest.mark.parametrize("adaptive", [True, False])
-def test_sixteen_rows_that_come_and_go_say_what_they_say_alone(model, drafter, adaptive):
-    engine = Engine(model, drafter, max_rows=5, prefill_chunk=4, adaptive=adaptive)
+@pytest.mark.parametrize("together", [5, 16])
+def test_sixteen_rows_that_come_and_go_say_what_they_say_alone(model, drafter, adaptive, together):
+    engine = Engine(model, drafter, max_rows=together, prefill_chunk=4, adaptive=adaptive)
     limits = [1 + 3 * (n % 6) for n in range(16)]
     rows = [engine.submit(p, max_new_tokens=n, **FREE) for p, n in zip(prompts(8), limits, strict=False)]
     for _ in range(4):

@@ -2,6 +2,7 @@
 
 from headway.decoding.assistant import assistant_drafter
 from headway.decoding.cache import RaggedCache
+from headway.decoding.combined import first_of
 from headway.decoding.drafting import heads_drafter
 from headway.decoding.engine import Engine
 from headway.decoding.generate import Generation, generate
@@ -15,6 +16,7 @@ __all__ = [
     "Generation",
     "RaggedCache",
     "assistant_drafter",
+    "first_of",
     "generate",
     "heads_drafter",
     "ngram_drafter",
