@@ -27,7 +27,9 @@ _compiled: WeakKeyDictionary[HeadwayModel, "Compiled"] = WeakKeyDictionary()
 
 def compiled(model: HeadwayModel) -> "Compiled":
     """The model's compiled forwards, kept for as long as it lives."""
-    return _compiled.setdefault(model, Compiled(model))
+    if model not in _compiled:
+        _compiled[model] = Compiled(model)
+    return _compiled[model]
 
 
 def worthwhile(slots: Tensor, cache: RaggedCache) -> bool:
