@@ -12,8 +12,10 @@ from itertools import pairwise
 
 PRIOR, WEIGHT = 0.7, 2.0  # how often the first draft is thought to stay, and how many rounds that counts for
 PROBING = 0.01  # share of the time that may be spent on rounds that are not thought the best
+AT_LEAST = 0.25  # share of its time that a trial in place of plain decoding is taken to lose, however good it looks
 MARGIN = 0.05  # how much better than none drafts must look
 TRIAL = 2  # rounds, and one more where its drafter has to catch up
+PLAIN_TRIAL, PLAIN_EACH = 6, 128  # rounds without drafts at first, and after how many with drafts there is another
 RECENT = 5  # rounds that a cost is taken from
 MEMORY = 0.97  # weight that what a row kept still has after another row
 CATCHING_UP = 0.8  # weight that the price of catching up still has after another time
@@ -37,7 +39,9 @@ class Planner:
         self._saved = 0.0  # seconds that may be lost on a trial
         self._trial: tuple[int, int] | None = None  # a budget, and how many rounds it has to go
         self._worth: float | None = None  # seconds that the best budget takes for the tokens of the one on trial
+        self._least = 0.0
         self._turn = 0
+        self._since_plain = 0
 
     def choose(self, rows: int, most: int, left: float = float("inf"), behind: Callable[[int], int] = lambda budget: 0) -> int:
         """A budget for a round of `rows` rows, none of which can use more than `most` drafts.
@@ -48,6 +52,7 @@ class Planner:
         """
         group = rows.bit_length()
         within = [n for n in self.budgets if n <= most]
+        self._since_plain += 1
         if self._trial is not None:
             budget, rounds = self._trial
             self._trial = (budget, rounds - 1) if rounds > 1 else None
@@ -59,7 +64,7 @@ class Planner:
         # a straight line takes two points; and never further than one step beyond what was tried
         if (missing := next((n for n in (*within[1:2], 0) if n not in known), None)) is not None and len(curve) < 2:
             return self._try(missing, behind)
-        if 0 not in known:
+        if 0 not in known or self._since_plain > PLAIN_EACH:
             return 0
         reach = within[: 2 + max((i for i, n in enumerate(within) if n <= curve[-1][0]), default=0)]
         rate = {n: self._tokens[n] / seconds(curve, n) for n in reach}
@@ -67,10 +72,12 @@ class Planner:
         if best and rate[best] < rate[0] * (1 + self._price(behind(best)) * rate[best] / left):
             best = 0
         at = reach.index(best)
-        others = [n for n in sorted({0, *reach[max(0, at - 1) : at + 3]}) if n != best]
+        others = [n for n in reach[max(1, at - 1) : at + 3] if n != best]
         if others:
             other = others[self._turn % len(others)]
-            loss = TRIAL * (seconds(curve, other) - self._tokens[other] / rate[best]) + self._price(behind(other))
+            cost = seconds(curve, other)
+            self._least = AT_LEAST * (best == 0)
+            loss = TRIAL * max(cost - self._tokens[other] / rate[best], self._least * cost) + self._price(behind(other))
             if self._saved >= loss:
                 self._turn += 1
                 self._worth = self._tokens[other] / rate[best]
@@ -87,6 +94,8 @@ class Planner:
         """
         group = rows.bit_length()
         budget = next(n for n in self.budgets if n >= drafts)
+        if not budget:
+            self._since_plain = 0
         if not behind:
             recent = self._recent[group, budget]
             recent.append(took)
@@ -97,7 +106,7 @@ class Planner:
             self._caught_up = CATCHING_UP * took_before + took - usual, CATCHING_UP * read_before + behind
         self._saved += PROBING * took
         if self._worth is not None:
-            self._saved -= took - self._worth
+            self._saved -= max(took - self._worth, self._least * took)
         if drafts:
             memory = MEMORY ** len(kept)
             for i in range(drafts):
@@ -136,7 +145,7 @@ class Planner:
         return behind * max(0.0, took / tokens) if tokens else 0.0
 
     def _try(self, budget: int, behind: Callable[[int], int]) -> int:
-        self._trial = (budget, TRIAL - 1 + (behind(budget) > 0))
+        self._trial = (budget, TRIAL - 1 + (behind(budget) > 0) if budget else PLAIN_TRIAL - 1)
         return budget
 
 
