@@ -21,3 +21,9 @@ def shared() -> Path:
     if not (folder / "models").is_dir():
         pytest.skip(f"no real models and data here ({folder} is absent)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """What a test draws does not depend on which tests ran before, and how far."""
+    torch.manual_seed(0)

@@ -41,7 +41,7 @@ def prompts(vocabulary: int = 61) -> tuple[torch.Tensor, torch.Tensor]:
 def same_tokens(model: HeadwayModel, ids: torch.Tensor, mask: torch.Tensor, new: int = 24) -> None:
     """Speculative output is the quantised trunk's own, by transformers, row by row and in a batch."""
     assert why_not_exact(model.trunk) is None
-    drafted = model.generate(ids, mask, max_new_tokens=new, do_sample=False)
+    drafted = model.generate(ids, mask, max_new_tokens=new, do_sample=False, adaptive=False)
     assert drafted.stats.drafted
     own = model.trunk.generate(ids, attention_mask=mask, max_new_tokens=new, do_sample=False)
     width = min(drafted.sequences.shape[1], own.shape[1])
