@@ -10,8 +10,8 @@ go through together is the attention, whose float32 sums differ in their last bi
 the next integer, which moves the logits by a percent. In float64 the sums agree in all bits that float32 keeps.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -61,44 +61,37 @@ def attend_in_line(
     return found.transpose(1, 2), None
 
 
-def attend_in_line_float64(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
-) -> tuple[Tensor, None]:
-    """`attend_in_line`, computed in float64 and returned in the dtype of `query`."""
-    mask = None if attention_mask is None else attention_mask.double()
-    found, _ = attend_in_line(module, query.double(), key.double(), value.double(), mask, **kwargs)
-    return found.to(query.dtype), None
+def _in_float64(attend: Callable[..., tuple[Tensor, None]]) -> Callable[..., tuple[Tensor, None]]:
+    """`attend`, computed in float64 and returned in the dtype of its query."""
+
+    def attend_float64(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+    ) -> tuple[Tensor, None]:
+        if attention_mask is not None and attention_mask.is_floating_point():
+            attention_mask = attention_mask.double()
+        found, _ = attend(module, query.double(), key.double(), value.double(), attention_mask, **kwargs)
+        return found.to(query.dtype), None
+
+    return attend_float64
 
 
-def attend_float64(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
-) -> tuple[Tensor, None]:
-    """transformers' sdpa on (batch, heads, seq, width), computed in float64 and returned in the dtype of `query`."""
-    found, _ = sdpa_attention_forward(module, query.double(), key.double(), value.double(), attention_mask, **kwargs)
-    return found.to(query.dtype), None
-
-
-class _Stored(Exception):
+class KeysStored(Exception):
     """Keys and values of a layer are in the cache."""
 
 
 def attend_not(*args: Any, **kwargs: Any) -> tuple[Tensor, None]:
     """What a layer attends with of which only keys and values are wanted, which are stored by then."""
-    raise _Stored
+    raise KeysStored
 
 
-@contextmanager
-def decoding(config: Any) -> Iterator[None]:
+def decoding(config: Any) -> AbstractContextManager[None]:
     """Within, the model of this (text) config attends as `attend_in_line`, if it did with sdpa."""
-    with _switched(config, IN_LINE):
-        yield
+    return _switched(config, IN_LINE)
 
 
-@contextmanager
-def only_storing_keys(config: Any) -> Iterator[None]:
-    """Within, a layer that is decoding ends where it would attend: its keys and values are in the cache by then."""
-    with suppress(_Stored), _switched(config, dict.fromkeys(IN_LINE.values(), NOT_AT_ALL)):
-        yield
+def only_storing_keys(config: Any) -> AbstractContextManager[None]:
+    """Within, a layer that is decoding raises KeysStored where it would attend: its keys and values are in the cache by then."""
+    return _switched(config, dict.fromkeys(IN_LINE.values(), NOT_AT_ALL))
 
 
 @contextmanager
@@ -114,7 +107,9 @@ def _switched(config: Any, implementations: Mapping[str, str]) -> Iterator[None]
         config._attn_implementation = before
 
 
-AttentionInterface.register(SDPA_FLOAT64, attend_float64)
+attend_in_line_float64 = _in_float64(attend_in_line)
+
+AttentionInterface.register(SDPA_FLOAT64, _in_float64(sdpa_attention_forward))
 AttentionMaskInterface.register(SDPA_FLOAT64, sdpa_mask)
 # no masks are registered for these: transformers then makes none of its own, and hands on what it gets
 AttentionInterface.register(IN_LINE["sdpa"], attend_in_line)

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -178,7 +178,8 @@ class TrunkView:
         start: where all rows are at this position and those after it, padding aside; spares masks that say nothing.
         """
         queries = positions.shape[1]
-        if start is not None and (queries == 1 or start == 0) and start + queries == visible and self._unmasked(visible):
+        ending = start is not None and (queries == 1 or start == 0) and start + queries == visible
+        if ending and self.plain_causal(visible, IN_LINE.values()):
             return None
         keys = torch.arange(visible, device=positions.device).expand(positions.shape[0], -1)
         return self.masks(positions, keys)
@@ -193,14 +194,10 @@ class TrunkView:
         lowest = torch.finfo(self.model.dtype).min
         return torch.zeros(seen.shape, dtype=self.model.dtype, device=seen.device).masked_fill(~seen, lowest)
 
-    def _unmasked(self, length: int) -> bool:
+    def plain_causal(self, length: int, implementations: Collection[str] = BOOLEAN_MASKS) -> bool:
+        """Whether no mask at all means the right one: attention causal of itself, and no window shorter than the sequence."""
         window = getattr(self.config, "sliding_window", None)
-        return self.config._attn_implementation in IN_LINE.values() and (window is None or window >= length)
-
-    def plain_causal(self, length: int) -> bool:
-        """Whether no mask at all means the right one: sdpa's own causal path, and no window shorter than the sequence."""
-        window = getattr(self.config, "sliding_window", None)
-        return self.config._attn_implementation in BOOLEAN_MASKS and (window is None or window >= length)
+        return self.config._attn_implementation in implementations and (window is None or window >= length)
 
 
 @torch.compiler.assume_constant_result

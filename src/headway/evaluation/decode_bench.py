@@ -4,15 +4,12 @@ Ways take turns within each repeat, so that what disturbs the machine disturbs a
 """
 
 import statistics
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from matplotlib import pyplot
 from rich import box
@@ -27,6 +24,7 @@ from headway.decoding import DecodeStats, assistant_drafter, heads_drafter, ngra
 from headway.errors import DataError
 from headway.evaluation.configs import DecodeBenchConfig
 from headway.evaluation.exact_match import left_padded
+from headway.evaluation.measuring import peak_memory, wait
 from headway.evaluation.native_mtp import decoding_with, native_heads
 from headway.evaluation.report import svg
 from headway.evaluation.scoring import load
@@ -157,7 +155,7 @@ def _measure(config: DecodeBenchConfig, model: HeadwayModel, prompts: list[list[
             with torch.inference_mode(), peak_memory(model.device) as peak:
                 began = time.perf_counter()
                 outs = [way.decode(*group) for group in groups]
-                _wait(model.device)
+                wait(model.device)
                 seconds = time.perf_counter() - began
             if repeat:
                 way.seconds.append(seconds)
@@ -246,34 +244,3 @@ def _plot(results: dict[str, Any], path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, ncols=2)
     write_text(path, svg(figure))
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-@contextmanager
-def peak_memory(device: torch.device) -> Iterator[list[float]]:
-    """MiB in use at most, above what was before; on the CPU, as sampled every 5 ms."""
-    found = [0.0]
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        yield found
-        found[0] = (torch.cuda.max_memory_allocated(device) - before) / 2**20
-        return
-    process, done = psutil.Process(), threading.Event()
-    start = process.memory_info().rss
-
-    def watch() -> None:
-        while not done.wait(0.005):
-            found[0] = max(found[0], (process.memory_info().rss - start) / 2**20)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield found
-    finally:
-        done.set()
-        thread.join()

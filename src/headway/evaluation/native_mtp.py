@@ -5,7 +5,7 @@ timed.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -38,17 +38,7 @@ def decoding_with(native: Any, model: HeadwayModel) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _as_mtp_model(model: HeadwayModel) -> Iterator[None]:
-    """The trunk's configuration, taken back at the end, says how many heads there are."""
+def _as_mtp_model(model: HeadwayModel) -> AbstractContextManager[Any]:
+    """The trunk's configuration, within, says how many heads there are."""
     assert model.heads is not None
-    config = model.view.config
-    before = getattr(config, "num_mtp_layers", None)
-    config.num_mtp_layers = model.heads.count
-    try:
-        yield
-    finally:
-        if before is None:
-            del config.num_mtp_layers
-        else:
-            config.num_mtp_layers = before
+    return patch.object(model.view.config, "num_mtp_layers", model.heads.count, create=True)

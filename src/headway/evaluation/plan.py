@@ -7,7 +7,6 @@ what a forward over one token a row costs beside one over all drafts (Leviathan 
 
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -22,6 +21,7 @@ from headway import model_path
 from headway.decoding import Generation, heads_drafter
 from headway.errors import ConfigError
 from headway.evaluation.configs import PlanConfig
+from headway.evaluation.measuring import wait
 from headway.evaluation.told import told_drafter
 from headway.files import write_json
 from headway.model import HeadwayModel, load_trunk
@@ -68,13 +68,19 @@ def measure(config: PlanConfig, model: HeadwayModel, batch: int) -> dict[str, An
     plains: list[Generation] = []
     over_transformers: list[float] = []  # plain decoding, the prompt included
     for repeat in track(range(config.repeats + 1), f"batch {batch}", transient=True):  # the first warms up
-        outs = {0: model.generate(ids, plain=True, **length)} | {n: told(0.5, n) for n in depths}
+        began = time.perf_counter()
+        outs = {0: model.generate(ids, plain=True, **length)}
+        wait(model.device)
+        ours = time.perf_counter() - began
+        with torch.inference_mode():
+            trunk.generate(ids, attention_mask=torch.ones_like(ids), **length)
+        wait(model.device)
+        theirs = time.perf_counter() - began - ours
+        outs |= {n: told(0.5, n) for n in depths}
         for rate in config.rates:
             out = told(rate, config.heads, adaptive=config.adaptive)
             if repeat:
                 runs[rate].append(out)
-        ours = _seconds(lambda: model.generate(ids, plain=True, **length))
-        theirs = _seconds(lambda: trunk.generate(ids, attention_mask=torch.ones_like(ids), **length))
         if repeat:
             over_transformers.append(theirs / ours)
             plains.append(outs[0])
@@ -104,13 +110,6 @@ def measure(config: PlanConfig, model: HeadwayModel, batch: int) -> dict[str, An
             "identical": all(torch.equal(out.sequences, plain.sequences) for out in outs_at),
         }
     return found
-
-
-def _seconds(call: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    with torch.inference_mode():
-        call()
-    return time.perf_counter() - began
 
 
 def _rate(out: Generation) -> float:

@@ -5,11 +5,12 @@ of that layer, and shares the trunk's final norm and unembedding. The linear var
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Self
 
 from torch import Tensor, nn
 
-from headway.attention import only_storing_keys
+from headway.attention import KeysStored, only_storing_keys
 from headway.errors import ConfigError
 from headway.heads.base import HeadsConfig, HeadStack, check_runs, copy_layer
 from headway.trunk import Masks, Tapped, TrunkView
@@ -70,9 +71,10 @@ class ParallelHeads(HeadStack):
         if self.linear:
             return
         rotary = view.rotary(hidden, position_ids)
-        for layer in self.layers[:count]:
-            with only_storing_keys(view.config):
-                view.run_layer(layer, hidden, position_ids, None, cache, rotary)
+        with only_storing_keys(view.config):
+            for layer in self.layers[:count]:
+                with suppress(KeysStored):
+                    view.run_layer(layer, hidden, position_ids, None, cache, rotary)
 
     def extra_repr(self) -> str:
         return f"count={self.count}, linear={self.linear}"
