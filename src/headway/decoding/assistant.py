@@ -4,6 +4,8 @@ arXiv 2302.01318, algorithm 2).
 It reads the same rows with a ragged cache of its own. The slots of rejected drafts are overwritten, as in the trunk's cache.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -83,9 +85,8 @@ class AssistantDrafter(ChainDrafter):
         self.read[: len(lengths)] = lengths
         return Draft(distributions, available)
 
-    def behind(self, batch: Batch, count: int) -> int:
-        unread = (length - read for length, read in zip(batch.lengths, self.read, strict=False))
-        return sum(n for n in unread if count and n > self.depth + 1)
+    def unread(self, batch: Batch, count: int) -> Iterable[int]:
+        return (length - read for length, read in zip(batch.lengths, self.read, strict=False))
 
     def _read_prompts(self, batch: Batch, room: int) -> None:
         """Read long unread parts, but for the newest token, from the first row that has one on: newcomers stand last."""

@@ -13,6 +13,13 @@ from transformers import Cache
 
 from headway.errors import ConfigError
 
+ROOM = 64  # slots are made, and by compiled forwards looked at, so many at a time
+
+
+def with_room(tokens: int) -> int:
+    """The next multiple of `ROOM`."""
+    return -(-tokens // ROOM) * ROOM
+
 
 class RaggedCache(Cache):
     """Fixed buffers by layer index, allocated when a layer first writes; heads use indices after the trunk's.

@@ -1,7 +1,8 @@
 """Forwards of fixed shapes, compiled once each: a small model's time is else spent between its kernels rather than in them.
 
-Rows are padded up to those of the cache, tokens a row to a few sizes, and the keys looked at to multiples of `ROOM`; the number of
-keys is the one size that a compiled forward leaves open. Prompts are read eagerly, and so are the last rows of a large batch.
+Rows are padded up to those of the cache, tokens a row to a few sizes, and the keys looked at to multiples of `cache.ROOM`; the
+number of keys is the one size that a compiled forward leaves open. Prompts are read eagerly, and so are the last rows of a large
+batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,12 +14,11 @@ from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 from torch.nn.functional import pad
 
-from headway.decoding.cache import RaggedCache
+from headway.decoding.cache import RaggedCache, with_room
 from headway.errors import ConfigError, UnsupportedModelError
 from headway.model import HeadwayModel
 from headway.trunk import Masks, Tapped
 
-ROOM = 64  # keys
 TOKENS = (1, 4, 8, 16)  # of a row in a round: the last settled one and its drafts
 FORMS = 64  # compiled forms that are kept of one function
 
@@ -39,7 +39,7 @@ def worthwhile(slots: Tensor, cache: RaggedCache) -> bool:
 
 
 def budgets_for(budgets: Sequence[int]) -> tuple[int, ...]:
-    """Those that fill a compiled round; or as they are, if none of them does."""
+    """Those that fill a compiled round, and the largest where it fits into one."""
     return tuple(n for n in budgets if n + 1 in TOKENS or n == budgets[-1] < TOKENS[-1])
 
 
@@ -69,7 +69,7 @@ class Compiled:
         """
         rows, tokens = slots.shape
         more = (0, next(n for n in TOKENS if n >= tokens) - tokens, 0, cache.rows - rows)
-        keys = -(-visible // ROOM) * ROOM
+        keys = with_room(visible)
         positions, slots = pad(positions, more, value=-1), pad(slots, more, value=-1)
         cache.begin(slots, keys)
         masks = self.view.causal_masks(positions, keys) if masks is None else self._padded(masks, more, keys)
@@ -80,7 +80,7 @@ class Compiled:
         """States of the first `count` parallel heads, each (rows, 1, hidden); hidden (rows, 1, hidden), the rest (rows, 1)."""
         rows = positions.shape[0]
         more = (0, 0, 0, cache.rows - rows)
-        keys = -(-(int(positions.max()) + 1) // ROOM) * ROOM
+        keys = with_room(int(positions.max()) + 1)
         positions = pad(positions, more, value=-1)
         cache.begin(positions, keys)
         masks = self.view.causal_masks(positions, keys)

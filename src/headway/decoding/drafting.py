@@ -3,10 +3,10 @@
 Parallel heads propose a tree: the likeliest paths through what each head holds likely. Sequential ones propose a chain.
 
 Heads read the trunk's states. Those of settled tokens are kept by position, and a head is run over them only when it is
-asked to draft: rounds without drafts cost nothing but the copy.
+asked to draft: rounds without drafts cost nothing but a copy, which many of them share.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from headway.ops.trees import Grown, grow, parents_of
 from headway.trunk import Masks, Tapped, TrunkView
 
 CHUNK = 4096  # settled tokens that heads catch up on at once
+AT_HAND = 32  # rounds without drafts whose states may wait to be stored
 # sizes of trees beyond those that a chain could have: with the token that they follow, as many as matrix kernels like
 BUDGETS = (7, 11, 15, 23, 31, 47, 63)
 
@@ -103,7 +104,11 @@ class ChainDrafter:
         return min(usable, self.depth)
 
     def behind(self, batch: Batch, count: int) -> int:
-        return 0
+        return sum(n for n in self.unread(batch, count) if n > self.depth + 1) if count else 0
+
+    def unread(self, batch: Batch, count: int) -> Iterable[int]:
+        """How many settled tokens of each row it has not read."""
+        return ()
 
 
 class _HeadsDrafter(ChainDrafter):
@@ -114,32 +119,50 @@ class _HeadsDrafter(ChainDrafter):
         self.heads: Any = heads  # the sequential family has step()
         self.view, self.cache = view, cache
         self.states: Tensor | None = None  # (rows, capacity + 1, hidden) by position
+        self._at_hand: list[tuple[Tensor, Tensor]] = []  # states and positions that are not among them yet
         self.read = [[0] * self.depth for _ in range(cache.rows)]  # settled tokens when a head last drafted
 
     def observe(self, tapped: Tapped, positions: Tensor, first: int = 0) -> None:
         states = self.heads.reads(tapped)
+        if positions.shape[1] > 1 or first:  # prompts, or drafts
+            self._store()
+            self._write(states, positions, first)
+            return
+        if self._at_hand and self._at_hand[0][1].shape != positions.shape:
+            self._store()
+        self._at_hand.append((states, positions))
+        if len(self._at_hand) == AT_HAND:
+            self._store()
+
+    def _store(self) -> None:
+        """Write down what rounds without drafts computed; together, since each of them should cost no more than without heads."""
+        if self._at_hand:
+            states, positions = (torch.cat(parts, dim=1) for parts in zip(*self._at_hand, strict=True))
+            self._at_hand = []
+            self._write(states, positions)
+
+    def _write(self, states: Tensor, positions: Tensor, first: int = 0) -> None:
         if self.states is None:
             self.states = states.new_zeros(self.cache.rows, self.cache.capacity + 1, states.shape[2])
         rows = torch.arange(first, first + states.shape[0], device=states.device)[:, None]
         self.states[rows, torch.where(positions < 0, self.cache.capacity, positions)] = states
 
-    def behind(self, batch: Batch, count: int) -> int:
-        if not count:
-            return 0
-        usual = self.depth + 1
-        unread = (length - min(read[:count]) for length, read in zip(batch.lengths, self.read, strict=False))
-        return sum(n for n in unread if n > usual)
+    def unread(self, batch: Batch, count: int) -> Iterable[int]:
+        return (length - min(read[:count]) for length, read in zip(batch.lengths, self.read, strict=False))
 
     def move_row(self, source: int, target: int) -> None:
+        self._store()
         self.read[target] = self.read[source]
         self.reset_row(source)
         if self.states is not None:
             self.states[target] = self.states[source]
 
     def reset_row(self, row: int) -> None:
+        self._store()
         self.read[row] = [0] * self.depth
 
     def resize(self, rows: int, capacity: int) -> None:
+        self._store()
         self.read += [[0] * self.depth for _ in range(rows - len(self.read))]
         if (old := self.states) is not None:
             self.states = old.new_zeros(rows, capacity + 1, old.shape[2])
@@ -194,6 +217,7 @@ class ParallelDrafter(_HeadsDrafter):
 
     def _catch_up(self, batch: Batch, heads: int) -> None:
         """Store the keys of settled tokens that the trunk has read and the heads have not, but for the newest."""
+        self._store()
         rows: list[int] = []
         positions: list[int] = []
         for r, length in enumerate(batch.lengths):
@@ -253,6 +277,7 @@ class SequentialDrafter(_HeadsDrafter):
 
         The trunk has read all settled tokens but the last.
         """
+        self._store()
         assert self.states is not None, "observe() comes first"
         lengths = batch.lengths
         starts = [max(0, min(read[:count]) - self.depth) for read in self.read[: len(lengths)]]

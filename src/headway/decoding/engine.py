@@ -16,7 +16,7 @@ from transformers import GenerationConfig
 
 from headway.attention import decoding
 from headway.decoding.arguments import new_token_limit, resolve
-from headway.decoding.cache import RaggedCache
+from headway.decoding.cache import RaggedCache, with_room
 from headway.decoding.compiled import budgets_for, compiled, worthwhile
 from headway.decoding.drafting import Draft, MakeDrafter
 from headway.decoding.planning import Planner
@@ -30,8 +30,6 @@ from headway.model import HeadwayModel
 from headway.ops.acceptance import accept_greedy
 from headway.ops.trees import Path, Tree, walk
 from headway.trunk import Masks, Tapped
-
-ROUND = 64  # room is made for so many tokens at a time
 
 
 @dataclass(frozen=True)
@@ -206,7 +204,7 @@ class Engine:
             return
         # a tree has drafts beside each other, and takes more slots than a row has tokens to go
         rows = max(rows, self.cache.rows)
-        capacity = max(-(-(longest + self.room) // ROUND) * ROUND, self.cache.capacity)
+        capacity = max(with_room(longest + self.room), self.cache.capacity)
         old = self.batch.tokens
         self.batch.tokens = old.new_zeros(rows, capacity + 1)
         self.batch.tokens[: old.shape[0], : old.shape[1]] = old
@@ -272,10 +270,11 @@ class Engine:
         batch = self.batch
         began = time.perf_counter()
         budget, draft = self._budget(), None
-        behind = self.drafter.behind(batch, budget) if self.drafter is not None else 0
+        behind = 0
         if budget:
+            assert self.drafter is not None
+            behind = self.drafter.behind(batch, budget)
             with self.tally.timed("draft"):
-                assert self.drafter is not None
                 draft = self.drafter.draft(batch, budget)
         with self.tally.timed("verify"):
             layout = self._lay_out(batch, draft, budget)
@@ -290,11 +289,9 @@ class Engine:
             found = _write_down(batch, path, layout)
         fresh = self.compiled is not None and self.compiled.fresh  # its time says nothing about other rounds
         if self.planner is not None and not fresh:
-            deepest = layout.drafts if layout.tree is None else 1
-            # where no row waits for a place, the time is that of the quarter with the most to go
-            late = 0 if self.waiting else sorted(row.usable for row in batch.rows)[-(len(batch.rows) + 3) // 4]
-            free = [nodes for row, (_, nodes) in zip(batch.rows, found, strict=True) if row.usable >= max(deepest, late)]
-            self.planner.learn(len(batch.rows), layout.drafts, free, time.perf_counter() - began, behind)
+            took = time.perf_counter() - began
+            free = self._free(layout, found) if layout.drafts else []
+            self.planner.learn(len(batch.rows), layout.drafts, free, took, behind)
         if self.compiled is not None:
             self.compiled.fresh = False
         with self.tally.timed("accept"):
@@ -311,6 +308,14 @@ class Engine:
             return most
         left = sum(1 + row.usable for row in rows) / len(rows)
         return self.planner.choose(len(rows), most, left, lambda budget: drafter.behind(self.batch, budget))
+
+    def _free(self, layout: Layout, found: list[tuple[list[int], list[int]]]) -> list[list[int]]:
+        """What stayed in the rows that could use all drafts."""
+        deepest = layout.drafts if layout.tree is None else 1
+        rows = self.batch.rows
+        # where no row waits for a place, the time is that of the quarter with the most to go
+        late = 0 if self.waiting else sorted(row.usable for row in rows)[-(len(rows) + 3) // 4]
+        return [nodes for row, (_, nodes) in zip(rows, found, strict=True) if row.usable >= max(deepest, late)]
 
     def _lay_out(self, batch: Batch, draft: Draft | None, budget: int) -> Layout:
         usable = [max(0, min(budget, row.usable)) for row in batch.rows]

@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 PRIOR, WEIGHT = 0.7, 2.0  # how often the first draft is thought to stay, and how many rounds that counts for
-PROBING = 0.01  # share of the time that may be spent on rounds that are not thought the best
+PROBING = 0.005  # share of the time that may be spent on rounds that are not thought the best
 AT_LEAST = 0.25  # share of its time that a trial in place of plain decoding is taken to lose, however good it looks
 MARGIN = 0.05  # how much better than none drafts must look
 TRIAL = 2  # rounds, and one more where its drafter has to catch up
 PLAIN_TRIAL, PLAIN_EACH = 6, 128  # rounds without drafts at first, and after how many with drafts there is another
+RESTING = 16  # rounds without drafts at most before it is asked again whether one more should have some
 RECENT = 5  # rounds that a cost is taken from
 MEMORY = 0.97  # weight that what a row kept still has after another row
 CATCHING_UP = 0.8  # weight that the price of catching up still has after another time
@@ -38,8 +39,9 @@ class Planner:
         self._caught_up = 0.0, 0.0  # seconds, and tokens read in them
         self._saved = 0.0  # seconds that may be lost on a trial
         self._trial: tuple[int, int] | None = None  # a budget, and how many rounds it has to go
-        self._worth: float | None = None  # seconds that the best budget takes for the tokens of the one on trial
-        self._least = 0.0
+        # seconds that the best budget takes for the tokens of the one on trial, and which share of its own is lost at least
+        self._against: tuple[float, float] | None = None
+        self._rest = (0, 0)  # rounds in which none stays the choice, for a group of batch sizes
         self._turn = 0
         self._since_plain = 0
 
@@ -51,14 +53,17 @@ class Planner:
             behind: how many tokens the drafter would have to read first, to draft so many.
         """
         group = rows.bit_length()
-        within = [n for n in self.budgets if n <= most]
         self._since_plain += 1
+        if self._rest[0] and self._rest[1] == group:
+            self._rest = (self._rest[0] - 1, group)
+            return 0
+        within = [n for n in self.budgets if n <= most]
         if self._trial is not None:
             budget, rounds = self._trial
             self._trial = (budget, rounds - 1) if rounds > 1 else None
             if budget in within:
                 return budget
-        self._worth = None
+        self._against = None
         known = self._seconds[group]
         curve = sorted((self._like_others(group) if len(known) < 2 else known).items())
         # a straight line takes two points; and never further than one step beyond what was tried
@@ -75,13 +80,14 @@ class Planner:
         others = [n for n in reach[max(1, at - 1) : at + 3] if n != best]
         if others:
             other = others[self._turn % len(others)]
-            cost = seconds(curve, other)
-            self._least = AT_LEAST * (best == 0)
-            loss = TRIAL * max(cost - self._tokens[other] / rate[best], self._least * cost) + self._price(behind(other))
+            cost, worth, least = seconds(curve, other), self._tokens[other] / rate[best], AT_LEAST * (best == 0)
+            loss = TRIAL * max(cost - worth, least * cost) + self._price(behind(other))
             if self._saved >= loss:
                 self._turn += 1
-                self._worth = self._tokens[other] / rate[best]
+                self._against = (worth, least)
                 return self._try(other, behind)
+            if not best:
+                self._rest = (min(RESTING, int((loss - self._saved) / (PROBING * curve[0][1]))), group)
         return best if best in known else self._try(best, behind)
 
     def learn(self, rows: int, drafts: int, kept: Sequence[Sequence[int]], took: float, behind: int = 0) -> None:
@@ -105,8 +111,9 @@ class Planner:
             took_before, read_before = self._caught_up
             self._caught_up = CATCHING_UP * took_before + took - usual, CATCHING_UP * read_before + behind
         self._saved += PROBING * took
-        if self._worth is not None:
-            self._saved -= max(took - self._worth, self._least * took)
+        if self._against is not None:
+            worth, least = self._against
+            self._saved -= max(took - worth, least * took)
         if drafts:
             memory = MEMORY ** len(kept)
             for i in range(drafts):
@@ -115,10 +122,6 @@ class Planner:
             for node in (node for nodes in kept for node in nodes):
                 self._kept[node - 1] += 1
             self._tokens = self._expected()
-
-    def tokens(self, budget: int) -> float:
-        """Tokens that a row should get from a round."""
-        return self._tokens[budget]
 
     def _expected(self) -> list[float]:
         """By number of drafts. A draft seldom tried is thought to be about as good as the one before it."""
