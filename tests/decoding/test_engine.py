@@ -5,6 +5,7 @@ import torch
 
 from headway import HeadwayModel
 from headway.decoding import cache as cache_module
+from headway.decoding.cache import RaggedCache
 from headway.decoding.drafting import heads_drafter
 from headway.decoding.engine import Engine
 from headway.decoding.ngram import ngram_drafter
@@ -145,3 +146,21 @@ def test_a_row_that_memory_has_no_room_for_fails_alone(model, monkeypatch):
     assert first.error is None and first.new == alone(model, [5, 9, 23], max_new_tokens=40)
     with pytest.raises(ConfigError, match="Decode fewer rows together"):
         model.generate(torch.tensor([[5]]), max_new_tokens=5)
+
+
+def test_trees_without_room_behind_the_rows_are_not_verified(monkeypatch):
+    """Memory that suffices for the rows but not for drafts beside each other costs the drafts, not the rows."""
+    model = HeadwayModel.from_trunk(tiny_trunk(), count=3).eval()
+    resize = RaggedCache.resize
+
+    def limited(self, rows, capacity):
+        if capacity > 64:
+            raise ConfigError("no memory")
+        resize(self, rows, capacity)
+
+    monkeypatch.setattr(RaggedCache, "resize", limited)
+    engine = Engine(model, heads_drafter(), max_rows=4, adaptive=False)
+    rows = [engine.submit(p, max_new_tokens=30, **FREE) for p in prompts(4)]
+    engine.run()
+    assert 0 < engine.tally.drafted < 63 * engine.tally.forwards  # trees at first
+    assert [row.new for row in rows] == [alone(model, p, max_new_tokens=30) for p in prompts(4)]

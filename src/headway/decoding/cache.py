@@ -128,17 +128,20 @@ class RaggedCache(Cache):
 
     def resize(self, rows: int, capacity: int) -> None:
         """Make room for more; what is there stays. Raises ConfigError where memory does not suffice."""
-        shapes = {index: (rows, keys.shape[1], capacity + 1, keys.shape[3]) for index, (keys, _) in self._buffers.items()}
-        if self._buffers:
-            first = next(iter(self._buffers.values()))[0]
-            self._check_memory(sum(2 * math.prod(shape) * first.element_size() for shape in shapes.values()), first.device)
+        shapes = [(rows, old.shape[1], capacity + 1, old.shape[3]) for old in self.buffers()]
+        if shapes:
+            first = self.buffers()[0]
+            self._check_memory(sum(map(math.prod, shapes)) * first.element_size(), first.device)
         for index, buffers in self._buffers.items():
-            grown = tuple(old.new_zeros(shapes[index]) for old in buffers)
-            for old, new in zip(buffers, grown, strict=True):
-                new[: self.rows, :, : self.capacity] = old[:, :, : self.capacity]
-            self._buffers[index] = (grown[0], grown[1])
+            keys, values = (self._grown(old, rows, capacity) for old in buffers)
+            self._buffers[index] = (keys, values)
         self.rows, self.capacity = rows, capacity
         self._at = None
+
+    def _grown(self, old: Tensor, rows: int, capacity: int) -> Tensor:
+        new = old.new_zeros(rows, old.shape[1], capacity + 1, old.shape[3])
+        new[: self.rows, :, : self.capacity] = old[:, :, : self.capacity]
+        return new
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self._visible

@@ -145,7 +145,7 @@ class _HeadsDrafter(ChainDrafter):
         if self.states is None:
             self.states = states.new_zeros(self.cache.rows, self.cache.capacity + 1, states.shape[2])
         rows = torch.arange(first, first + states.shape[0], device=states.device)[:, None]
-        self.states[rows, torch.where(positions < 0, self.cache.capacity, positions)] = states
+        self.states[rows, torch.where(positions < 0, self.states.shape[1] - 1, positions)] = states
 
     def unread(self, batch: Batch, count: int) -> Iterable[int]:
         return (length - min(read[:count]) for length, read in zip(batch.lengths, self.read, strict=False))

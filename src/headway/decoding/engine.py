@@ -200,17 +200,24 @@ class Engine:
                 self.drafter.reset_row(place)
 
     def _reserve(self, rows: int, longest: int) -> None:
-        if rows <= self.cache.rows and longest + self.room <= self.cache.capacity:
+        if rows <= self.cache.rows and longest <= self.cache.capacity:
             return
-        # a tree has drafts beside each other, and takes more slots than a row has tokens to go
         rows = max(rows, self.cache.rows)
-        capacity = max(with_room(longest + self.room), self.cache.capacity)
-        old = self.batch.tokens
-        self.batch.tokens = old.new_zeros(rows, capacity + 1)
-        self.batch.tokens[: old.shape[0], : old.shape[1]] = old
-        self.cache.resize(rows, capacity)
+        capacity = max(with_room(longest), self.cache.capacity)
         if self.drafter is not None:
             self.drafter.resize(rows, capacity)
+        self.cache.resize(rows, capacity)
+        old = self.batch.tokens
+        self.batch.tokens = old.new_zeros(rows, capacity + self.room + 1)
+        self.batch.tokens[: old.shape[0], : old.shape[1]] = old
+
+    def _has_room(self, drafts: int) -> bool:
+        """Whether all drafts of a tree find a slot: they stand beside each other, and take more than a row has tokens to go."""
+        try:
+            self._reserve(len(self.batch.rows), max(self.batch.lengths) + drafts)
+        except ConfigError:
+            return False
+        return True
 
     def _leave(self, rows: list[Row]) -> None:
         """Take rows out of the batch; the last one moves into each gap, and the last entering one into its place."""
@@ -276,6 +283,8 @@ class Engine:
             behind = self.drafter.behind(batch, budget)
             with self.tally.timed("draft"):
                 draft = self.drafter.draft(batch, budget)
+            if draft.parents is not None and not self._has_room(draft.parents.shape[1]):
+                budget, draft = 0, None
         with self.tally.timed("verify"):
             layout = self._lay_out(batch, draft, budget)
             tapped = self._forward(layout)
