@@ -159,8 +159,8 @@ def test_trees_without_room_behind_the_rows_are_not_verified(monkeypatch):
         resize(self, rows, capacity)
 
     monkeypatch.setattr(RaggedCache, "resize", limited)
-    engine = Engine(model, heads_drafter(), max_rows=4, adaptive=False)
-    rows = [engine.submit(p, max_new_tokens=30, **FREE) for p in prompts(4)]
+    engine = Engine(model, heads_drafter([(n,) for n in range(24)]), max_rows=4, adaptive=False)
+    rows = [engine.submit(p, max_new_tokens=45, **FREE) for p in prompts(4)]
     engine.run()
-    assert 0 < engine.tally.drafted < 63 * engine.tally.forwards  # trees at first
-    assert [row.new for row in rows] == [alone(model, p, max_new_tokens=30) for p in prompts(4)]
+    assert 0 < engine.tally.drafted < 24 * (engine.tally.forwards - 4 - 20)  # trees at first, and at least 20 rounds without
+    assert [row.new for row in rows] == [alone(model, p, max_new_tokens=45) for p in prompts(4)]
