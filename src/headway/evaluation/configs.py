@@ -107,7 +107,8 @@ class PlanConfig:
     rates: list[float] = field([0.5, 0.7, 0.9], help="shares of drafts that are right")
     batches: list[int] = field([1, 4, 16], help="prompts decoded together; each size is measured")
     context: int = field(128, help="tokens of each prompt, random ones")
-    max_new_tokens: int = field(64, help="tokens to add")
+    max_new_tokens: int = field(32, help="tokens to add")
+    turns: int = field(3, help="prompts for each place in the batch: rows end apart, and others take their places")
     free: bool = field(False, help="drafts that cost nothing: what verifying alone allows")
     adaptive: bool = field(False, help="let decoding choose how many drafts pay, in place of one of each head")
     dtype: Literal["float32", "bfloat16"] = field("float32", help="of weights and arithmetic")
@@ -117,7 +118,7 @@ class PlanConfig:
     seed: int = field(0, help="of the prompts and of which drafts are right")
 
     def __post_init__(self) -> None:
-        _at_least_one(self, "heads", "context", "max_new_tokens", "repeats", "threads")
+        _at_least_one(self, "heads", "context", "max_new_tokens", "turns", "repeats", "threads")
         if not self.rates or not all(0 <= rate <= 1 for rate in self.rates):
             raise ConfigError(f"rates must be from 0 to 1, got {self.rates}.")
         _batch_sizes(self.batches)

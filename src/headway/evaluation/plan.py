@@ -15,10 +15,13 @@ from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from headway import model_path
-from headway.decoding import Generation, heads_drafter
+from headway.decoding import DecodeStats, Engine, heads_drafter
+from headway.decoding.drafting import MakeDrafter
+from headway.decoding.planning import Planner
 from headway.errors import ConfigError
 from headway.evaluation.configs import PlanConfig
 from headway.evaluation.measuring import wait
@@ -50,46 +53,39 @@ def run(config: PlanConfig) -> dict[str, Any]:
 
 
 def measure(config: PlanConfig, model: HeadwayModel, batch: int) -> dict[str, Any]:
-    """One batch size: seconds of rounds by number of drafts, and speeds at the rates."""
+    """One batch size: seconds of rounds by number of drafts, and speeds at the rates; `config.turns` prompts for each place."""
     g = torch.Generator().manual_seed(config.seed)
-    ids = torch.randint(3, model.view.config.vocab_size, (batch, config.context), generator=g)
-    length: dict[str, Any] = {"max_new_tokens": config.max_new_tokens, "eos_token_id": None, "do_sample": False}
-    trunk: Any = model.trunk
-    plain = model.generate(ids, plain=True, **length)
-    answers = {tuple(row[: config.context]): row for row in plain.sequences.tolist()}
+    ids = torch.randint(3, model.view.config.vocab_size, (batch * config.turns, config.context), generator=g)
+    prompts, length = ids.tolist(), {"max_new_tokens": config.max_new_tokens, "eos_token_id": None, "do_sample": False}
     heads = None if config.free else heads_drafter("chain")
+    planners: dict[float, Planner] = {}
+    texts, _ = _decode(model, prompts, batch, length)
+    answers = {tuple(prompt): text for prompt, text in zip(prompts, texts, strict=True)}
 
-    def told(rate: float, depth: int, adaptive: bool = False) -> Generation:
-        return model.generate(ids, drafter=told_drafter(answers, rate, depth, heads), adaptive=adaptive, **length)
+    def told(rate: float, depth: int, adaptive: bool = False) -> tuple[list[list[int]], DecodeStats]:
+        planner = planners.setdefault(rate, Planner(range(depth + 1))) if adaptive else None
+        return _decode(model, prompts, batch, length, told_drafter(answers, rate, depth, heads), planner)
 
     depths = range(1, config.heads + 1)
     rounds: dict[int, list[dict[str, float]]] = {n: [] for n in range(config.heads + 1)}
-    runs: dict[float, list[Generation]] = {rate: [] for rate in config.rates}
-    plains: list[Generation] = []
-    over_transformers: list[float] = []  # plain decoding, the prompt included
+    runs: dict[float, list[tuple[list[list[int]], DecodeStats]]] = {rate: [] for rate in config.rates}
+    plains: list[DecodeStats] = []
+    over_transformers: list[float] = []  # plain decoding of one batch, the prompts included
     for repeat in track(range(config.repeats + 1), f"batch {batch}", transient=True):  # the first warms up
-        began = time.perf_counter()
-        outs = {0: model.generate(ids, plain=True, **length)}
-        wait(model.device)
-        ours = time.perf_counter() - began
-        with torch.inference_mode():
-            trunk.generate(ids, attention_mask=torch.ones_like(ids), **length)
-        wait(model.device)
-        theirs = time.perf_counter() - began - ours
-        outs |= {n: told(0.5, n) for n in depths}
-        for rate in config.rates:
-            out = told(rate, config.heads, adaptive=config.adaptive)
-            if repeat:
-                runs[rate].append(out)
+        stats = {0: _decode(model, prompts, batch, length)[1]} | {n: told(0.5, n)[1] for n in depths}
+        at_rates = {rate: told(rate, config.heads, config.adaptive) for rate in config.rates}
+        ratio = _over_transformers(model, ids[:batch], length)
         if repeat:
-            over_transformers.append(theirs / ours)
-            plains.append(outs[0])
-            for n, out in outs.items():
-                steps = max(1, out.stats.batches - 1)  # the prefill has one too
-                rounds[n].append({step: out.stats.seconds.get(step, 0.0) / steps for step in ("draft", "verify", "accept")})
+            over_transformers.append(ratio)
+            plains.append(stats[0])
+            for rate, run in at_rates.items():
+                runs[rate].append(run)
+            for n, found in stats.items():
+                full = (found.forwards - len(prompts)) / batch  # rounds, those of fewer rows in part; prompts have one too
+                rounds[n].append({step: found.seconds.get(step, 0.0) / max(1.0, full) for step in ("draft", "verify", "accept")})
     typical = {n: {step: statistics.median(r[step] for r in found) for step in found[0]} for n, found in rounds.items()}
     total = {n: sum(steps.values()) for n, steps in typical.items()}
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "rounds": typical,
         "cost": {n: total[n] / total[0] for n in total},
         "pays_from": {n: _break_even(n, total[n] / total[0]) for n in depths},
@@ -97,24 +93,52 @@ def measure(config: PlanConfig, model: HeadwayModel, batch: int) -> dict[str, An
         "rates": {},
     }
     forward = typical[config.heads]["verify"] / typical[0]["verify"]
-    for rate, outs_at in runs.items():
-        per_forward = statistics.median(out.stats.tokens_per_forward for out in outs_at)
-        ratios = [_rate(out) / _rate(base) for out, base in zip(outs_at, plains, strict=True)]
-        found["rates"][str(rate)] = {
+    for rate, found_at in runs.items():
+        per_forward = statistics.median(run.tokens_per_forward for _, run in found_at)
+        ratios = [_rate(run) / _rate(base) for (_, run), base in zip(found_at, plains, strict=True)]
+        figures["rates"][str(rate)] = {
             "tokens_per_forward": per_forward,
             "speed": statistics.median(ratios),
             "speed_min": min(ratios),
             "speed_max": max(ratios),
             "ceiling": per_forward / forward,
             "of_ceiling": statistics.median(ratios) / (per_forward / forward),
-            "identical": all(torch.equal(out.sequences, plain.sequences) for out in outs_at),
+            "identical": all(found == texts for found, _ in found_at),
         }
-    return found
+    return figures
 
 
-def _rate(out: Generation) -> float:
-    """Tokens a second after the prompt."""
-    return out.stats.tokens / (sum(out.stats.seconds.values()) - out.stats.seconds.get("prefill", 0.0))
+def _decode(
+    model: HeadwayModel,
+    prompts: list[list[int]],
+    batch: int,
+    length: dict[str, Any],
+    drafter: MakeDrafter | None = None,
+    planner: Planner | None = None,
+) -> tuple[list[list[int]], DecodeStats]:
+    """The texts, prompts included; `batch` rows at once, and another as soon as one is finished."""
+    engine = Engine(model, drafter, max_rows=batch, adaptive=False)
+    engine.planner = planner
+    rows = [engine.submit(prompt, **length) for prompt in prompts]
+    engine.run()
+    return [row.tokens for row in rows], engine.tally.stats()
+
+
+def _over_transformers(model: HeadwayModel, ids: Tensor, length: dict[str, Any]) -> float:
+    trunk: Any = model.trunk
+    began = time.perf_counter()
+    model.generate(ids, plain=True, **length)
+    wait(model.device)
+    middle = time.perf_counter()
+    with torch.inference_mode():
+        trunk.generate(ids, attention_mask=torch.ones_like(ids), **length)
+    wait(model.device)
+    return (time.perf_counter() - middle) / (middle - began)
+
+
+def _rate(stats: DecodeStats) -> float:
+    """Tokens a second after the prompts."""
+    return stats.tokens / (sum(stats.seconds.values()) - stats.seconds.get("prefill", 0.0))
 
 
 def _break_even(depth: int, cost: float) -> float | None:
