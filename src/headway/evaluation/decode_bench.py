@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import CompileConfig
 
 from headway.data import load_examples
-from headway.decoding import DecodeStats, assistant_drafter, heads_drafter, ngram_drafter
+from headway.decoding import DecodeStats, assistant_drafter, first_of, heads_drafter, ngram_drafter
 from headway.errors import DataError
 from headway.evaluation.configs import DecodeBenchConfig
 from headway.evaluation.exact_match import left_padded
@@ -121,6 +121,7 @@ def ways(config: DecodeBenchConfig, model: HeadwayModel) -> dict[str, Way]:
     found = {BASE: theirs(), OWN: own(plain=True)}
     if model.heads is not None:
         found |= {"heads": own(), "heads, chain": own(drafter=heads_drafter("chain"))}
+        found["n-grams, else heads"] = own(drafter=first_of(ngram_drafter(shortest=2), heads_drafter("chain")))
     found["n-grams"] = own(drafter=ngram_drafter())
     if config.compile:
         found["plain, compiled"] = own(plain=True, compile=True)
