@@ -104,3 +104,15 @@ def test_the_tree_is_the_chain_and_then_the_likeliest_by_enumeration(depth, voca
 
 def test_no_more_continuations_than_there_are():
     assert grow(torch.zeros(1, 1, 2), 3).tokens.sort().values.tolist() == [[0, 1]]
+
+
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(st.integers(2, 4), st.integers(2, 12), st.integers(1, 63), st.integers(0, 10_000))
+def test_tokens_as_likely_as_each_other_make_a_tree_as_well(depth, vocab, count, seed):
+    likely = torch.randint(0, 3, (3, depth, vocab), generator=torch.Generator().manual_seed(seed)).float().log_softmax(2)
+    grown = grow(likely, count)
+    for row, (tokens, parents) in enumerate(zip(grown.tokens.tolist(), grown.parents.tolist(), strict=True)):
+        assert all(parent <= n for n, parent in enumerate(parents))
+        assert parents[:depth] == list(range(min(depth, count)))  # the chain first
+        assert all(likely[row, d, t] == likely[row, d].max() for d, t in enumerate(tokens[:depth]))
+        assert len(set(zip(parents, tokens, strict=True))) == len(tokens)

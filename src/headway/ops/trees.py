@@ -88,7 +88,10 @@ def grow(log_probabilities: Tensor, count: int) -> Grown:
     start = 0
     for d in range(1, depth):
         paths = scores[-1][..., None] + top[:, d, None]  # (batch, paths so far, width)
+        chain = paths[:, 0, 0].clone()
+        paths[:, 0, 0] = torch.inf  # rounding makes others as likely, and any of them might come first
         best, place = paths.flatten(1).topk(min(count, paths[0].numel()), dim=1)
+        best[:, 0] = chain
         width = top.shape[2]
         scores.append(best)
         tokens.append(ids[:, d].gather(1, place % width))
