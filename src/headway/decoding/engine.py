@@ -4,6 +4,7 @@ Draft, verify, accept, again (Stern et al. 2018, arXiv 1811.03115; Leviathan et 
 of drafts. Greedy output is the trunk's own, sampled output has the trunk's distribution.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ from headway.model import HeadwayModel
 from headway.ops.acceptance import accept_greedy
 from headway.ops.trees import Path, Tree, walk
 from headway.trunk import Masks, Tapped
+
+LUCK = 0.5  # of 16 rows of 32 tokens, full batches were a fifth faster over plain decoding than batches that nobody joins
 
 
 @dataclass(frozen=True)
@@ -316,7 +319,10 @@ class Engine:
         if self.planner is None:
             return most
         left = sum(1 + row.usable for row in rows) / len(rows)
-        return self.planner.choose(len(rows), most, left, lambda budget: drafter.behind(self.batch, budget))
+        # rows that start together end apart by luck, and the unluckiest ends the batch: the largest of so many sums of so many
+        new = max(row.limit - row.prompt for row in rows)
+        apart = 0.0 if self.waiting else LUCK * math.sqrt(math.log2(len(rows)) / new)
+        return self.planner.choose(len(rows), most, left, lambda budget: drafter.behind(self.batch, budget), apart)
 
     def _free(self, layout: Layout, found: list[tuple[list[int], list[int]]]) -> list[list[int]]:
         """What stayed in the rows that could use all drafts."""

@@ -45,12 +45,15 @@ class Planner:
         self._turn = 0
         self._since_plain = 0
 
-    def choose(self, rows: int, most: int, left: float = float("inf"), behind: Callable[[int], int] = lambda budget: 0) -> int:
+    def choose(
+        self, rows: int, most: int, left: float = float("inf"), behind: Callable[[int], int] = lambda budget: 0, apart: float = 0.0
+    ) -> int:
         """A budget for a round of `rows` rows, none of which can use more than `most` drafts.
 
         Args:
             left: tokens that a row will still get.
             behind: how many tokens the drafter would have to read first, to draft so many.
+            apart: share of the time that is lost because drafts let rows end apart.
         """
         group = rows.bit_length()
         self._since_plain += 1
@@ -73,7 +76,7 @@ class Planner:
             return 0
         reach = within[: 2 + max((i for i, n in enumerate(within) if n <= curve[-1][0]), default=0)]
         rate = {n: self._tokens[n] / seconds(curve, n) for n in reach}
-        best = max(reach, key=lambda n: rate[n] * (1 - MARGIN * (n > 0)))
+        best = max(reach, key=lambda n: rate[n] * (1 - (MARGIN + apart) * (n > 0)))
         if best and rate[best] < rate[0] * (1 + self._price(behind(best)) * rate[best] / left):
             best = 0
         at = reach.index(best)
