@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A model of Python code with 4 heads, from the standard library alone: corpus, trunk, heads, figures on held-out modules.
-# About 110 minutes on one core. Usage: examples/code/make.sh [OUT]
+# About two hours on one core. Usage: examples/code/make.sh [OUT]
 set -euo pipefail
 out=${1:-runs/code}
 export OMP_NUM_THREADS=1

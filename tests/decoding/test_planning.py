@@ -79,6 +79,15 @@ def test_it_leaves_off_when_drafts_become_bad():
     assert machine.chosen[-100:].count(0) > 90
 
 
+def test_a_disturbance_of_plain_rounds_is_not_believed_for_long():
+    machine = Machine(CHAIN, COMPUTE_BOUND | {0: 5.0}, 0.6)
+    machine.run(20)
+    assert machine.chosen[-1]  # while it lasts drafts pay
+    machine.cost = COMPUTE_BOUND
+    machine.run(60)
+    assert machine.chosen[-20:].count(0) >= 18
+
+
 def test_another_batch_size_is_judged_by_its_own_costs():
     machine = Machine(CHAIN, MEMORY_BOUND, 0.7)
     machine.run(100)

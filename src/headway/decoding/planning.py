@@ -15,7 +15,10 @@ PROBING = 0.005  # share of the time that may be spent on rounds that are not th
 AT_LEAST = 0.25  # share of its time that a trial in place of plain decoding is taken to lose, however good it looks
 MARGIN = 0.05  # how much better than none drafts must look
 TRIAL = 2  # rounds, and one more where its drafter has to catch up
-PLAIN_TRIAL, PLAIN_EACH = 6, 128  # rounds without drafts at first, and after how many with drafts there is another
+PLAIN_TRIAL = 6  # rounds without drafts at first
+# after how many rounds with drafts two are timed without, at first and at most: what made drafts look better may have been a
+# disturbance that made rounds without them look slow
+PLAIN_FIRST, PLAIN_LAST = 16, 128
 RESTING = 16  # rounds without drafts at most before it is asked again whether one more should have some
 RECENT = 5  # rounds that a cost is taken from
 MEMORY = 0.97  # weight that what a row kept still has after another row
@@ -43,7 +46,7 @@ class Planner:
         self._against: tuple[float, float] | None = None
         self._rest = (0, 0)  # rounds in which none stays the choice, for a group of batch sizes
         self._turn = 0
-        self._since_plain = 0
+        self._since_plain, self._plain_after = 0, PLAIN_FIRST
 
     def choose(
         self, rows: int, most: int, left: float = float("inf"), behind: Callable[[int], int] = lambda budget: 0, apart: float = 0.0
@@ -72,13 +75,17 @@ class Planner:
         # a straight line takes two points; and never further than one step beyond what was tried
         if (missing := next((n for n in (*within[1:2], 0) if n not in known), None)) is not None and len(curve) < 2:
             return self._try(missing, behind)
-        if 0 not in known or self._since_plain > PLAIN_EACH:
+        if 0 not in known or self._since_plain > self._plain_after:
+            self._trial = (0, 1)
+            self._plain_after = min(2 * self._plain_after, PLAIN_LAST)
             return 0
         reach = within[: 2 + max((i for i, n in enumerate(within) if n <= curve[-1][0]), default=0)]
         rate = {n: self._tokens[n] / seconds(curve, n) for n in reach}
         best = max(reach, key=lambda n: rate[n] * (1 - (MARGIN + apart) * (n > 0)))
         if best and rate[best] < rate[0] * (1 + self._price(behind(best)) * rate[best] / left):
             best = 0
+        if not best:
+            self._plain_after = PLAIN_FIRST
         at = reach.index(best)
         others = [n for n in reach[max(1, at - 1) : at + 3] if n != best]
         if others:
