@@ -1,11 +1,12 @@
 """`headway bench decode`: every way to decode the same prompts, side by side in one run, with the same output demanded of all.
 
-Ways take turns within each repeat, so that what disturbs the machine disturbs all of them. Ratios are paired by repeat.
+Ways take turns batch by batch, so that what disturbs the machine disturbs all of them. Ratios are paired by repeat.
 """
 
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,22 +151,25 @@ def ways(config: DecodeBenchConfig, model: HeadwayModel) -> dict[str, Way]:
 def _measure(config: DecodeBenchConfig, model: HeadwayModel, prompts: list[list[int]], batch: int) -> dict[str, Way]:
     found = {name: way for name, way in ways(config, model).items() if batch == 1 or not way.one_row}
     groups = [left_padded(prompts[start : start + batch], model.device) for start in range(0, len(prompts) - batch + 1, batch)]
-    for repeat in track(range(config.repeats + 1), f"batch {batch}", transient=True):  # the first warms up
-        order = list(found.items())
-        for name, way in order[repeat % len(order) :] + order[: repeat % len(order)]:
-            with torch.inference_mode(), peak_memory(model.device) as peak:
-                began = time.perf_counter()
-                outs = [way.decode(*group) for group in groups]
-                wait(model.device)
-                seconds = time.perf_counter() - began
-            if repeat:
-                way.seconds.append(seconds)
-                way.peak = max(way.peak, peak[0])
-            way.stats = [stats for _, stats in outs if stats is not None]
-            if name == OWN:
-                reference = [sequences for sequences, _ in outs]
-            elif repeat and name != OWN:
-                way.identical &= all(torch.equal(a, b) for (a, _), b in zip(outs, reference, strict=True))
+    # the first round warms up, the last one measures memory: watching that takes time
+    for repeat in track(range(config.repeats + 2), f"batch {batch}", transient=True):
+        timed = 0 < repeat <= config.repeats
+        outs: dict[str, list[tuple[Tensor, DecodeStats | None]]] = {name: [] for name in found}
+        seconds = dict.fromkeys(found, 0.0)
+        for turn, group in enumerate(groups, repeat):
+            order = list(found.items())
+            for name, way in order[turn % len(order) :] + order[: turn % len(order)]:
+                with torch.inference_mode(), nullcontext([0.0]) if timed else peak_memory(model.device) as peak:
+                    began = time.perf_counter()
+                    outs[name].append(way.decode(*group))
+                    wait(model.device)
+                    seconds[name] += time.perf_counter() - began
+                way.peak = max(way.peak, peak[0]) if repeat else 0.0
+        for name, way in found.items():
+            if timed:
+                way.seconds.append(seconds[name])
+                way.stats = [stats for _, stats in outs[name] if stats is not None]
+            way.identical &= all(torch.equal(mine, own) for (mine, _), (own, _) in zip(outs[name], outs[OWN], strict=True))
     return found
 
 
