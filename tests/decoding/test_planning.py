@@ -50,7 +50,7 @@ def best_rate(budgets, cost, chance):
 @pytest.mark.parametrize("noise", [0.0, 0.5])
 def test_it_comes_close_to_the_best_that_can_be_had(budgets, cost, chance, noise):
     machine = Machine(budgets, cost, chance, noise)
-    machine.run(1000)
+    machine.run(600)
     noisy = 1 + noise / 5  # the mean of what the noise adds
     assert machine.rate() * noisy > 0.9 * best_rate(budgets, cost, chance)
 

@@ -65,8 +65,7 @@ def check_drawn(drawn, chances):
     else:
         observed[0] += draws - sum(observed)
     scale = draws / sum(expected)
-    # many hundreds of these are made: chance alone should not fail one in thousands of runs
-    assert stats.chisquare(observed, [e * scale for e in expected]).pvalue > 1e-6
+    assert stats.chisquare(observed, [e * scale for e in expected]).pvalue > 1e-4
 
 
 FULL = {"drafter": heads_drafter("dynamic")}  # of 5 tokens each is in the tree
