@@ -8,7 +8,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from headway.decoding.arguments import new_token_limit, resolve
 from headway.decoding.cache import RaggedCache, with_room
 from headway.decoding.compiled import budgets_for, compiled, worthwhile
 from headway.decoding.drafting import Draft, MakeDrafter
+from headway.decoding.layout import Layout, chain, kept_positions, lay_out
 from headway.decoding.planning import Planner
 from headway.decoding.probe import why_not_exact, why_not_this_long
 from headway.decoding.rows import Batch, Row
@@ -29,32 +29,10 @@ from headway.decoding.stopping import Stops
 from headway.errors import ConfigError, UnsupportedModelError
 from headway.model import HeadwayModel
 from headway.ops.acceptance import accept_greedy
-from headway.ops.trees import Path, Tree, walk
-from headway.trunk import Masks, Tapped
+from headway.ops.trees import Path, walk
+from headway.trunk import Tapped
 
 LUCK = 0.5  # of 16 rows of 32 tokens, full batches were a fifth faster over plain decoding than batches that nobody joins
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the last settled token of each row and its drafts stand; all (rows, 1 + drafts).
-
-    positions: as the trunk counts them, -1 for a draft that a row does not have. slots: in the cache, likewise.
-    usable: how many drafts of each row can stay. masks: for a tree; a chain's follow from its positions. start: where the
-    slots of all rows are this one and those after it.
-    """
-
-    positions: Tensor
-    slots: Tensor
-    visible: int
-    usable: list[int]
-    tree: Tree | None = None
-    masks: Masks = None
-    start: int | None = None
-
-    @property
-    def drafts(self) -> int:
-        return self.positions.shape[1] - 1
 
 
 class Engine:
@@ -268,7 +246,7 @@ class Engine:
         if all(row.prefilled == row.prompt for row in self.entering):
             states = torch.stack([self._first.pop(row) for row in self.entering])
             entering = Batch(self.batch.tokens[first:], self.entering)
-            layout = _chain(entering, layout.usable)
+            layout = chain(entering, layout.usable)
             path = self._accept(entering, self.view.unembedding.logits(states[:, None]), None, layout)
             self.batch.rows += self.entering
             self.entering = []
@@ -289,13 +267,13 @@ class Engine:
             if draft.parents is not None and not self._has_room(draft.parents.shape[1]):
                 budget, draft = 0, None
         with self.tally.timed("verify"):
-            layout = self._lay_out(batch, draft, budget)
+            layout = lay_out(self.view, batch, draft, budget)
             tapped = self._forward(layout)
             logits = self.view.unembedding.logits(tapped.last)
         with self.tally.timed("accept"):
             path = self._accept(batch, logits, draft, layout)
             if self.drafter is not None:
-                self.drafter.observe(tapped, _kept_positions(path, layout) if layout.drafts else layout.positions)
+                self.drafter.observe(tapped, kept_positions(path, layout) if layout.drafts else layout.positions)
             if layout.tree is not None:
                 self._compact(batch, path)
             found = _write_down(batch, path, layout)
@@ -331,31 +309,6 @@ class Engine:
         # where no row waits for a place, the time is that of the quarter with the most to go
         late = 0 if self.waiting else sorted(row.usable for row in rows)[-(len(rows) + 3) // 4]
         return [nodes for row, (_, nodes) in zip(rows, found, strict=True) if row.usable >= max(deepest, late)]
-
-    def _lay_out(self, batch: Batch, draft: Draft | None, budget: int) -> Layout:
-        usable = [max(0, min(budget, row.usable)) for row in batch.rows]
-        if draft is None or draft.parents is None:
-            if draft is not None and draft.lengths is not None:
-                usable = [min(*pair) for pair in zip(usable, draft.lengths, strict=True)]
-            return _chain(batch, usable)
-        tree, budget = Tree(draft.parents), draft.parents.shape[1]
-        newest = torch.tensor(batch.lengths, device=batch.device)[:, None] - 1  # (rows, 1)
-        alive = tree.depths <= torch.tensor(usable, device=batch.device)[:, None]
-        positions = newest + tree.depths
-        visible = max(batch.lengths) + budget
-        keys = torch.arange(visible, device=batch.device).expand(len(batch.rows), -1)
-        node = keys - newest  # which node a slot holds
-        drafted = (node >= 0) & (node <= budget)
-        node = node.clamp(0, budget)
-        masks = self.view.masks(
-            torch.where(alive, positions, -1),
-            torch.where(drafted, positions.gather(1, node), keys),
-            allowed=~drafted[:, None] | tree.ancestors.gather(2, node[:, None].expand(-1, budget + 1, -1)),
-        )
-        slots = newest + torch.arange(budget + 1, device=batch.device)
-        # what is written for a dead draft is overwritten like what a rejected one left
-        start = batch.lengths[0] - 1 if min(batch.lengths) == max(batch.lengths) else None
-        return Layout(torch.where(alive, positions, -1), torch.where(alive, slots, -1), visible, usable, tree, masks, start)
 
     def _forward(self, layout: Layout, first: int | None = None) -> Tapped:
         """The trunk over all rows of a round, or to read prompts over those from `first` on."""
@@ -412,27 +365,6 @@ class Engine:
             if stopped or len(row.tokens) >= row.limit or row.error is not None:
                 finished.append(row)
         self._leave(finished)
-
-
-def _chain(batch: Batch, usable: list[int]) -> Layout:
-    """One draft after the other, as many as each row can use."""
-    lengths = batch.lengths
-    steps = torch.arange(max(usable) + 1, device=batch.device)
-    positions = torch.tensor(lengths, device=batch.device)[:, None] - 1 + steps
-    uneven = min(usable) < max(usable)
-    if uneven:
-        positions = torch.where(steps <= torch.tensor(usable, device=batch.device)[:, None], positions, -1)
-    visible = max(length + n for length, n in zip(lengths, usable, strict=True))
-    start = lengths[0] - 1 if not uneven and min(lengths) == max(lengths) else None
-    return Layout(positions, positions, visible, usable, start=start)
-
-
-def _kept_positions(path: Path, layout: Layout) -> Tensor:
-    """Positions of the last settled token and of the drafts that stay, -1 for the others; (rows, 1 + drafts)."""
-    stays = torch.zeros_like(layout.positions, dtype=torch.bool)
-    stays.scatter_(1, path.nodes, True)
-    stays[:, 0] = True
-    return torch.where(stays, layout.positions, -1)
 
 
 def _write_down(batch: Batch, path: Path, layout: Layout) -> list[tuple[list[int], list[int]]]:
