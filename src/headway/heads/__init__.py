@@ -3,6 +3,7 @@
 from headway.heads.base import CONFIG_FILE, TENSORS_FILE, HeadsConfig, HeadStack, read_config
 from headway.heads.parallel import ParallelHeads
 from headway.heads.sequential import SequentialHeads
+from headway.heads.shipped import Shipped, load_shipped, save_with, shipped_in
 
 FAMILIES: dict[str, type[HeadStack]] = {family.family: family for family in (ParallelHeads, SequentialHeads)}
 
@@ -14,5 +15,9 @@ __all__ = [
     "HeadsConfig",
     "ParallelHeads",
     "SequentialHeads",
+    "Shipped",
+    "load_shipped",
     "read_config",
+    "save_with",
+    "shipped_in",
 ]
