@@ -244,6 +244,12 @@ def positions_of(segments: Tensor) -> Tensor:
     return index - torch.where(starts, index, 0).cummax(dim=1).values
 
 
+def has_heads(folder: str | Path) -> bool:
+    """Whether a folder holds heads, saved by Headway or shipped with the model."""
+    path = Path(model_path(folder))
+    return (path / CONFIG_FILE).is_file() or shipped_in(path) is not None
+
+
 def best_device() -> torch.device:
     """The accelerator, where there is one."""
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
