@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import Tensor, nn
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, Cache, PreTrainedModel
 
 from headway import architectures, model_path
 from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
@@ -25,8 +25,8 @@ from headway.heads import (
     TENSORS_FILE,
     HeadsConfig,
     HeadStack,
-    SequentialHeads,
     Shipped,
+    home_of,
     load_shipped,
     read_config,
     save_with,
@@ -152,6 +152,11 @@ class HeadwayModel(nn.Module):
     def unembedding(self) -> Unembedding:
         return self.view.unembedding
 
+    @property
+    def unembeddings(self) -> list[Unembedding]:
+        """What the states of `forward` are read through: the trunk's, then one for each head."""
+        return [self.view.unembedding, *(self.heads.unembeddings(self.view) if self.heads is not None else [])]
+
     def forward(
         self, input_ids: Tensor, segments: Tensor | None = None, count: int | None = None, prefix: Tensor | None = None
     ) -> Foresight:
@@ -164,7 +169,11 @@ class HeadwayModel(nn.Module):
             prefix: bool, (batch, seq): what is true sees its own document's prefix both ways; without it attention is causal.
         """
         positions, masks = self.layout(input_ids, segments, prefix)
-        return self.foresee(self.view.run(input_ids, positions, masks), input_ids, positions, masks, count)
+        return self.foresee(self.run(input_ids, positions, masks), input_ids, positions, masks, count)
+
+    def run(self, inputs: Tensor, position_ids: Tensor | None, masks: Masks, cache: Cache | None = None) -> Tapped:
+        """One pass over the trunk, as `TrunkView.run`, keeping what the heads read."""
+        return self.view.run(inputs, position_ids, masks, cache, self.heads.taps if self.heads is not None else ())
 
     def layout(self, input_ids: Tensor, segments: Tensor | None = None, prefix: Tensor | None = None) -> tuple[Tensor, Masks]:
         """Position of each token within its document, (batch, seq), and what each may look at; arguments as of `forward`."""
@@ -217,21 +226,21 @@ class HeadwayModel(nn.Module):
         Args: training: a record of how it was made, kept in `headway.json`.
         Raises: CheckpointError where MTP layers would have to be kept as they were, and the folder they came from is gone.
         """
-        origin = self.heads.origin if isinstance(self.heads, SequentialHeads) else None
-        shipped = self.shipped if origin is None else origin.shipped
+        home = home_of(self.heads)
+        shipped = home or self.shipped
         if trunk_is_quantized(self.trunk):  # what was shipped belongs to another trunk now
-            origin = shipped = None
+            home = shipped = None
         with replacing_folder(folder) as temporary:
             if shipped is not None:
                 save_with(self.trunk, self.heads, shipped, temporary)
             else:
                 # transformers 5.23 cannot turn back what it did to load a quantised checkpoint, and need not: names are as before
                 self.trunk.save_pretrained(temporary, save_original_format=not trunk_is_quantized(self.trunk))
-            if self.heads is not None and origin is None:
+            if self.heads is not None and home is None:
                 if training is not None:
                     self.heads.config = dataclasses.replace(self.heads.config, training=training)
                 self.heads.write_files(temporary)
-        if self.heads is None or origin is not None:  # an older save in the same folder may have left heads of another model
+        if self.heads is None or home is not None:  # an older save in the same folder may have left heads of another model
             for name in (CONFIG_FILE, TENSORS_FILE):
                 (Path(folder) / name).unlink(missing_ok=True)
 

@@ -1,11 +1,15 @@
 """Head families: what predicts the tokens after the next one."""
 
 from headway.heads.base import CONFIG_FILE, TENSORS_FILE, HeadsConfig, HeadStack, read_config
+from headway.heads.hydra import HydraHeads
+from headway.heads.medusa import MedusaHeads
 from headway.heads.parallel import ParallelHeads
 from headway.heads.sequential import SequentialHeads
-from headway.heads.shipped import Shipped, load_shipped, save_with, shipped_in
+from headway.heads.shipped import Shipped, home_of, load_shipped, save_with, shipped_in
 
-FAMILIES: dict[str, type[HeadStack]] = {family.family: family for family in (ParallelHeads, SequentialHeads)}
+FAMILIES: dict[str, type[HeadStack]] = {
+    family.family: family for family in (ParallelHeads, SequentialHeads, MedusaHeads, HydraHeads)
+}
 
 __all__ = [
     "CONFIG_FILE",
@@ -13,9 +17,12 @@ __all__ = [
     "TENSORS_FILE",
     "HeadStack",
     "HeadsConfig",
+    "HydraHeads",
+    "MedusaHeads",
     "ParallelHeads",
     "SequentialHeads",
     "Shipped",
+    "home_of",
     "load_shipped",
     "read_config",
     "save_with",

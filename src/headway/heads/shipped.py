@@ -142,10 +142,18 @@ def load_shipped(view: TrunkView, shipped: Shipped) -> SequentialHeads:
     return heads
 
 
+def home_of(heads: HeadStack | None) -> Shipped | None:
+    """Where these heads stand in a checkpoint among the trunk's tensors, if they do; a reduced vocabulary has no place there."""
+    origin = heads.origin if isinstance(heads, SequentialHeads) and heads.draft_tokens is None else None
+    return None if origin is None else origin.shipped
+
+
 def named_tensors(heads: SequentialHeads, trunk: PreTrainedModel, layout: Layout, depth: int) -> dict[str, dict[str, Tensor]]:
     """Own name -> {name on disk: tensor}: several where the trunk's checkpoints split what transformers merges."""
     found: dict[str, dict[str, Tensor]] = {}
     for name, tensor in heads.state_dict().items():
+        if not name.startswith("layers."):
+            continue
         _, k, inner = name.split(".", 2)
         if layout.hidden_first and inner == "eh_proj.weight":
             tensor = tensor.roll(tensor.shape[1] // 2, 1)
@@ -169,7 +177,7 @@ def save_with(trunk: PreTrainedModel, heads: HeadStack | None, shipped: Shipped,
             state[name] = tensor.clone()
         seen.add(tensor.data_ptr())
     extra: dict[str, Tensor] = {}
-    if isinstance(heads, SequentialHeads) and heads.origin is not None:
+    if isinstance(heads, SequentialHeads) and heads.origin is not None and home_of(heads) is shipped:
         for parts in named_tensors(heads, trunk, shipped.naming, shipped.depth).values():
             extra |= parts
         for name, (_, inner) in shipped.places.items():
