@@ -37,6 +37,11 @@ def with_heads(architecture: str, count: int = 2, **options: object) -> HeadwayM
     return model.eval()
 
 
+def test_a_sliding_window_that_transformers_layers_do_not_keep_to_is_told(tmp_path):
+    with pytest.warns(UserWarning, match="window of 7"):
+        export(with_heads("mistral"), "transformers", tmp_path)
+
+
 def assert_same(ours: HeadwayModel, theirs: HeadwayModel) -> None:
     assert ours.heads.config == theirs.heads.config
     one, other = ours.state_dict(), theirs.state_dict()
@@ -46,6 +51,7 @@ def assert_same(ours: HeadwayModel, theirs: HeadwayModel) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.filterwarnings("ignore:transformers' MTP layers")
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("architecture", TRUNKS)
 def test_transformers_drafts_with_them_and_writes_what_headway_writes(tmp_path, architecture, count, monkeypatch):

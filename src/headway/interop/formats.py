@@ -19,6 +19,7 @@ class Format:
     whole: whether such a folder holds the trunk as well.
     export: (model, folder to write, options) -> what became of each tensor of the heads.
     import_: (folder, trunk to attach to, or None where the folder holds one) -> the model with the heads.
+    inspect: what a folder of this format holds, from names and settings alone; None for a folder of another.
     """
 
     about: str
@@ -26,10 +27,13 @@ class Format:
     whole: bool
     export: Callable[[HeadwayModel, Path, Mapping[str, Any]], Account]
     import_: Callable[[Path, str | None], HeadwayModel]
+    inspect: Callable[[Path], dict[str, Any] | None]
 
 
 FORMATS: dict[str, Format] = {
-    "transformers": Format(native_mtp.ABOUT, native_mtp.ENGINES, True, native_mtp.export, native_mtp.import_),
+    "transformers": Format(
+        native_mtp.ABOUT, native_mtp.ENGINES, True, native_mtp.export, native_mtp.import_, native_mtp.inspect
+    ),
 }
 
 
@@ -49,6 +53,14 @@ def import_(folder: str | Path, source: str, trunk: str | None = None) -> Headwa
     Raises: ConfigError for an unknown format, CheckpointError where the folder is damaged, of another format, or does not fit.
     """
     return _format(source).import_(Path(folder), trunk)
+
+
+def inspect(folder: str | Path) -> dict[str, Any] | None:
+    """What a folder holds that another than Headway wrote, and in which format; None where no format knows it."""
+    for name, one in FORMATS.items():
+        if (found := one.inspect(Path(folder))) is not None:
+            return {"format": name, "engines": one.engines} | found
+    return None
 
 
 def _format(name: str) -> Format:

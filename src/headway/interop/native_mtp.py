@@ -8,6 +8,7 @@ models that never had such layers skip none, so beside the weights lies a class 
 import dataclasses
 import json
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -33,6 +34,12 @@ from headway.quantization import trunk_is_quantized
 
 ABOUT = "MTP layers among the trunk's own tensors, as DeepSeek-V3 has them"
 ENGINES = "transformers >= 5.20 (generate(use_mtp=True)), vLLM with --model-impl transformers"
+ENGINES_OF = {  # a layout
+    "deepseek": "transformers >= 5.20 (generate(use_mtp=True)); vLLM for DeepSeek and GLM, for others with --model-impl transformers",
+    "qwen3_next": "vLLM for Qwen3-Next and Qwen3.5; transformers >= 5.20 where the config has num_mtp_layers",
+    "mimo": "vLLM, one token a step",
+}
+FAR_SIGHTED = "transformers' MTP layers for {} look back further than its window of {}: beyond it their drafts are worse."
 RECORD = "headway_heads"  # what headway.json would say, in config.json
 MODULE = "modeling_mtp"
 CODE = '''"""{base} that leaves the MTP layers in its checkpoint to `generate(use_mtp=True)`."""
@@ -59,6 +66,8 @@ def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> Acc
     _check(model, heads, layout)
     each = _each_depth(heads) if layout.several else heads
     trunk, depth, count = model.trunk, model.view.config.num_hidden_layers, len(each.layers)
+    if getattr(model.view.config, "sliding_window", None) and not model.view.layer_types:
+        warnings.warn(FAR_SIGHTED.format(type(trunk).__name__, model.view.config.sliding_window), UserWarning, stacklevel=3)
     mtp = named_tensors(each, trunk, layout, depth)
     tensors = {name: tensor for parts in mtp.values() for name, tensor in parts.items()}
     with replacing_folder(folder) as temporary:
@@ -99,6 +108,21 @@ def import_(folder: Path, trunk: str | None) -> HeadwayModel:
         _restore(heads, record)
     _forget_layers(config)
     return model
+
+
+def inspect(folder: Path) -> dict[str, Any] | None:
+    """Family, number and layout of the MTP layers among a checkpoint's tensors, and these tensors' names; None without any."""
+    if (shipped := shipped_in(folder)) is None:
+        return None
+    return {
+        "family": "sequential",
+        "count": shipped.count,
+        "layout": f"{shipped.layout} ({shipped.naming.about})",
+        "engines": ENGINES_OF[shipped.layout],
+        "layers": shipped.depth,
+        "files": sorted({shipped.files[name] for name in shipped.names}),
+        "names": shipped.names,
+    }
 
 
 def speaking_of_layers(config: Any, count: int) -> AbstractContextManager[Any]:
