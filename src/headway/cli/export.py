@@ -23,7 +23,7 @@ class ExportConfig:
 
 def run(arguments: list[str]) -> None:
     config = load(ExportConfig, overrides=arguments, prog="headway export", about=ABOUT)
-    from headway.interop import FORMATS, export  # after --help has had its chance: this takes seconds
+    from headway.interop import FORMATS, export, inspect  # after --help has had its chance: this takes seconds
     from headway.model import HeadwayModel
     from headway.training.run import copy_tokenizer
 
@@ -31,4 +31,6 @@ def run(arguments: list[str]) -> None:
     if FORMATS[config.to].whole:
         copy_tokenizer(config.model, config.out)
     print(account)
-    say(f"{config.out}, read by {FORMATS[config.to].engines}")
+    found = inspect(config.out)
+    assert found is not None
+    say(f"{config.out}, read by {found['engines']}")

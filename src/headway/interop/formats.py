@@ -31,9 +31,7 @@ class Format:
 
 
 FORMATS: dict[str, Format] = {
-    "transformers": Format(
-        native_mtp.ABOUT, native_mtp.ENGINES, True, native_mtp.export, native_mtp.import_, native_mtp.inspect
-    ),
+    "transformers": Format(native_mtp.ABOUT, native_mtp.ENGINES, True, native_mtp.export, native_mtp.import_, native_mtp.inspect),
 }
 
 
