@@ -202,7 +202,7 @@ def test_the_verbs_take_a_model_there_and_back(tmp_path, capsys):
     with_heads("llama").save_pretrained(tmp_path / "model")
     save_tokenizer(tmp_path / "model")
     words = ["--model", str(tmp_path / "model"), "--to", "transformers", "--out", str(tmp_path / "out")]
-    assert main(["export", *words]) == 0
+    assert main(["export", *words, "--options", "{layout: deepseek}"]) == 0
     assert "0 left out" in capsys.readouterr().out
     assert main(["import", str(tmp_path / "out"), "--from", "transformers", "--out", str(tmp_path / "back")]) == 0
     one, other = (json.loads((tmp_path / name / "headway.json").read_text()) for name in ("model", "back"))
