@@ -4,11 +4,12 @@ from headway.heads.base import CONFIG_FILE, TENSORS_FILE, HeadsConfig, HeadStack
 from headway.heads.hydra import HydraHeads
 from headway.heads.medusa import MedusaHeads
 from headway.heads.parallel import ParallelHeads
+from headway.heads.redrafter import ReDrafterHeads
 from headway.heads.sequential import SequentialHeads
 from headway.heads.shipped import Shipped, home_of, load_shipped, save_with, shipped_in
 
 FAMILIES: dict[str, type[HeadStack]] = {
-    family.family: family for family in (ParallelHeads, SequentialHeads, MedusaHeads, HydraHeads)
+    family.family: family for family in (ParallelHeads, SequentialHeads, MedusaHeads, HydraHeads, ReDrafterHeads)
 }
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "HydraHeads",
     "MedusaHeads",
     "ParallelHeads",
+    "ReDrafterHeads",
     "SequentialHeads",
     "Shipped",
     "home_of",
