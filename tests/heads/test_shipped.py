@@ -109,6 +109,21 @@ def test_fine_tuning_keeps_every_tensor_and_transformers_reads_the_result(tmp_pa
                 torch.testing.assert_close(states[k + 1][:, : theirs.shape[1]], theirs, rtol=1e-5, atol=1e-5)
 
 
+@torch.no_grad()
+def test_at_a_published_depth_transformers_decodes_with_what_was_saved(tmp_path, monkeypatch):
+    monkeypatch.undo()  # GLM-4.5-Air has 46 layers, and transformers knows that what follows is none of the trunk's
+    ship(tmp_path / "a", "glm4_moe", depth=46)
+    HeadwayModel.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
+    trunk, report = AutoModelForCausalLM.from_pretrained(tmp_path / "b", output_loading_info=True)
+    assert not any(report.values())
+    drafted = []
+    forward = MtpModel.forward
+    monkeypatch.setattr(MtpModel, "forward", lambda *a, **k: drafted.append(1) or forward(*a, **k))
+    theirs = trunk.generate(IDS[:1], use_mtp=True, max_new_tokens=8, do_sample=False)
+    ours = HeadwayModel.from_pretrained(tmp_path / "b").eval().generate(IDS[:1], max_new_tokens=8)
+    assert drafted and theirs.tolist() == ours.sequences.tolist()
+
+
 @pytest.mark.parametrize("architecture", DEEPSEEK)
 def test_copies_of_the_embedding_follow_it_through_training(tmp_path, shipped, data, architecture):
     finetune(FinetuneConfig(model=str(shipped(architecture)), data=data, out=tmp_path / "out", **QUICK))
