@@ -247,7 +247,6 @@ def cut(tensors):
         (lambda t: t.pop("model.layers.3.enorm.weight"), "enorm.weight is missing"),
         (lambda t: t.pop("model.layers.3.mlp.experts.1.down_proj.weight"), "experts.down_proj is of another shape"),
         (cut, "eh_proj.weight is of another shape"),
-        (lambda t: t.update({"model.layers.3.q.weight": torch.zeros(2)}), "q.weight is left over"),
         (lambda t: t.update({"model.layers.4.enorm.weight": torch.zeros(32)}), "2 MTP layers, but its config speaks of 1"),
     ],
 )
@@ -255,6 +254,36 @@ def test_layers_that_are_not_whole_are_refused(tmp_path, shipped, change, said):
     folder = damaged(shipped("glm4_moe"), tmp_path / "damaged", change)
     with pytest.raises(CheckpointError, match=said):
         HeadwayModel.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["model.layers.3.q.weight", "model.layers.3.self_attn.indexer.weight"])
+def test_tensors_that_no_head_has_leave_a_plain_model_and_go_back_as_they_were(tmp_path, shipped, name):
+    folder = damaged(shipped("glm4_moe"), tmp_path / "a", lambda tensors: tensors.update({name: torch.ones(2)}))
+    with pytest.warns(UserWarning, match="used without them"):
+        model = HeadwayModel.from_pretrained(folder)
+    assert model.heads is None
+    model.save_pretrained(tmp_path / "b")
+    before, after = tensors_of(folder), tensors_of(tmp_path / "b")
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_trunk_cut_short_in_its_config_is_not_taken_for_one_with_layers_behind_it(tmp_path):
+    tiny_trunk().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
+    assert HeadwayModel.from_pretrained(tmp_path).heads is None
+
+
+def test_layers_of_one_checkpoint_on_the_trunk_of_another_lie_beside_it(tmp_path, shipped):
+    trunk = tiny_trunk("glm4_moe", seed=3, vocab_size=64)
+    trunk.save_pretrained(tmp_path / "plain")
+    model = HeadwayModel.from_trunk(tmp_path / "plain", count=0)
+    model.attach(shipped("glm4_moe"))
+    model.save_pretrained(tmp_path / "b")
+    assert (tmp_path / "b" / "headway.json").is_file()
+    assert tensors_of(tmp_path / "b").keys() == tensors_of(tmp_path / "plain").keys()
+    ours, theirs = model.heads.state_dict(), HeadwayModel.from_pretrained(tmp_path / "b").heads.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_a_truncated_file_is_refused(tmp_path, shipped):
