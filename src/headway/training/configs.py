@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from headway.config import field
+from headway.config import at_least, field
 from headway.errors import ConfigError
 
 
@@ -117,6 +117,48 @@ class HeadsTrainConfig(TrainingConfig):
         super().__post_init__()
         if self.count is not None and self.count < 1:
             raise ConfigError(f"count must be at least 1, got {self.count}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """The model's own samples, for heads to learn from. Raises ConfigError where settings are out of range or contradict."""
+
+    model: str = field(help="folder or hub id of the model, or `embedded`; its own heads draft, if it has any")
+    data: list[str] | str = field(help="where prompts come from: whatever `headway heads train` learns from")
+    out: Path = field(help="file to write, .jsonl; what an interrupted run has is kept beside it and gone on with")
+    split: str = field("train", help="split of hub and preset data sets")
+    limit: int | None = field(None, help="use only this many examples of each source")
+    columns: dict[str, str] | None = field(None, help="names of the data's own columns, as {prompt: question}")
+    prompt_tokens: int = field(32, help="of texts without prompts: their first so many tokens are the prompt")
+    max_prompt_tokens: int | None = field(
+        None, help="longer prompts are left out (none: those that leave no room for max_new_tokens in the model's context)"
+    )
+    max_new_tokens: int = field(256, help="longest sample; what is cut off there is marked, and learnt without an end")
+    samples: int = field(1, help="samples of each prompt")
+    temperature: float = field(0.3, help="Medusa's for its own samples; 1 is the model's own distribution, 0 takes the likeliest")
+    top_p: float = field(1.0, help="draw from the likeliest tokens that together have this probability")
+    batch_size: int = field(16, help="rows decoded at once; it changes the speed, not the samples")
+    seed: int = field(0, help="of the samples: each depends on it, on the number of its prompt and on its own number alone")
+    resume: bool = field(True, help="go on with what an interrupted run has; else delete it, and `out`, and start over")
+    quiet: bool = field(False, help="no progress bar")
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "limit", "prompt_tokens", "max_prompt_tokens", "max_new_tokens", "samples", "batch_size")
+        at_least(self, 0, "temperature")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p must be above 0 and at most 1, got {self.top_p}.")
+        if self.temperature == 0 and self.samples > 1:
+            raise ConfigError(f"samples: {self.samples} with temperature: 0 would write the same text again and again.")
+        if not self.sources:
+            raise ConfigError("data names nothing to take prompts from.")
+        if self.out.suffix != ".jsonl":
+            raise ConfigError(f"out is read as training data later, so its name must end in .jsonl: {self.out}.")
+        if self.out.resolve() in [Path(source).resolve() for source in self.sources]:
+            raise ConfigError(f"out is the data itself, {self.out}: choose another.")
+
+    @property
+    def sources(self) -> list[str]:
+        return [self.data] if isinstance(self.data, str) else list(self.data)
 
 
 @dataclass(frozen=True, kw_only=True)
