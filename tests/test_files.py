@@ -46,7 +46,7 @@ def test_a_kill_while_filling_a_folder_leaves_the_old_folder(tmp_path: Path) -> 
     with replacing_folder(folder) as temporary:
         (temporary / "weights").write_text("old")
     killed_when_ready(
-        STALL + "from headway.files import replacing_file, replacing_folder\n"
+        STALL + "from headway.files import replacing_folder\n"
         "with replacing_folder(sys.argv[1]) as f: (f / 'weights').write_text('new'); os.fsync(0)",
         str(folder),
     )
