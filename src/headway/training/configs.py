@@ -60,9 +60,9 @@ class TrainingConfig:
         if self.length < 2:
             raise ConfigError(f"length must be at least 2, got {self.length}.")
         for name in ("learning_rate", "weight_decay", "grad_clip", "warmup_ratio", "save_limit"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} cannot be negative, got {getattr(self, name)}.")
-        if self.warmup_ratio >= 1:
+            if (value := getattr(self, name)) is not None and value < 0:
+                raise ConfigError(f"{name} cannot be negative, got {value}.")
+        if self.warmup_ratio is not None and self.warmup_ratio >= 1:
             raise ConfigError(f"warmup_ratio is a share of all steps, below 1, got {self.warmup_ratio}.")
         if not 0 <= self.denoising_sequential <= 1:
             raise ConfigError(f"denoising_sequential is a share, from 0 to 1, got {self.denoising_sequential}.")
@@ -100,17 +100,23 @@ class PretrainConfig(TrainingConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class HeadsTrainConfig(TrainingConfig):
-    """Heads learn, the trunk stays as it is."""
+    """Heads learn, the trunk stays as it is. What is None is filled in by a recipe (`headway.training.recipes`) before training."""
 
     model: str = field(help="folder or hub id of the model to put heads on, or `embedded`")
     heads: str | None = field(None, help="train these saved heads on, instead of fresh ones")
     family: str = field("parallel", help="family of fresh heads: parallel, sequential")
-    count: int | None = field(None, help="number of heads (none: 2 fresh ones, or all saved ones)")
+    count: int | None = field(None, help="number of heads (none: as many fresh ones as the recipe says, or all saved ones)")
     options: dict[str, Any] | None = field(None, help="options of the family, such as {linear: true} or {shared: true}")
-    objective: Literal["multi-token", "distillation"] = field("multi-token", help="labels, or the trunk's distribution")
-    head_weights: Literal["constant", "medusa", "beta"] = field("constant", help="1, 0.8^k, or normalised beta^k")
-    beta: float = field(0.6, help="of head_weights=beta")
-    learning_rate: float = field(5e-4, help="peak learning rate of the heads")
+    recipe: str | None = field(None, help="published recipe that fills in what is not given (none: that of the heads' family)")
+    objective: Literal["multi-token", "distillation"] = field(None, help="labels, or the trunk's distribution (none: the recipe's)")
+    head_weights: Literal["constant", "medusa", "beta"] = field(None, help="1, 0.8^k, or normalised beta^k (none: the recipe's)")
+    beta: float = field(None, help="of head_weights=beta (none: the recipe's)")
+    learning_rate: float = field(None, help="peak learning rate of the heads (none: the recipe's)")
+    warmup_ratio: float = field(None, help="share of the steps in which the learning rate rises (none: the recipe's)")
+    schedule: Literal["cosine", "constant", "linear"] = field(None, help="learning rate after the warm-up (none: the recipe's)")
+    weight_decay: float = field(None, help="of matrices; norms and biases have none (none: the recipe's)")
+    beta2: float = field(None, help="AdamW's second moment decay (none: the recipe's)")
+    grad_clip: float = field(None, help="largest gradient norm; 0 switches clipping off (none: the recipe's)")
     completion_only: bool = field(False, help="learn completions only, where the data has prompts")
 
     def __post_init__(self) -> None:
@@ -163,19 +169,20 @@ class DistillConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(TrainingConfig):
-    """Trunk and heads learn a task together."""
+    """Trunk and heads learn a task together. What a recipe says is None until training begins, as in `HeadsTrainConfig`."""
 
     model: str = field(help="folder or hub id of the model, or `embedded`; its own heads are used if it has any")
     heads: str | None = field(None, help="folder of trained heads to attach")
     family: str | None = field(None, help="attach fresh heads of this family: parallel, sequential")
     count: int | None = field(None, help="number of heads (of saved ones, the first so many)")
     options: dict[str, Any] | None = field(None, help="options of the family of fresh heads")
+    recipe: str | None = field(None, help="published recipe that fills in what is not given (none: that of the heads' family)")
     objective: Literal["multi-token", "next-token", "distillation", "registers"] = field("multi-token", help="what is learnt")
-    head_weights: Literal["constant", "medusa", "beta"] = field("constant", help="1, 0.8^k, or normalised beta^k")
-    beta: float = field(0.6, help="of head_weights=beta")
-    total_weight: float = field(1.0, help="factor of all heads' losses")
+    head_weights: Literal["constant", "medusa", "beta"] = field(None, help="1, 0.8^k, or normalised beta^k (none: the recipe's)")
+    beta: float = field(None, help="of head_weights=beta (none: the recipe's)")
+    total_weight: float = field(None, help="factor of all heads' losses (none: the recipe's, which tells fresh heads from trained)")
     weight_schedule: Literal["constant", "sine", "fade-out", "forward", "reverse"] = field(
-        "constant", help="how the total weight changes over the run"
+        None, help="how the total weight changes over the run (none: the recipe's)"
     )
     register_offsets: int = field(4, help="of objective registers: the furthest that they look ahead")
     register_weight: float = field(0.3, help="of objective registers: their share of the loss, next-token prediction has the rest")

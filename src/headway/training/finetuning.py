@@ -17,6 +17,7 @@ from headway.quantization import trunk_is_quantized
 from headway.training.configs import FinetuneConfig, HeadsTrainConfig
 from headway.training.denoising import fit_to
 from headway.training.distributed import gather
+from headway.training.recipes import for_finetuning, recipe_of
 from headway.training.rows import rows_of, validation_of
 from headway.training.run import finish, load_tokenizer, run
 from headway.trunk import TrunkView
@@ -31,6 +32,7 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[TrainerCallback] = ()) 
     tokenizer = load_tokenizer(config.model)
     set_seed(config.seed)
     model = load_model(config)
+    config = for_finetuning(config, model.heads.config.family if model.heads is not None else None, asks_for_fresh_heads(config))
     check(config, model.trunk)
     dtype = model.trunk.dtype
     cast(model, torch.float32)
@@ -50,12 +52,11 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[TrainerCallback] = ()) 
 
 def load_model(config: FinetuneConfig) -> HeadwayModel:
     """The model with the heads that the settings ask for: saved ones, fresh ones, or its own."""
-    fresh = config.family is not None or (config.count is not None and config.heads is None and not _has_heads(config.model))
     if config.heads is not None:
         model = HeadwayModel.from_trunk(config.model, count=0)
         model.attach(config.heads, config.count)
-    elif fresh:
-        count = 2 if config.count is None else config.count
+    elif asks_for_fresh_heads(config):
+        count = recipe_of(config.recipe, config.family).count if config.count is None else config.count
         model = HeadwayModel.from_trunk(config.model, config.family or "parallel", count, **(config.options or {}))
     else:
         model = HeadwayModel.from_pretrained(config.model, config.count)
@@ -66,7 +67,13 @@ def load_model(config: FinetuneConfig) -> HeadwayModel:
     return model
 
 
+def asks_for_fresh_heads(config: FinetuneConfig) -> bool:
+    """Whether the settings name a family, or a number of heads where there are none."""
+    return config.family is not None or (config.count is not None and config.heads is None and not _has_heads(config.model))
+
+
 def objective_of(config: FinetuneConfig, model: HeadwayModel) -> Objective:
+    """What the settings minimise, once a recipe has filled them in."""
     if config.objective == "next-token":
         return NextToken()
     heads = MultiToken(

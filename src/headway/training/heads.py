@@ -11,6 +11,7 @@ from headway.training.configs import HeadsTrainConfig
 from headway.training.denoising import fit_to
 from headway.training.distributed import gather
 from headway.training.finetuning import cast, check
+from headway.training.recipes import for_heads, recipe_of
 from headway.training.rows import rows_of, validation_of
 from headway.training.run import finish, load_tokenizer, run
 
@@ -31,8 +32,10 @@ def train_heads(config: HeadsTrainConfig, callbacks: Sequence[TrainerCallback] =
         model = HeadwayModel.from_trunk(trunk, count=0)
         model.attach(config.heads, config.count)
     else:
-        count = 2 if config.count is None else config.count
+        count = recipe_of(config.recipe, config.family).count if config.count is None else config.count
         model = HeadwayModel.from_trunk(trunk, config.family, count, **(config.options or {}))
+    assert model.heads is not None
+    config = for_heads(config, model.heads.config.family)
     model.trunk.requires_grad_(False)
     objective = MultiToken(config.head_weights, config.beta, next_token=False, soft=config.objective == "distillation")
     rows = rows_of(config, tokenizer, config.completion_only)
