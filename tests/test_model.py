@@ -10,9 +10,8 @@ from transformers import AutoModelForCausalLM
 from headway import HeadwayModel
 from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
 from headway.heads import CONFIG_FILE, TENSORS_FILE
-from tests.tiny import tiny_trunk
+from tests.tiny import FAMILIES, tiny_trunk
 
-FAMILIES = [("parallel", {}), ("parallel", {"linear": True}), ("sequential", {}), ("sequential", {"shared": True})]
 IDS = torch.tensor([[5, 9, 23, 4, 17, 8]])
 
 
@@ -90,7 +89,7 @@ def test_sequential_heads_are_on_disk_as_transformers_names_them(tmp_path):
 
 def test_unknown_family_option_and_count_are_refused():
     for arguments, message in [
-        ({"family": "medusa"}, "no head family"),
+        ({"family": "medusae"}, "no head family"),
         ({"lineal": True}, "no option"),
         ({"count": -1}, "negative"),
     ]:

@@ -46,6 +46,17 @@ MORE_ARCHITECTURES = {
     "starcoder2": {},
 }
 ALL = ARCHITECTURES | MORE_ARCHITECTURES
+# head families and their options
+FAMILIES = [
+    ("parallel", {}),
+    ("parallel", {"linear": True}),
+    ("sequential", {}),
+    ("sequential", {"shared": True}),
+    ("medusa", {}),
+    ("medusa", {"layers": 2, "tied": True}),
+    ("hydra", {}),
+    ("hydra", {"layers": 2, "prefix": True}),
+]
 
 
 def tiny_trunk(architecture: str = "llama", seed: int = 0, **overrides: object) -> PreTrainedModel:

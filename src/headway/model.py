@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, Cache, PreTrainedModel
 
 from headway import model_path
 from headway.errors import CheckpointError, ConfigError
@@ -111,6 +111,11 @@ class HeadwayModel(nn.Module):
     def unembedding(self) -> Unembedding:
         return self.view.unembedding
 
+    @property
+    def unembeddings(self) -> list[Unembedding]:
+        """What the states of `forward` are read through: the trunk's, then one for each head."""
+        return [self.view.unembedding, *(self.heads.unembeddings(self.view) if self.heads is not None else [])]
+
     def forward(
         self, input_ids: Tensor, segments: Tensor | None = None, count: int | None = None, prefix: Tensor | None = None
     ) -> Foresight:
@@ -123,7 +128,11 @@ class HeadwayModel(nn.Module):
             prefix: bool, (batch, seq): what is true sees its own document's prefix both ways; without it attention is causal.
         """
         positions, masks = self.layout(input_ids, segments, prefix)
-        return self.foresee(self.view.run(input_ids, positions, masks), input_ids, positions, masks, count)
+        return self.foresee(self.run(input_ids, positions, masks), input_ids, positions, masks, count)
+
+    def run(self, inputs: Tensor, position_ids: Tensor | None, masks: Masks, cache: Cache | None = None) -> Tapped:
+        """One pass over the trunk, as `TrunkView.run`, keeping what the heads read."""
+        return self.view.run(inputs, position_ids, masks, cache, self.heads.taps if self.heads is not None else ())
 
     def layout(self, input_ids: Tensor, segments: Tensor | None = None, prefix: Tensor | None = None) -> tuple[Tensor, Masks]:
         """Position of each token within its document, (batch, seq), and what each may look at; arguments as of `forward`."""

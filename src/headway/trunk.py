@@ -2,8 +2,8 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -26,7 +26,10 @@ class Tapped(NamedTuple):
     """States of one pass over the trunk, each (batch, seq, hidden)."""
 
     last: Tensor  # after the final norm: what the trunk's own unembedding reads
-    before_last: Tensor  # what enters the last layer
+    inner: Mapping[int, Tensor] = {}  # what enters some of the layers, by their index
+
+    def each(self, function: Callable[[Tensor], Tensor]) -> "Tapped":
+        return Tapped(function(self.last), {index: function(states) for index, states in self.inner.items()})
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,19 @@ class TrunkView:
         """The kind of attention of each layer, where the trunk mixes kinds and takes a dict of masks."""
         return getattr(self.config, "layer_types", None)
 
-    def run(self, inputs: Tensor, position_ids: Tensor | None, masks: Masks, cache: Cache | None = None) -> Tapped:
-        """One pass over the trunk without its unembedding; `inputs` are tokens (batch, seq) or embeddings (batch, seq, hidden)."""
-        with self._tap() as tapped:
+    def run(
+        self,
+        inputs: Tensor,
+        position_ids: Tensor | None,
+        masks: Masks,
+        cache: Cache | None = None,
+        taps: Sequence[int] = (),
+    ) -> Tapped:
+        """One pass over the trunk without its unembedding; `inputs` are tokens (batch, seq) or embeddings (batch, seq, hidden).
+
+        taps: the layers whose input is kept.
+        """
+        with self._tap(taps) as tapped:
             output = self.decoder(
                 **{"inputs_embeds" if inputs.is_floating_point() else "input_ids": inputs},
                 position_ids=position_ids,
@@ -97,20 +110,20 @@ class TrunkView:
                 past_key_values=cache,
                 use_cache=cache is not None,
             )
-        return Tapped(output.last_hidden_state, tapped[0])
+        return Tapped(output.last_hidden_state, tapped)
 
     @contextmanager
-    def _tap(self) -> Iterator[list[Tensor]]:
-        tapped: list[Tensor] = []
+    def _tap(self, taps: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+        tapped: dict[int, Tensor] = {}
 
-        def keep(_module: nn.Module, args: tuple, kwargs: dict) -> None:
-            tapped.append(args[0] if args else kwargs["hidden_states"])
+        def keep(index: int, _module: nn.Module, args: tuple, kwargs: dict) -> None:
+            tapped[index] = args[0] if args else kwargs["hidden_states"]
 
-        handle = self.layers[-1].register_forward_pre_hook(keep, with_kwargs=True)
-        try:
+        with ExitStack() as stack:
+            for index in taps:
+                hook = functools.partial(keep, index)
+                stack.callback(self.layers[index].register_forward_pre_hook(hook, with_kwargs=True).remove)
             yield tapped
-        finally:
-            handle.remove()
 
     def rotary(self, hidden: Tensor, position_ids: Tensor) -> Any:
         """What the last layer takes as `position_embeddings`, for (batch, seq) positions; None where positions enter otherwise."""

@@ -8,7 +8,9 @@ from scipy import stats as statistics
 
 from headway import HeadwayModel
 from headway.decoding import RaggedCache, heads_drafter
-from headway.decoding.drafting import Draft, ParallelDrafter, SequentialDrafter
+from headway.decoding.chained_drafts import ChainedDrafter
+from headway.decoding.drafting import Draft
+from headway.decoding.parallel_drafts import ParallelDrafter
 from headway.errors import UnsupportedModelError
 from headway.ops.acceptance import accept_sampled
 from tests.tiny import ALL, tiny_trunk
@@ -94,9 +96,9 @@ def test_sequential_depths_keep_no_trace_of_rejected_drafts():
             drafted[tuple(row.tokens)] = batch.tokens[r, end : end + count].tolist()
         return found
 
-    plain = SequentialDrafter.draft
+    plain = ChainedDrafter.draft
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SequentialDrafter, "draft", record)
+        patch.setattr(ChainedDrafter, "draft", record)
         model.generate(**batch(), max_new_tokens=20, eos_token_id=None, adaptive=False)
         long = dict(drafted)
         drafted.clear()

@@ -5,8 +5,8 @@ import torch
 
 from headway import HeadwayModel
 from headway.decoding import cache as cache_module
+from headway.decoding import heads_drafter
 from headway.decoding.cache import RaggedCache
-from headway.decoding.drafting import heads_drafter
 from headway.decoding.engine import Engine
 from headway.decoding.ngram import ngram_drafter
 from headway.errors import ConfigError, UnsupportedModelError
@@ -15,7 +15,7 @@ from tests.tiny import tiny_trunk
 FREE = {"eos_token_id": None}
 
 
-@pytest.fixture(scope="module", params=["parallel", "sequential"])
+@pytest.fixture(scope="module", params=["parallel", "sequential", "medusa", "hydra"])
 def model(request):
     return HeadwayModel.from_trunk(tiny_trunk(), family=request.param, count=3).eval()
 

@@ -7,11 +7,19 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from headway import HeadwayModel
-from headway.decoding.drafting import heads_drafter
+from headway.decoding import heads_drafter
 from headway.errors import ConfigError
-from tests.tiny import ARCHITECTURES, MORE_ARCHITECTURES, tiny_trunk
+from tests.tiny import ARCHITECTURES, FAMILIES, MORE_ARCHITECTURES, tiny_trunk
 
-FAMILIES = [("parallel", {}), ("parallel", {"linear": True}), ("sequential", {}), ("sequential", {"shared": True})]
+TREES = [
+    ("parallel", "dynamic"),
+    ("parallel", "chain"),
+    ("sequential", "chain"),
+    ("medusa", "dynamic"),
+    ("medusa", "chain"),
+    ("hydra", "dynamic"),
+    ("hydra", "chain"),
+]
 
 
 def prompts(batch, seed=0, vocabulary=61):
@@ -74,6 +82,21 @@ def test_greedy_equals_transformers_on_ragged_batches(batch, side, count):
     check(model, prompts(batch), side, adaptive=True, max_new_tokens=17)
 
 
+@pytest.mark.parametrize(("family", "options"), FAMILIES)
+@pytest.mark.parametrize("tree", ["dynamic", "chain"])
+def test_greedy_equals_transformers_whatever_the_vocabulary_of_the_heads(family, options, tree, tmp_path):
+    model = HeadwayModel.from_trunk(tiny_trunk(), family=family, count=3, **options)
+    model.heads.restrict(torch.tensor([40, 3, 17, 5, 23, 9, 2, 58]))
+    check(model, prompts(3), tree=tree, max_new_tokens=17)
+    model.save_pretrained(tmp_path / "m")
+    loaded = HeadwayModel.from_pretrained(tmp_path / "m")
+    assert loaded.heads.draft_tokens.tolist() == [2, 3, 5, 9, 17, 23, 40, 58]
+    check(loaded, prompts(3), tree=tree, max_new_tokens=17)
+    ids = torch.tensor([[5, 9, 23, 4, 17, 8]])
+    for ours, theirs in zip(model(ids).states, loaded(ids).states, strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def repeating_model(family, count):
     """A trunk that repeats itself, and heads trained on that: drafts really are accepted."""
     trunk = tiny_trunk(num_hidden_layers=2)
@@ -91,7 +114,7 @@ def repeating_model(family, count):
     return model.eval()
 
 
-@pytest.mark.parametrize(("family", "tree"), [("parallel", "dynamic"), ("parallel", "chain"), ("sequential", "chain")])
+@pytest.mark.parametrize(("family", "tree"), TREES)
 def test_accepted_drafts_save_forwards_and_change_nothing(family, tree):
     model = repeating_model(family, 3)
     rows = [[5, 9, 23, 4] * 3, [7, 31, 8, 44, 7, 31], [50, 12, 50]]
@@ -101,7 +124,7 @@ def test_accepted_drafts_save_forwards_and_change_nothing(family, tree):
         assert check(model, rows, tree=tree, max_new_tokens=limit).tokens == 3 * limit
 
 
-@pytest.mark.parametrize(("family", "tree"), [("parallel", "dynamic"), ("parallel", "chain"), ("sequential", "chain")])
+@pytest.mark.parametrize(("family", "tree"), TREES)
 def test_an_eos_inside_a_draft_ends_the_row_there(family, tree):
     model = repeating_model(family, 3)
     rows = [[5, 9, 23, 4] * 3, [7, 31, 8, 44, 7, 31]]

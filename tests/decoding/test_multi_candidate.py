@@ -16,7 +16,8 @@ from transformers import (
 
 from headway import HeadwayModel
 from headway.decoding import Engine, heads_drafter, ngram_drafter
-from headway.decoding.drafting import Draft, ParallelDrafter
+from headway.decoding.drafting import Draft
+from headway.decoding.parallel_drafts import ParallelDrafter
 from headway.decoding.planning import Planner
 from headway.errors import ConfigError
 from tests.decoding.test_generate import reference
@@ -138,7 +139,13 @@ def test_rows_of_different_rules_stand_side_by_side(model, rules, penalty):
 
 
 @pytest.mark.parametrize(
-    ("family", "drafter"), [("parallel", heads_drafter("chain")), ("parallel", ngram_drafter()), ("sequential", heads_drafter())]
+    ("family", "drafter"),
+    [
+        ("parallel", heads_drafter("chain")),
+        ("parallel", ngram_drafter()),
+        ("sequential", heads_drafter()),
+        ("hydra", heads_drafter()),
+    ],
 )
 def test_on_chains_it_is_token_rejection(family, drafter):
     model = HeadwayModel.from_trunk(tiny_trunk(), family=family, count=3)

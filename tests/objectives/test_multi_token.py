@@ -6,9 +6,7 @@ from torch.nn import functional as F
 
 from headway import HeadwayModel
 from headway.objectives import MultiToken, NextToken
-from tests.tiny import ARCHITECTURES, tiny_trunk
-
-FAMILIES = [("parallel", {}), ("parallel", {"linear": True}), ("sequential", {}), ("sequential", {"shared": True})]
+from tests.tiny import ARCHITECTURES, FAMILIES, tiny_trunk
 
 
 def batch_of(rows, segments=None):
@@ -32,7 +30,7 @@ def test_loss_equals_a_naive_reference_with_full_logits(family, options):
     states = model(batch["input_ids"]).states
     items, total = 2 * 19, 0.0
     for k, state in enumerate(states):
-        logits = model.unembedding.logits(state)[:, : -(k + 1)]
+        logits = model.unembeddings[k].logits(state)[:, : -(k + 1)]
         summed = F.cross_entropy(logits.flatten(0, 1), batch["labels"][:, k + 1 :].flatten(), reduction="sum")
         total = total + (1.0 if k == 0 else 0.5 * 0.8**k) * summed / items
     assert abs(loss.total.item() - total.item()) < 1e-5 * abs(total.item())
@@ -46,7 +44,7 @@ def test_next_token_loss_equals_transformers():
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("family", ["parallel", "sequential"])
+@pytest.mark.parametrize("family", ["parallel", "sequential", "medusa", "hydra"])
 def test_packed_loss_equals_unpacked(architecture, family):
     model = HeadwayModel.from_trunk(tiny_trunk(architecture), family=family, count=2)
     documents = [random_rows(1, n, seed=n)[0] for n in (11, 5, 9)]
@@ -58,15 +56,39 @@ def test_packed_loss_equals_unpacked(architecture, family):
     torch.testing.assert_close(together, apart, rtol=2e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["parallel", "sequential"])
+@pytest.mark.parametrize("family", ["parallel", "sequential", "medusa", "hydra"])
 @pytest.mark.parametrize("soft", [False, True])
 def test_a_frozen_trunk_gets_no_gradient_and_every_head_does(family, soft):
     model = HeadwayModel.from_trunk(tiny_trunk(), family=family, count=3)
     model.trunk.requires_grad_(False)
     MultiToken(next_token=False, soft=soft).loss(model, batch_of(random_rows(2, 20)), 0.0).total.backward()
     assert all(p.grad is None for p in model.trunk.parameters())
-    for layer in model.heads.layers:
-        assert sum(p.grad.abs().sum() for p in layer.parameters()) > 0
+    alone = model.heads.layers if family in ("parallel", "sequential") else model.heads.blocks
+    for head in alone:
+        assert sum(p.grad.abs().sum() for p in head.parameters()) > 0
+
+
+@pytest.mark.parametrize("family", ["parallel", "medusa", "hydra"])
+@pytest.mark.parametrize("soft", [False, True])
+def test_heads_with_a_reduced_vocabulary_learn_what_they_can_say(family, soft):
+    """sum over known tokens of p log(p(. | known) / q), p being the label or what the trunk says."""
+    model = HeadwayModel.from_trunk(tiny_trunk(), family=family, count=2)
+    known = torch.tensor([4, 9, 17, 30, 31, 55])
+    model.heads.restrict(known)
+    batch = batch_of(random_rows(2, 20))
+    loss = MultiToken(soft=soft).loss(model, batch, 0.0)
+    states = model(batch["input_ids"]).states
+    own = model.unembedding.logits(states[0]).log_softmax(-1).detach()
+    total = F.nll_loss(own[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), reduction="sum")
+    for k in (1, 2):
+        q = model.unembeddings[k].logits(states[k])[:, : -k - 1].log_softmax(-1)[..., known]
+        p = own[:, k:-1].exp() if soft else F.one_hot(batch["labels"][:, k + 1 :], 61).float()
+        p = p[..., known]
+        mass = p.sum(-1, keepdim=True).clamp(min=1e-30)
+        total = total + (torch.special.xlogy(p, p / mass) - p * q).sum()
+    torch.testing.assert_close(loss.total, total / (2 * 19), rtol=1e-5, atol=1e-5)
+    loss.total.backward()
+    assert model.trunk.get_input_embeddings().weight.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("k", [0, 1, 2])

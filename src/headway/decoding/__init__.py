@@ -3,9 +3,9 @@
 from headway.decoding.assistant import assistant_drafter
 from headway.decoding.cache import RaggedCache
 from headway.decoding.combined import first_of
-from headway.decoding.drafting import heads_drafter
 from headway.decoding.engine import Engine
 from headway.decoding.generate import Generation, generate
+from headway.decoding.heads_drafter import heads_drafter
 from headway.decoding.ngram import ngram_drafter
 from headway.decoding.probe import why_not_exact
 from headway.decoding.stats import DecodeStats

@@ -53,6 +53,7 @@ class Compiled:
     def __init__(self, model: HeadwayModel) -> None:
         # no reference to the model itself: that would keep it alive here for ever
         self.view, self.heads = model.view, model.heads
+        self.taps = self.heads.taps if self.heads is not None else ()
         _ = self.view.config, self.view.decoder, self.view.layers, self.view.norm  # compilers cannot look for them
         self._check_states()
         self.fresh = False
@@ -74,7 +75,7 @@ class Compiled:
         cache.begin(slots, keys)
         masks = self.view.causal_masks(positions, keys) if masks is None else self._padded(masks, more, keys)
         found = self._call(self._trunk, cache, pad(input_ids, more), positions.clamp(min=0), masks)
-        return Tapped(*(states[:rows, :tokens] for states in found))
+        return found.each(lambda states: states[:rows, :tokens])
 
     def newest(self, cache: RaggedCache, hidden: Tensor, input_ids: Tensor, positions: Tensor, count: int) -> list[Tensor]:
         """States of the first `count` parallel heads, each (rows, 1, hidden); hidden (rows, 1, hidden), the rest (rows, 1)."""
@@ -89,12 +90,12 @@ class Compiled:
         return [states[:rows] for states in found]
 
     def _check_states(self) -> None:
-        """Heads read what enters the last layer, which compiled trunks give by other means than ours (and set these up first)."""
+        """Heads read what enters some layers, which compiled trunks give by other means than ours (and set these up first)."""
         input_ids = torch.zeros(1, 2, dtype=torch.long, device=self.view.model.device)
         with torch.no_grad():
             states = self.view.decoder(input_ids=input_ids, output_hidden_states=True).hidden_states
-            tapped = self.view.run(input_ids, None, None)
-        if not torch.equal(states[-2], tapped.before_last):
+            tapped = self.view.run(input_ids, None, None, taps=self.taps)
+        if not all(torch.equal(states[index], inner) for index, inner in tapped.inner.items()):
             raise UnsupportedModelError(
                 f"{type(self.view.model).__name__} does not show what its heads read; decode without compile."
             )
@@ -116,16 +117,16 @@ class Compiled:
                 reason = str(error).strip().splitlines()[0]
                 raise ConfigError(f"This model cannot be compiled here ({reason}). Decode without compile.") from error
 
-    def _run_trunk(self, cache: RaggedCache, input_ids: Tensor, positions: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
+    def _run_trunk(self, cache: RaggedCache, input_ids: Tensor, positions: Tensor, masks: Masks) -> Tapped:
         output = self.view.decoder(
             input_ids=input_ids,
             position_ids=positions,
             attention_mask=masks,
             past_key_values=cache,
             use_cache=True,
-            output_hidden_states=True,
+            output_hidden_states=bool(self.taps),
         )
-        return output.last_hidden_state, output.hidden_states[-2]
+        return Tapped(output.last_hidden_state, {index: output.hidden_states[index] for index in self.taps})
 
     def _run_heads(
         self, cache: RaggedCache, input_ids: Tensor, positions: Tensor, masks: Masks, hidden: Tensor, count: int

@@ -1,30 +1,18 @@
-"""Who proposes tokens, and how heads do it: all at once from one state (parallel), or one after the other (sequential).
-
-Parallel heads propose a tree: the likeliest paths through what each head holds likely. Sequential ones propose a chain.
-
-Heads read the trunk's states. Those of settled tokens are kept by position, and a head is run over them only when it is
-asked to draft: rounds without drafts cost nothing but a copy, which many of them share.
-"""
+"""Who proposes tokens: what a drafter is, and what those that draft chains or with heads have in common."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from headway.decoding.cache import RaggedCache
-from headway.decoding.compiled import Compiled, compiled, worthwhile
 from headway.decoding.rows import Batch
-from headway.decoding.tree_drafts import draft_tree
-from headway.errors import ConfigError
 from headway.heads import HeadStack
 from headway.model import HeadwayModel
-from headway.ops.multi_candidate import shape
-from headway.ops.trees import Grown, grow, parents_of
-from headway.trunk import Masks, Tapped, TrunkView
+from headway.trunk import Tapped, TrunkView
 
-CHUNK = 4096  # settled tokens that heads catch up on at once
 AT_HAND = 32  # rounds without drafts whose states may wait to be stored
 # sizes of trees beyond those that a chain could have: with the token that they follow, as many as matrix kernels like
 BUDGETS = (7, 11, 15, 23, 31, 47, 63)
@@ -77,27 +65,6 @@ class Drafter(Protocol):
 MakeDrafter = Callable[[HeadwayModel, RaggedCache], Drafter]
 
 
-def heads_drafter(tree: str | Sequence[Sequence[int]] = "dynamic", compile: bool = False) -> MakeDrafter:
-    """The model's own heads.
-
-    Args:
-        tree: how parallel heads propose: `dynamic`, the likeliest paths; `chain`, one path; or paths to the drafts of a
-            fixed tree: (0, 2) is the third likeliest of head 1 after the likeliest of head 0, or, where drafts are drawn,
-            the one drawn then. Sequential heads make chains.
-        compile: compile parallel heads, for engines that compile.
-    Raises, when called: ConfigError if the model has no heads, or the tree is deeper than they are many.
-    """
-
-    def make(model: HeadwayModel, cache: RaggedCache) -> Drafter:
-        if model.heads is None:
-            raise ConfigError("This model has no heads to draft with.")
-        if model.heads.sequential:
-            return SequentialDrafter(model.heads, model.view, cache)
-        return ParallelDrafter(model.heads, model.view, cache, tree, compiled(model) if compile else None)
-
-    return make
-
-
 class ChainDrafter:
     """Proposes one draft after the other, up to `depth`: each number up to 4, then 7, 11 and so on."""
 
@@ -116,13 +83,17 @@ class ChainDrafter:
         return ()
 
 
-class _HeadsDrafter(ChainDrafter):
-    """Keeps the states that heads read, and how far each head has read them."""
+class HeadsDrafter(ChainDrafter):
+    """Keeps the states that heads read, and how far each head has read them.
+
+    States of settled tokens are kept by position, and a head is run over them only when it is asked to draft: rounds without
+    drafts cost nothing but a copy, which many of them share.
+    """
 
     def __init__(self, heads: HeadStack, view: TrunkView, cache: RaggedCache) -> None:
         super().__init__(heads.count)
-        self.heads: Any = heads  # the sequential family has step()
-        self.view, self.cache = view, cache
+        self.heads, self.view, self.cache = heads, view, cache
+        self.unembeddings = heads.unembeddings(view)
         self.states: Tensor | None = None  # (rows, capacity + 1, hidden) by position
         self._at_hand: list[tuple[Tensor, Tensor]] = []  # states and positions that are not among them yet
         self.read = [[0] * self.depth for _ in range(cache.rows)]  # settled tokens when a head last drafted
@@ -173,136 +144,26 @@ class _HeadsDrafter(ChainDrafter):
             self.states = old.new_zeros(rows, capacity + 1, old.shape[2])
             self.states[: old.shape[0], : old.shape[1] - 1] = old[:, :-1]
 
-
-class ParallelDrafter(_HeadsDrafter):
-    """Head k at the last position that the trunk has read predicts the token k + 2 further on."""
-
-    def __init__(
-        self,
-        heads: HeadStack,
-        view: TrunkView,
-        cache: RaggedCache,
-        tree: str | Sequence[Sequence[int]] = "dynamic",
-        compiled: Compiled | None = None,
-    ) -> None:
-        super().__init__(heads, view, cache)
-        self.compiled = compiled
-        self.chains = tree == "chain"
-        self.paths: list[list[int]] = []
-        if tree == "dynamic":
-            self.budgets = (*self.budgets, *(n for n in BUDGETS if n > self.depth))
-        elif not isinstance(tree, str):
-            self.paths = [list(path) for path in tree]
-            self.parents = parents_of(self.paths)
-            self.budgets = (0, len(self.paths))
-            if max(map(len, self.paths)) > self.depth:
-                raise ConfigError(f"The tree is {max(map(len, self.paths))} deep, but there are {self.depth} heads.")
-            if (widest := 1 + max(map(max, self.paths))) > (tokens := view.unembedding.weight.shape[0]):
-                raise ConfigError(f"The tree has {widest} tokens for one place, but the vocabulary is {tokens}.")
-        elif not self.chains:
-            raise ConfigError(f"There is no tree {tree!r}; there are: dynamic, chain, or a list of paths.")
-
-    def most(self, usable: int) -> int:
-        return super().most(usable) if self.chains else self.budgets[-1]
-
-    def draft(self, batch: Batch, count: int) -> Draft:
-        heads = min(count, self.depth, max(row.usable for row in batch.rows))
-        if self.paths:
-            heads = max(map(len, self.paths))
-        self._catch_up(batch, heads)
-        logits = self.view.unembedding.logits(self._newest(batch, heads))
-        scores = [row.scores for row in batch.rows]
-        chained = self.chains or any(s.rule is not None and s.tree_rule is None for s in scores)
-        drawn = any(s.tree_rule is not None for s in scores)
-        if drawn and not chained and (self.paths or count > self.depth):
-            parents = self.parents if self.paths else shape(heads, count, logits.shape[2])
-            found = draft_tree(batch, parents, logits)
-            each = torch.tensor(parents, device=batch.device).expand(len(scores), -1)
-            return Draft(found.distributions, parents=each, drawn_from=found.drawn_from)
-        if chained or drawn or not all(s.plain for s in scores):
-            distributions = [d for k in range(heads) if (d := batch.write_draft(k, logits[:, k])) is not None]
-            return Draft(distributions, [heads] * len(scores))
-        preferences = batch.preferences(logits.float(), torch.arange(heads, device=batch.device).expand(len(batch.rows), -1))
-        if count <= self.depth and not self.paths:  # a tree as small is this chain
-            batch.write(preferences.argmax(-1))
-            return Draft([], [heads] * len(batch.rows))
-        grown = self._fixed(preferences) if self.paths else grow(preferences.log_softmax(2), count)
-        batch.write(grown.tokens)
-        return Draft([], parents=grown.parents)
-
-    def _catch_up(self, batch: Batch, heads: int) -> None:
-        """Store the keys of settled tokens that the trunk has read and the heads have not, but for the newest."""
+    def newest(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Position of the last token that the trunk has read, (rows, 1), and its state, (rows, 1, width)."""
         self._store()
-        rows: list[int] = []
-        positions: list[int] = []
-        for r, length in enumerate(batch.lengths):
-            unread = range(max(0, min(self.read[r][:heads]) - 1), length - 2)
-            rows += [r] * len(unread)
-            positions += unread
-            self.read[r][:heads] = [length] * heads
-        if not positions:
-            return
         assert self.states is not None, "observe() comes first"
-        where = torch.tensor([rows, positions], device=batch.device)
-        for part in where.split(CHUNK, dim=1):
-            self.cache.begin_storing(part[:1], part[1:])
-            self.heads.store_keys(self.states[part[:1], part[1:]], part[1:], self.view, self.cache, heads)
+        positions = torch.tensor(batch.lengths, device=batch.device)[:, None] - 2
+        return positions, self.states[torch.arange(len(positions), device=batch.device)[:, None], positions]
 
-    def _newest(self, batch: Batch, heads: int) -> Tensor:
-        """What the first heads make of the last token that the trunk has read, (rows, heads, hidden)."""
-        assert self.states is not None, "observe() comes first"
-        lengths = batch.lengths
-        visible = max(lengths) - 1
-        start = visible - 1 if min(lengths) == max(lengths) else None
-        positions = torch.tensor(lengths, device=batch.device)[:, None] - 2
-        hidden = self.states[torch.arange(len(lengths), device=batch.device)[:, None], positions]
-        if self.compiled is not None and not self.heads.linear and worthwhile(positions, self.cache):
-            return torch.cat(self.compiled.newest(self.cache, hidden, batch.at(positions), positions, heads), dim=1)
-        self.cache.begin(positions, visible, start=start)
-        masks = self.view.causal_masks(positions, visible, start)
-        found = self.heads.states(hidden, batch.at(positions), positions, masks, self.view, self.cache, heads)
-        return torch.cat(found, dim=1)
+    def window(self, batch: Batch, count: int, again: int = 0) -> tuple[Tensor, Tensor]:
+        """What the first `count` heads have to read: the positions (rows, width), negative before the start, and the states there.
 
-    def _fixed(self, preferences: Tensor) -> Grown:
-        ranked = preferences.topk(1 + max(map(max, self.paths)), dim=2).indices
-        tokens = torch.stack([ranked[:, len(path) - 1, path[-1]] for path in self.paths], dim=1)
-        return Grown(tokens, torch.tensor(self.parents, device=tokens.device).expand_as(tokens))
-
-
-class SequentialDrafter(_HeadsDrafter):
-    """Depth k reads depth k - 1 and the token it predicted.
-
-    A depth's cache entries near the end were computed from drafts. Each round runs the depths again from the first of
-    those on, so that entries left behind always come from true tokens.
-    """
-
-    def draft(self, batch: Batch, count: int) -> Draft:
-        positions, hidden, masks = self._window(batch, count)
-        inside = positions.clamp(min=0)
-        distributions = []
-        for k in range(count):
-            tokens = batch.at(positions + k + 1)
-            hidden, state = self.heads.step(k, hidden, tokens, inside, masks, self.view, self.cache)
-            if (found := batch.write_draft(k, self.view.unembedding.logits(state[:, -1]))) is not None:
-                distributions.append(found)
-        return Draft(distributions)
-
-    def _window(self, batch: Batch, count: int) -> tuple[Tensor, Tensor, Masks]:
-        """Where the first `count` heads have to run: positions (rows, width), negative before the start; the states there; masks.
-
-        The trunk has read all settled tokens but the last.
+        The trunk has read all settled tokens but the last. `again` of those that heads have read are read once more.
         """
         self._store()
         assert self.states is not None, "observe() comes first"
         lengths = batch.lengths
-        starts = [max(0, min(read[:count]) - self.depth) for read in self.read[: len(lengths)]]
+        starts = [max(0, min(read[:count]) - again) for read in self.read[: len(lengths)]]
         width = max(length - 1 - start for length, start in zip(lengths, starts, strict=True))
         newest = torch.tensor(lengths, device=batch.device)[:, None] - 2
         positions = newest + torch.arange(1 - width, 1, device=batch.device)
-        visible = max(lengths) - 1
-        self.cache.begin(positions, visible)
-        masks = self.view.causal_masks(positions, visible)
         at = positions.clamp(min=0)[..., None].expand(-1, -1, self.states.shape[2])
         for row, length in enumerate(lengths):
             self.read[row][:count] = [length] * count
-        return positions, self.states[: len(lengths)].gather(1, at), masks
+        return positions, self.states[: len(lengths)].gather(1, at)

@@ -318,7 +318,7 @@ class Engine:
             return self.compiled.trunk(self.cache, input_ids, layout.positions, layout.slots, layout.visible, layout.masks)
         masks = layout.masks if layout.tree is not None else self.view.causal_masks(layout.positions, layout.visible, layout.start)
         self.cache.begin(layout.slots, layout.visible, first or 0, layout.start)
-        return self.view.run(input_ids, layout.positions.clamp(min=0), masks, self.cache)
+        return self.model.run(input_ids, layout.positions.clamp(min=0), masks, self.cache)
 
     def _compact(self, batch: Batch, path: Path) -> None:
         """Move the tokens and cache entries of the path to where a chain would have put them."""

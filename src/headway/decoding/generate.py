@@ -11,8 +11,9 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from headway.decoding.arguments import new_token_limit, resolve
-from headway.decoding.drafting import MakeDrafter, heads_drafter
+from headway.decoding.drafting import MakeDrafter
 from headway.decoding.engine import Engine
+from headway.decoding.heads_drafter import heads_drafter
 from headway.decoding.plain import decode_plainly
 from headway.decoding.planning import Planner
 from headway.decoding.probe import why_not_exact, why_not_this_long

@@ -30,6 +30,7 @@ from headway.evaluation.native_mtp import decoding_with, native_heads
 from headway.evaluation.report import svg
 from headway.evaluation.scoring import load
 from headway.files import write_json, write_text
+from headway.heads import SequentialHeads
 from headway.model import HeadwayModel, load_trunk
 from headway.roofline import memory_bandwidth
 
@@ -132,7 +133,7 @@ def ways(config: DecodeBenchConfig, model: HeadwayModel) -> dict[str, Way]:
         compiled: Any = CompileConfig()
         compiled._compile_all_devices = True  # else on GPUs alone
         found["transformers compiled"] = theirs(cache_implementation="static", compile_config=compiled)
-    if model.heads is not None and model.heads.sequential:
+    if isinstance(model.heads, SequentialHeads):
         native = native_heads(model)
 
         def use_mtp(ids: Tensor, mask: Tensor) -> tuple[Tensor, None]:

@@ -31,7 +31,7 @@ def held_out(model: HeadwayModel, batches: Iterable[dict[str, Tensor]]) -> HeldO
     count = model.count + 1
     sums, items = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)
     agreed, right = torch.zeros(count - 1, dtype=torch.float64), torch.zeros(count - 1, dtype=torch.float64)
-    unembedding = model.unembedding
+    unembeddings = model.unembeddings
     with evaluating(model):
         for batch in batches:
             ids, labels, segments = (batch[name].to(model.device) for name in ("input_ids", "labels", "segments"))
@@ -40,12 +40,12 @@ def held_out(model: HeadwayModel, batches: Iterable[dict[str, Tensor]]) -> HeldO
             for k, (state, target) in enumerate(zip(states, shifted, strict=True)):
                 number = int((target != IGNORE).sum())
                 if number:
-                    _, means = linear_cross_entropy([state.flatten(0, 1)], [target.flatten()], unembedding, [1.0])
+                    _, means = linear_cross_entropy([state.flatten(0, 1)], [target.flatten()], unembeddings[k], [1.0])
                     sums[k] += float(means[0]) * number
                     items[k] += number
-            own = torch.stack([unembedding.logits(row).argmax(-1) for row in states[0]])  # a row of logits at a time
+            own = torch.stack([unembeddings[0].logits(row).argmax(-1) for row in states[0]])  # a row of logits at a time
             for k in range(1, count):
-                guess = torch.stack([unembedding.logits(row).argmax(-1) for row in states[k]])
+                guess = torch.stack([unembeddings[k].logits(row).argmax(-1) for row in states[k]])
                 valid = shifted[k] != IGNORE
                 later = torch.roll(own, -k, dims=1)
                 agreed[k - 1] += int(((guess == later) & valid).sum())

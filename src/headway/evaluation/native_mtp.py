@@ -12,6 +12,7 @@ from unittest.mock import patch
 from transformers.modeling_layers import MtpModel
 
 from headway.errors import UnsupportedModelError
+from headway.heads import SequentialHeads
 from headway.model import HeadwayModel
 
 
@@ -20,8 +21,8 @@ def native_heads(model: HeadwayModel) -> Any:
 
     Raises: UnsupportedModelError where transformers has no place for them.
     """
-    heads: Any = model.heads
-    if heads is None or not heads.sequential or len(heads.layers) < heads.count:
+    heads = model.heads
+    if not isinstance(heads, SequentialHeads) or len(heads.layers) < heads.count:
         raise UnsupportedModelError("Only sequential heads with a layer each decode through transformers' use_mtp.")
     with _as_mtp_model(model):
         native = MtpModel(model.trunk, heads.count).eval()

@@ -1,10 +1,14 @@
 """Head families: what predicts the tokens after the next one."""
 
 from headway.heads.base import CONFIG_FILE, TENSORS_FILE, HeadsConfig, HeadStack, read_config
+from headway.heads.hydra import HydraHeads
+from headway.heads.medusa import MedusaHeads
 from headway.heads.parallel import ParallelHeads
 from headway.heads.sequential import SequentialHeads
 
-FAMILIES: dict[str, type[HeadStack]] = {family.family: family for family in (ParallelHeads, SequentialHeads)}
+FAMILIES: dict[str, type[HeadStack]] = {
+    family.family: family for family in (ParallelHeads, SequentialHeads, MedusaHeads, HydraHeads)
+}
 
 __all__ = [
     "CONFIG_FILE",
@@ -12,6 +16,8 @@ __all__ = [
     "TENSORS_FILE",
     "HeadStack",
     "HeadsConfig",
+    "HydraHeads",
+    "MedusaHeads",
     "ParallelHeads",
     "SequentialHeads",
     "read_config",

@@ -3,17 +3,18 @@
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from headway.errors import CheckpointError, UnsupportedModelError
+from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
 from headway.files import replacing_folder, write_json
+from headway.ops import Unembedding
 from headway.quantization import dequantized, from_safetensors, is_quantized, to_safetensors
 from headway.trunk import Masks, Tapped, TrunkView
 
@@ -34,6 +35,12 @@ class HeadsConfig:
     training: dict[str, Any] = field(default_factory=dict)  # how they were trained, for the reader
     version: int = 1
 
+    @property
+    def first_tokens(self) -> Tensor | None:
+        """As many tokens as a reduced vocabulary has, until it is known which."""
+        size = self.options.get("draft_vocabulary")
+        return None if size is None else torch.arange(size)
+
     def check_fits(self, view: TrunkView, source: str) -> None:
         """Raise CheckpointError, naming both sides, unless these heads fit that trunk."""
         ours = (self.architecture, self.hidden_size)
@@ -46,26 +53,60 @@ class HeadsConfig:
 
 
 class HeadStack(nn.Module):
-    """Heads 0..count-1; head k at position i predicts the token at i + k + 2 (the trunk predicts i + 1)."""
+    """Heads 0..count-1; head k at position i predicts the token at i + k + 2 (the trunk predicts i + 1).
+
+    Heads are drafted with (`headway.decoding`) in one of these ways:
+        parallel: all at once; head k at i depends on the text up to i alone.
+        chained: head k at i reads head k - 1 at i and the token at i + k + 1, and attends to head k at earlier positions.
+        recursive: head k goes on from what head k - 1 carried and the token that followed, as if it stood at i + k;
+            it attends to nothing, or to the text up to i and to the drafts it goes on from.
+    """
 
     family: ClassVar[str]
-    sequential: ClassVar[bool]  # whether head k needs the token that head k - 1 predicts
+    options: ClassVar[frozenset[str]] = frozenset()  # beside those that all families have
+    drafting: ClassVar[Literal["parallel", "chained", "recursive"]]
+    draft_tokens: Tensor | None  # of a reduced vocabulary: which the heads know, (tokens,), ascending
 
     def __init__(self, config: HeadsConfig) -> None:
         super().__init__()
         self.config = config
+        self.register_buffer("draft_tokens", config.first_tokens)
 
     @property
     def count(self) -> int:
         return self.config.count
 
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """The trunk's layers whose input `reads` needs."""
+        return ()
+
+    @property
+    def attends(self) -> bool:
+        """Whether heads look at other positions; where they do not, drafting keeps nothing of them."""
+        return True
+
     @classmethod
     def from_trunk(cls, view: TrunkView, count: int, options: Mapping[str, Any]) -> Self:
-        """Fresh heads for that trunk, initialised from its weights."""
+        """Fresh heads for that trunk, initialised from its weights. Raises ConfigError for an option that the family has not."""
         raise TypeError(f"{cls.__name__} is not a head family")
 
+    @classmethod
+    def config_for(cls, view: TrunkView, count: int, options: Mapping[str, Any]) -> HeadsConfig:
+        """What `from_trunk` writes down. Raises ConfigError for an option that the family does not have."""
+        known = cls.options | {"draft_vocabulary"}
+        if unknown := set(options) - known:
+            raise ConfigError(
+                f"{cls.family} heads have no option {', '.join(sorted(unknown))}; they have: {', '.join(sorted(known))}."
+            )
+        size, all_tokens = options.get("draft_vocabulary"), view.unembedding.size
+        if size is not None and not 0 < size <= all_tokens:
+            raise ConfigError(f"draft_vocabulary is a number of tokens, from 1 to the {all_tokens} of the trunk, not {size}.")
+        config = view.config
+        return HeadsConfig(cls.family, count, config.model_type, config.hidden_size, config.num_hidden_layers, dict(options))
+
     def reads(self, tapped: Tapped) -> Tensor:
-        """Which of the trunk's states the heads read, (batch, seq, hidden)."""
+        """What the heads start from, (batch, seq, width)."""
         raise TypeError(f"{type(self).__name__} is not a head family")
 
     def states(
@@ -80,11 +121,49 @@ class HeadStack(nn.Module):
     ) -> list[Tensor]:
         """States of the first `count` heads (default: all) over whole sequences, each (batch, seq, hidden), normed and ready
         for the unembedding; `hidden` is what `reads` gives."""
-        raise TypeError(f"{type(self).__name__} is not a head family")
+        found = []
+        for k in range(self.count if count is None else count):
+            # past the end of a row or a segment the token is a wrong one: no label reads those positions
+            tokens = torch.roll(input_ids, -(k + 1), dims=1)
+            hidden, state = self.step(k, hidden, tokens, position_ids, masks, view, cache)
+            found.append(state)
+        return found
+
+    def step(
+        self,
+        k: int,
+        carried: Tensor,
+        tokens: Tensor,
+        position_ids: Tensor,
+        masks: Masks,
+        view: TrunkView,
+        cache: Any = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Head k of a chained or recursive family at positions i, given the token at i + k + 1.
+
+        Args: carried: what head k - 1 carried on, for k = 0 what `reads` gives, (batch, seq, width); tokens (batch, seq);
+            position_ids (batch, seq): i where heads are chained, i + k where they are recursive.
+        Returns: what head k + 1 goes on from, (batch, seq, width), and the state that its unembedding reads.
+        """
+        raise TypeError(f"{type(self).__name__} heads have no steps")
+
+    def unembeddings(self, view: TrunkView) -> list[Unembedding]:
+        """What each head's states are read through to choose a token: the trunk's, or what a reduced vocabulary leaves of it."""
+        shared = view.unembedding
+        return [shared if self.draft_tokens is None else shared.restricted(self.draft_tokens)] * self.count
+
+    def restrict(self, tokens: Tensor) -> None:
+        """Let the heads know these tokens alone; (tokens,), all different. What they draft is verified by the whole trunk."""
+        self.draft_tokens = tokens.sort().values
+        self.config = replace(self.config, options={**self.config.options, "draft_vocabulary": len(tokens)})
+
+    def kept(self) -> dict[str, Tensor]:
+        """What a checkpoint holds: parameters, and the tokens of a reduced vocabulary."""
+        return dict(self.named_parameters()) | ({} if self.draft_tokens is None else {"draft_tokens": self.draft_tokens})
 
     def disk_names(self) -> dict[str, str]:
-        """Parameter name -> name on disk."""
-        return {name: name for name, _ in self.named_parameters()}
+        """Name of what is kept -> name on disk."""
+        return {name: name for name in self.kept()}
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `headway.json` and `headway.safetensors`, whole or not at all."""
@@ -93,18 +172,18 @@ class HeadStack(nn.Module):
 
     def write_files(self, folder: Path) -> None:
         names = self.disk_names()
-        tensors, metadata = to_safetensors({names[name]: value.detach().cpu() for name, value in self.named_parameters()})
+        tensors, metadata = to_safetensors({names[name]: value.detach().cpu() for name, value in self.kept().items()})
         tensors = {name: value.contiguous() for name, value in tensors.items()}
         save_file(tensors, folder / TENSORS_FILE, metadata={"format": "pt", **metadata})
         write_json(folder / CONFIG_FILE, asdict(self.config))
 
     def read_tensors(self, folder: Path) -> None:
-        """Fill the parameters from disk, quantised ones as they are; a tensor missing or of another shape is a CheckpointError."""
+        """Fill what is kept from disk, quantised ones as they are; a tensor missing or of another shape is a CheckpointError."""
         path = folder / TENSORS_FILE
         try:
             with safe_open(path, framework="pt") as file:
                 found = from_safetensors({name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {})  # noqa: SIM118
-                for name, parameter in list(self.named_parameters()):
+                for name, parameter in self.kept().items():
                     on_disk = self.disk_names()[name]
                     if on_disk not in found:
                         raise CheckpointError(f"{path} has no tensor {on_disk}, which a {self.family} head needs.")

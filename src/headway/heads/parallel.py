@@ -11,7 +11,6 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from headway.attention import KeysStored, only_storing_keys
-from headway.errors import ConfigError
 from headway.heads.base import HeadsConfig, HeadStack, check_runs, copy_layer
 from headway.trunk import Masks, Tapped, TrunkView
 
@@ -20,7 +19,8 @@ class ParallelHeads(HeadStack):
     """Option `linear`: the linear variant, identity at first."""
 
     family = "parallel"
-    sequential = False
+    options = frozenset({"linear"})
+    drafting = "parallel"
 
     def __init__(self, config: HeadsConfig, layers: nn.ModuleList) -> None:
         super().__init__(config)
@@ -28,27 +28,32 @@ class ParallelHeads(HeadStack):
 
     @classmethod
     def from_trunk(cls, view: TrunkView, count: int, options: Mapping[str, Any]) -> Self:
-        if unknown := set(options) - {"linear"}:
-            raise ConfigError(f"parallel heads have no option {', '.join(sorted(unknown))}; they have: linear.")
-        config = view.config
-        depth = config.num_hidden_layers
+        made = cls.config_for(view, count, options)
         if options.get("linear"):
             last = next(view.layers[-1].parameters())
-            layers = [nn.Linear(config.hidden_size, config.hidden_size, bias=False) for _ in range(count)]
+            layers = [nn.Linear(made.hidden_size, made.hidden_size, bias=False) for _ in range(count)]
             for layer in layers:
                 nn.init.eye_(layer.weight)
             stack = nn.ModuleList(layers).to(last.device, last.dtype)
         else:
             check_runs(view)
-            stack = nn.ModuleList(copy_layer(view.layers[-1], depth + k) for k in range(count))
-        return cls(HeadsConfig(cls.family, count, config.model_type, config.hidden_size, depth, dict(options)), stack)
+            stack = nn.ModuleList(copy_layer(view.layers[-1], made.layers + k) for k in range(count))
+        return cls(made, stack)
 
     @property
     def linear(self) -> bool:
         return bool(self.config.options.get("linear"))
 
+    @property
+    def taps(self) -> tuple[int, ...]:
+        return () if self.linear else (self.config.layers - 1,)
+
+    @property
+    def attends(self) -> bool:
+        return not self.linear
+
     def reads(self, tapped: Tapped) -> Tensor:
-        return tapped.last if self.linear else tapped.before_last
+        return tapped.last if self.linear else tapped.inner[self.taps[0]]
 
     def states(
         self,
@@ -68,8 +73,6 @@ class ParallelHeads(HeadStack):
 
     def store_keys(self, hidden: Tensor, position_ids: Tensor, view: TrunkView, cache: Any, count: int) -> None:
         """Put into the cache what later positions will look at of `hidden` (batch, seq, hidden), for the first `count` heads."""
-        if self.linear:
-            return
         rotary = view.rotary(hidden, position_ids)
         with only_storing_keys(view.config):
             for layer in self.layers[:count]:

@@ -11,7 +11,6 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from headway.errors import ConfigError
 from headway.heads.base import HeadsConfig, HeadStack, check_runs, copy_layer
 from headway.trunk import Masks, Tapped, TrunkView
 
@@ -20,7 +19,8 @@ class SequentialHeads(HeadStack):
     """Option `shared`: one layer for all depths, applied again and again (FastMTP, arXiv 2509.18362)."""
 
     family = "sequential"
-    sequential = True
+    options = frozenset({"shared"})
+    drafting = "chained"
 
     def __init__(self, config: HeadsConfig, layers: nn.ModuleList) -> None:
         super().__init__(config)
@@ -28,61 +28,35 @@ class SequentialHeads(HeadStack):
 
     @classmethod
     def from_trunk(cls, view: TrunkView, count: int, options: Mapping[str, Any]) -> Self:
-        if unknown := set(options) - {"shared"}:
-            raise ConfigError(f"sequential heads have no option {', '.join(sorted(unknown))}; they have: shared.")
-        config = view.config
-        depth = config.num_hidden_layers
+        made = cls.config_for(view, count, options)
         distinct = min(count, 1) if options.get("shared") else count
         check_runs(view)
-        layers = nn.ModuleList(SequentialLayer(view, depth + k) for k in range(distinct))
-        return cls(HeadsConfig(cls.family, count, config.model_type, config.hidden_size, depth, dict(options)), layers)
+        layers = nn.ModuleList(SequentialLayer(view, made.layers + k) for k in range(distinct))
+        return cls(made, layers)
 
     def reads(self, tapped: Tapped) -> Tensor:
         return tapped.last
 
-    def states(
-        self,
-        hidden: Tensor,
-        input_ids: Tensor,
-        position_ids: Tensor,
-        masks: Masks,
-        view: TrunkView,
-        cache: Any = None,
-        count: int | None = None,
-    ) -> list[Tensor]:
-        found = []
-        for k in range(self.count if count is None else count):
-            # past the end of a row or a segment the token is a wrong one: no label reads those positions
-            tokens = torch.roll(input_ids, -(k + 1), dims=1)
-            hidden, state = self.step(k, hidden, tokens, position_ids, masks, view, cache)
-            found.append(state)
-        return found
-
     def step(
         self,
         k: int,
-        hidden: Tensor,
+        carried: Tensor,
         tokens: Tensor,
         position_ids: Tensor,
         masks: Masks,
         view: TrunkView,
         cache: Any = None,
     ) -> tuple[Tensor, Tensor]:
-        """Depth k at position i reads the depth before (the trunk's last state for k = 0) and the token at i + k + 1.
-
-        Args: hidden (batch, seq, hidden); tokens, position_ids (batch, seq).
-        Returns: what depth k + 1 reads, and what the unembedding reads to predict the token at i + k + 2.
-        """
         shared = len(self.layers) < self.count
         layer = self.layers[0 if shared else k]
         if shared and cache is not None:
             cache = _CacheOfDepth(cache, k)
         embedded = view.model.get_input_embeddings()(tokens)
-        state = layer(embedded, hidden, position_ids, masks, view, cache)
+        state = layer(embedded, carried, position_ids, masks, view, cache)
         return state, state
 
     def disk_names(self) -> dict[str, str]:
-        names = {}
+        names = super().disk_names()
         for name, _ in self.named_parameters():
             _, index, rest = name.split(".", 2)
             rest = rest.removeprefix("mtp_block.").replace("post_norm.", "shared_head.norm.")

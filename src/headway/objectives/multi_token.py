@@ -67,13 +67,14 @@ def _loss(model: HeadwayModel, batch: Batch, weights: list[float], soft: bool, i
     states = model(batch["input_ids"], segments, len(weights) - 1, batch.get("prefix")).states
     shifted = [shift_labels(labels, k + 1, segments).flatten() for k in range(len(states))]
     targets: list[Tensor | SoftTargets] = list(shifted)
+    unembeddings = model.unembeddings[: len(states)]
     if soft:
         own = states[0].detach()
         for k in range(1, len(states)):
             # the trunk at i + k has read up to there and predicts the same token as head k at i
-            targets[k] = SoftTargets(torch.roll(own, -k, dims=1).flatten(0, 1), shifted[k] != IGNORE)
+            targets[k] = SoftTargets(torch.roll(own, -k, dims=1).flatten(0, 1), shifted[k] != IGNORE, unembeddings[0])
     if items is None:
         items = (shifted[0] != IGNORE).sum().clamp(min=1)
     flat = [state.flatten(0, 1) for state in states]
-    total, means = linear_cross_entropy(flat, targets, model.unembedding, weights, items)
+    total, means = linear_cross_entropy(flat, targets, unembeddings, weights, items)
     return Loss(total, means)

@@ -19,7 +19,7 @@ from headway.objectives.loss import Batch, Loss
 from headway.objectives.multi_token import MultiToken
 from headway.ops import IGNORE, linear_cross_entropy, shift_labels
 from headway.ops.noise import document_seeds, uniform
-from headway.trunk import Masks, Tapped, TrunkView, evaluating
+from headway.trunk import Masks, TrunkView, evaluating
 
 STEPS = 2**40  # of progress that draw differently
 PROBE = 6  # tokens
@@ -83,9 +83,9 @@ class Registers(nn.Module):
         placed = self.place(ids, labels, segments, progress if self.training else 0.0)
         embedded = model.trunk.get_input_embeddings()(ids)
         registers = self.embedding.to(embedded.dtype).expand(*placed.after.shape, -1)
-        tapped = model.view.run(torch.cat([embedded, registers], dim=1), *interleaved(model.view, segments, placed, prefix=prefix))
+        tapped = model.run(torch.cat([embedded, registers], dim=1), *interleaved(model.view, segments, placed, prefix=prefix))
         length = ids.shape[1]
-        own = Tapped(*(states[:, :length] for states in tapped))
+        own = tapped.each(lambda states: states[:, :length])
         weights = self.heads.weights(model.count, progress)
         states = [*model.foresee(own, ids, positions, masks).states, tapped.last[:, length:]]
         targets = [*(shift_labels(labels, k + 1, segments) for k in range(len(states) - 1)), placed.labels]
@@ -94,7 +94,7 @@ class Registers(nn.Module):
         total, means = linear_cross_entropy(
             [state.flatten(0, 1) for state in states],
             [target.flatten() for target in targets],
-            model.unembedding,
+            [*model.unembeddings, model.unembedding],
             [weights[0] * (1 - self.weight), *weights[1:], self.weight / self.share],
             items,
         )

@@ -6,7 +6,7 @@ Gloeckle et al. 2024 (arXiv 2404.19737), section 2: peak logits memory O(vocab),
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,10 +20,11 @@ LOGITS_IN_CHUNK = 2**26  # 256 MiB of float32
 
 @dataclass(frozen=True)
 class SoftTargets:
-    """A teacher's states instead of labels: the head learns the teacher's whole distribution."""
+    """A teacher's states instead of labels: the head learns the teacher's whole distribution, or what it knows of it."""
 
-    states: Tensor  # (rows, hidden), read through the same unembedding
+    states: Tensor  # (rows, hidden)
     valid: Tensor  # (rows,) bool
+    unembedding: Unembedding | None = None  # what the teacher reads them through, if not the head's own
 
 
 Targets = Tensor | SoftTargets
@@ -32,7 +33,7 @@ Targets = Tensor | SoftTargets
 def linear_cross_entropy(
     states: Sequence[Tensor],
     targets: Sequence[Targets],
-    unembedding: Unembedding,
+    unembedding: Unembedding | Sequence[Unembedding],
     weights: Sequence[float],
     items: Tensor | int | None = None,
     chunk: int | None = None,
@@ -42,19 +43,35 @@ def linear_cross_entropy(
     Args:
         states: one (rows, hidden) tensor a head, normed and ready for the unembedding.
         targets: for each head labels (rows,) with -100 to ignore, or `SoftTargets`, whose loss is KL(teacher || head).
+            A head that knows only some tokens does not learn labels that are others; with soft targets its loss is
+            sum_v p(v) log(p(v | known) / q(v)) over the tokens v that it knows.
+        unembedding: what all heads read their states through, or one each.
         weights: one a head; a head of weight 0 is not computed, and its mean is NaN.
         items: what the sums are divided by, over all devices and accumulation steps; default: rows the first head learns.
         chunk: rows of logits held at once; default: as many as 256 MiB of float32 hold.
     Returns: the total, a differentiable scalar, and the detached means, (heads,).
     Raises: ValueError if the lengths disagree.
     """
-    if not len(states) == len(targets) == len(weights):
-        raise ValueError(f"{len(states)} states, {len(targets)} targets and {len(weights)} weights do not match")
+    each = [unembedding] * len(states) if isinstance(unembedding, Unembedding) else unembedding
+    if not len(states) == len(targets) == len(weights) == len(each):
+        raise ValueError(
+            f"{len(states)} states, {len(targets)} targets, {len(weights)} weights and {len(each)} unembeddings do not match"
+        )
     if items is None:
         items = _valid(targets[0]).sum().clamp(min=1)
-    chunk = chunk or max(64, LOGITS_IN_CHUNK // unembedding.weight.shape[0])
-    arguments = (list(targets), unembedding, list(weights), items, chunk)
-    return _LinearCrossEntropy.apply(arguments, unembedding.weight, unembedding.bias, *states)
+    groups: dict[int, list[int]] = {}
+    for k, own in enumerate(each):
+        groups.setdefault(id(own.weight), []).append(k)
+    total = torch.zeros((), device=states[0].device)
+    means = torch.empty(len(states), device=states[0].device)
+    for members in groups.values():
+        shared = each[members[0]]
+        rows = chunk or max(64, LOGITS_IN_CHUNK // shared.size)
+        known = [_known(targets[k], shared) for k in members]
+        arguments = (known, shared, [weights[k] for k in members], items, rows)
+        part, means[members] = _LinearCrossEntropy.apply(arguments, shared.weight, shared.bias, *(states[k] for k in members))
+        total = total + part
+    return total, means
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -74,7 +91,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), device=device)
         means = torch.full((len(states),), float("nan"), device=device)
         with torch.autocast(kind, enabled=False):
-            detached = Unembedding(matrix, offset, unembedding.scale, unembedding.softcap)
+            detached = replace(unembedding, weight=matrix, bias=offset)
             for k, (hidden, target, coefficient) in enumerate(zip(states, targets, coefficients, strict=True)):
                 grad = torch.zeros_like(hidden) if learns else hidden
                 grad_states.append(grad)
@@ -85,7 +102,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 scale = coefficient / items
                 for part in rows.split(chunk):
                     inputs = hidden[part].to(dtype)
-                    logits = detached.logits(inputs).float()
+                    logits = detached.known_logits(inputs).float()
                     loss, grad_logits = _loss_and_gradient(logits, target, part, detached)
                     summed += loss
                     if not learns:
@@ -119,12 +136,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _loss_and_gradient(logits: Tensor, target: Targets, rows: Tensor, unembedding: Unembedding) -> tuple[Tensor, Tensor]:
-    """Summed loss and its gradient with respect to the capped logits, (rows, vocab)."""
+    """Summed loss and its gradient with respect to the capped logits, (rows, known tokens)."""
     logs = torch.log_softmax(logits, dim=-1)
     if isinstance(target, SoftTargets):
-        teacher = torch.log_softmax(unembedding.logits(target.states[rows].to(unembedding.weight.dtype)).float(), dim=-1)
+        theirs = target.unembedding or unembedding
+        teacher = torch.log_softmax(theirs.logits(target.states[rows].to(theirs.weight.dtype)).float(), dim=-1)
+        if unembedding.tokens is None:
+            probabilities = teacher.exp()
+            return (probabilities * (teacher - logs)).sum(), logs.exp_().sub_(probabilities)
+        teacher = teacher[:, unembedding.tokens]
         probabilities = teacher.exp()
-        return (probabilities * (teacher - logs)).sum(), logs.exp_().sub_(probabilities)
+        mass = probabilities.sum(-1, keepdim=True)
+        return (probabilities * (teacher - mass.log() - logs)).sum(), logs.exp_().mul_(mass).sub_(probabilities)
     labels = target[rows].unsqueeze(-1)
     loss = -logs.gather(-1, labels).sum()
     return loss, logs.exp_().scatter_add_(-1, labels, torch.full_like(labels, -1, dtype=logs.dtype))
@@ -135,6 +158,14 @@ def _through_cap_and_scale(grad: Tensor, capped: Tensor, unembedding: Unembeddin
         grad.mul_(1 - (capped / unembedding.softcap) ** 2)  # d/dx c*tanh(x/c) = 1 - tanh^2
     if unembedding.scale != 1.0:
         grad.mul_(unembedding.scale)
+
+
+def _known(target: Targets, unembedding: Unembedding) -> Targets:
+    """Labels as places among the tokens that the head knows."""
+    if unembedding.tokens is None or isinstance(target, SoftTargets):
+        return target
+    places = torch.searchsorted(unembedding.tokens, target).clamp(max=len(unembedding.tokens) - 1)
+    return torch.where(unembedding.tokens[places] == target, places, IGNORE)
 
 
 def _valid(target: Targets) -> Tensor:

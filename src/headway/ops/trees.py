@@ -81,7 +81,7 @@ def grow(log_probabilities: Tensor, count: int) -> Grown:
 
     Args: log_probabilities: (batch, depth, vocab).
     """
-    batch, depth, vocab = log_probabilities.shape
+    _, depth, vocab = log_probabilities.shape
     top, ids = log_probabilities.topk(min(count, vocab), dim=2)  # (batch, depth, width)
     scores, tokens = [top[:, 0].clone()], [ids[:, 0]]
     parents = [torch.full_like(ids[:, 0], -1)]  # by place among all the paths found; -1: the root
@@ -97,11 +97,22 @@ def grow(log_probabilities: Tensor, count: int) -> Grown:
         tokens.append(ids[:, d].gather(1, place % width))
         parents.append(start + place // width)
         start += paths.shape[1]
+    return likeliest(scores, tokens, parents, count)
+
+
+def likeliest(scores: list[Tensor], tokens: list[Tensor], parents: list[Tensor], count: int) -> Grown:
+    """The `count` likeliest of the paths found, the chain of the first ones of each depth before all others.
+
+    Args:
+        scores, tokens: log-probability of a path and the token it ends in, (batch, paths) for each depth.
+        parents: the path that each goes on from, by its place among the paths of all depths; -1: the root.
+    """
     for d, found in enumerate(scores):
-        found[:, 0] = depth - d  # the chain, above all logarithms
+        found[:, 0] = len(scores) - d  # above all logarithms
     # stable: a parent comes before a child that is as likely
     order = torch.cat(scores, 1).sort(dim=1, descending=True, stable=True).indices
-    nodes = torch.empty_like(order).scatter_(1, order, torch.arange(1, order.shape[1] + 1, device=order.device).expand(batch, -1))
+    places = torch.arange(1, order.shape[1] + 1, device=order.device).expand_as(order)
+    nodes = torch.empty_like(order).scatter_(1, order, places)
     above = torch.cat(parents, 1).gather(1, order[:, :count])
     return Grown(
         torch.cat(tokens, 1).gather(1, order[:, :count]),

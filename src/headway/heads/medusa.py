@@ -1,0 +1,65 @@
+"""Medusa heads (Cai et al. 2024, arXiv 2401.10774, section 2.1.1): residual blocks on the trunk's last state.
+
+head_k = W2_k (blocks_k(h)), each block x + SiLU(W1 x). W2_k starts as the trunk's unembedding and W1 as zero, so that at first
+every head says what the trunk says.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from headway.errors import ConfigError
+from headway.heads.base import HeadsConfig, HeadStack
+from headway.heads.blocks import OwnUnembeddings, ResidualBlock
+from headway.ops import Unembedding
+from headway.trunk import Masks, Tapped, TrunkView
+
+
+class MedusaHeads(HeadStack):
+    """Options: `layers`, residual blocks of a head, 1 if not given; `tied`, whether heads share the trunk's unembedding."""
+
+    family = "medusa"
+    options = frozenset({"layers", "tied"})
+    drafting = "parallel"
+
+    def __init__(self, config: HeadsConfig, blocks: nn.ModuleList, own: OwnUnembeddings | None) -> None:
+        super().__init__(config)
+        self.blocks, self.unembedding = blocks, own
+
+    @classmethod
+    def from_trunk(cls, view: TrunkView, count: int, options: Mapping[str, Any]) -> Self:
+        made = cls.config_for(view, count, options)
+        if (layers := options.get("layers", 1)) < 0:
+            raise ConfigError(f"layers is a number of residual blocks, from 0, not {layers}.")
+        like = view.unembedding.weight
+        blocks = nn.ModuleList(nn.Sequential(*(ResidualBlock(made.hidden_size) for _ in range(layers))) for _ in range(count))
+        own = None if options.get("tied") else OwnUnembeddings(view, count, made.first_tokens)
+        return cls(made, blocks.to(like.device, like.dtype), own)
+
+    @property
+    def attends(self) -> bool:
+        return False
+
+    def reads(self, tapped: Tapped) -> Tensor:
+        return tapped.last
+
+    def states(
+        self,
+        hidden: Tensor,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        masks: Masks,
+        view: TrunkView,
+        cache: Any = None,
+        count: int | None = None,
+    ) -> list[Tensor]:
+        return [block(hidden) for block in self.blocks[:count]]
+
+    def unembeddings(self, view: TrunkView) -> list[Unembedding]:
+        return super().unembeddings(view) if self.unembedding is None else self.unembedding.each(view, self.draft_tokens)
+
+    def restrict(self, tokens: Tensor) -> None:
+        super().restrict(tokens)
+        if self.unembedding is not None and self.draft_tokens is not None:
+            self.unembedding.restrict(self.draft_tokens)
