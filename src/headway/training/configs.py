@@ -117,12 +117,17 @@ class HeadsTrainConfig(TrainingConfig):
     weight_decay: float = field(None, help="of matrices; norms and biases have none (none: the recipe's)")
     beta2: float = field(None, help="AdamW's second moment decay (none: the recipe's)")
     grad_clip: float = field(None, help="largest gradient norm; 0 switches clipping off (none: the recipe's)")
+    draft_vocabulary: int | None = field(
+        None,
+        help="heads know only so many tokens, those learnt most often, and all special ones (none: all of the trunk's)",
+    )
     completion_only: bool = field(False, help="learn completions only, where the data has prompts")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.count is not None and self.count < 1:
-            raise ConfigError(f"count must be at least 1, got {self.count}.")
+        at_least(self, 1, "count", "draft_vocabulary")
+        if "draft_vocabulary" in (self.options or {}):
+            raise ConfigError("draft_vocabulary is no option of a family here but a setting: which tokens is counted in the data.")
 
 
 @dataclass(frozen=True, kw_only=True)

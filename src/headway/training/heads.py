@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainerCallback, set_seed
 
@@ -10,6 +11,7 @@ from headway.objectives import MultiToken
 from headway.training.configs import HeadsTrainConfig
 from headway.training.denoising import fit_to
 from headway.training.distributed import gather
+from headway.training.draft_vocabulary import restrict_heads
 from headway.training.finetuning import cast, check
 from headway.training.recipes import for_heads, recipe_of
 from headway.training.rows import rows_of, validation_of
@@ -41,9 +43,11 @@ def train_heads(config: HeadsTrainConfig, callbacks: Sequence[TrainerCallback] =
     rows = rows_of(config, tokenizer, config.completion_only)
     validation = validation_of(config, tokenizer, config.completion_only)
     fit_to(rows, model, tokenizer)
+    record: dict[str, Any] = {"stage": "heads", "objective": config.objective, "model": config.model}
+    if config.draft_vocabulary is not None:
+        record |= restrict_heads(model, rows, config.draft_vocabulary, tokenizer, config.quiet)
     trainer = run(config, model, objective, tokenizer, rows, validation, callbacks)
     gather(trainer.step)
     cast(model, dtype)
     model.eval()
-    record = {"stage": "heads", "objective": config.objective, "model": config.model}
     return finish(config, trainer, model, tokenizer, record)
