@@ -19,6 +19,7 @@ TREES = [
     ("medusa", "chain"),
     ("hydra", "dynamic"),
     ("hydra", "chain"),
+    ("redrafter", "dynamic"),
 ]
 
 

@@ -78,9 +78,10 @@ WAYS = [
     ("sequential", {"acceptance": "token"}),
     ("parallel", BOTH),
     ("parallel", BOTH | {"acceptance": "token"}),
-    ("medusa", {}),
+    ("medusa", FULL),
     ("hydra", FULL),
     ("hydra", {"acceptance": "block"}),
+    ("redrafter", FULL),
     ("parallel", {"plain": True}),
 ]
 

@@ -4,10 +4,11 @@ from headway.heads.base import CONFIG_FILE, TENSORS_FILE, HeadsConfig, HeadStack
 from headway.heads.hydra import HydraHeads
 from headway.heads.medusa import MedusaHeads
 from headway.heads.parallel import ParallelHeads
+from headway.heads.redrafter import ReDrafterHeads
 from headway.heads.sequential import SequentialHeads
 
 FAMILIES: dict[str, type[HeadStack]] = {
-    family.family: family for family in (ParallelHeads, SequentialHeads, MedusaHeads, HydraHeads)
+    family.family: family for family in (ParallelHeads, SequentialHeads, MedusaHeads, HydraHeads, ReDrafterHeads)
 }
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "HydraHeads",
     "MedusaHeads",
     "ParallelHeads",
+    "ReDrafterHeads",
     "SequentialHeads",
     "read_config",
 ]
