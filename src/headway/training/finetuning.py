@@ -1,5 +1,6 @@
 """The second stage: trunk and heads learn a task together, in full or through LoRA (arXiv 2106.09685)."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from transformers import PreTrainedModel, TrainerCallback, set_seed
 from headway import model_path
 from headway.errors import ConfigError
 from headway.model import HeadwayModel
-from headway.objectives import MultiToken, NextToken, Objective, Registers
+from headway.objectives import FromOriginal, MultiToken, NextToken, Objective, Registers
 from headway.quantization import trunk_is_quantized
 from headway.training.configs import FinetuneConfig, HeadsTrainConfig
 from headway.training.denoising import fit_to
@@ -40,7 +41,7 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[TrainerCallback] = ()) 
     rows = rows_of(config, tokenizer, config.completion_only)
     validation = validation_of(config, tokenizer, config.completion_only)
     fit_to(rows, model, tokenizer)
-    trainer = run(config, model, objective_of(config, model), tokenizer, rows, validation, callbacks)
+    trainer = run(config, model, objective_of(config, model, adapters), tokenizer, rows, validation, callbacks)
     gather(trainer.step)
     if adapters is not None:
         adapters.merge_and_unload()  # in place: the trunk's layers are the trunk's own again
@@ -72,8 +73,8 @@ def asks_for_fresh_heads(config: FinetuneConfig) -> bool:
     return config.family is not None or (config.count is not None and config.heads is None and not _has_heads(config.model))
 
 
-def objective_of(config: FinetuneConfig, model: HeadwayModel) -> Objective:
-    """What the settings minimise, once a recipe has filled them in."""
+def objective_of(config: FinetuneConfig, model: HeadwayModel, adapters: LoraModel | None = None) -> Objective:
+    """What the settings minimise, once a recipe has filled them in; `adapters` of the trunk, if it has any."""
     if config.objective == "next-token":
         return NextToken()
     heads = MultiToken(
@@ -84,6 +85,8 @@ def objective_of(config: FinetuneConfig, model: HeadwayModel) -> Objective:
         next_token=not config.freeze_trunk,
         soft=config.objective == "distillation",
     )
+    if config.teacher == "original":
+        return FromOriginal(adapters or copy.deepcopy(model.trunk), heads)
     if config.objective != "registers":
         return heads
     return Registers(model, config.register_offsets, config.register_weight, config.register_share, heads, config.seed)
