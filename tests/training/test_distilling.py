@@ -101,10 +101,15 @@ def test_what_is_finished_stays_and_is_not_mixed_with_other_settings(talking: st
     assert config.out.read_bytes() == before
     distill(dataclasses.replace(config, limit=5, resume=False))
     assert len(lines(config.out)) == 10 and config.out.read_bytes().startswith(before)  # a prompt more changes no other sample
+    kept = [line for line in config.out.read_text().splitlines(keepends=True) if '"stop"' in line]
+    config.out.write_text("".join(kept) + '{"prompt": "one", "completion": "two"}\n')  # finished is finished, whoever edited it
+    edited = distill(dataclasses.replace(config, limit=5))
+    assert (edited.samples, edited.drawn, edited.cut_off) == (len(kept) + 1, 0, 0)
     stranger = tmp_path / "stranger.jsonl"
     stranger.write_text('{"text": "mine"}\n')
-    with pytest.raises(ConfigError, match="nothing beside it says"):
-        distill(dataclasses.replace(config, out=stranger))
+    for resume in (True, False):
+        with pytest.raises(ConfigError, match="nothing beside it says"):
+            distill(dataclasses.replace(config, out=stranger, resume=resume))
     assert stranger.read_text() == '{"text": "mine"}\n'
 
 
@@ -162,7 +167,7 @@ def test_texts_give_their_first_tokens_and_long_prompts_are_left_out(talking: st
         model=talking, data=str(data), out=tmp_path / "own.jsonl", prompt_tokens=3, max_prompt_tokens=20, **SETTINGS
     )
     found = distill(config)
-    assert found.left_out == 2 and "2 prompts were empty or too long" in str(found)
+    assert found.left_out == 2 and "prompts left out, empty or too long: 2" in str(found)
     assert {(line["number"], line["prompt"]) for line in lines(config.out)} == {(0, "the cat sat")}
     with pytest.raises(DataError, match="all 3 prompts are empty or have more than 2 tokens"):
         distill(dataclasses.replace(config, max_prompt_tokens=2, out=tmp_path / "none.jsonl"))
@@ -194,3 +199,14 @@ def test_text_is_what_is_read_back_as_the_tokens_that_were_drawn(shared: Path) -
 def test_settings_that_contradict_are_refused(settings: dict, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         DistillConfig(**{"model": "embedded", "data": "stdlib", "out": Path("own.jsonl"), **settings})
+
+
+def test_a_model_in_half_precision_gives_the_same_file_in_any_batch_where_it_computes_in_float32(data: str, tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "half", vocab_size=4 + len(TEXT.split()))
+    HeadwayModel.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
+    found = []
+    for rows in (1, 16):
+        config = DistillConfig(model=str(folder), data=data, out=tmp_path / f"{rows}.jsonl", limit=8, float32=True, **SETTINGS)
+        distill(dataclasses.replace(config, batch_size=rows))
+        found.append(config.out.read_bytes())
+    assert found[0] == found[1] and HeadwayModel.from_pretrained(folder).trunk.dtype == torch.bfloat16

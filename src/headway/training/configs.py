@@ -104,7 +104,7 @@ class HeadsTrainConfig(TrainingConfig):
 
     model: str = field(help="folder or hub id of the model to put heads on, or `embedded`")
     heads: str | None = field(None, help="train these saved heads on, instead of fresh ones")
-    family: str = field("parallel", help="family of fresh heads: parallel, sequential")
+    family: str = field("parallel", help="family of fresh heads, see --list-recipes")
     count: int | None = field(None, help="number of heads (none: as many fresh ones as the recipe says, or all saved ones)")
     options: dict[str, Any] | None = field(None, help="options of the family, such as {linear: true} or {shared: true}")
     recipe: str | None = field(None, help="published recipe that fills in what is not given (none: that of the heads' family)")
@@ -149,6 +149,7 @@ class DistillConfig:
     temperature: float = field(0.3, help="Medusa's for its own samples; 1 is the model's own distribution, 0 takes the likeliest")
     top_p: float = field(1.0, help="draw from the likeliest tokens that together have this probability")
     batch_size: int = field(16, help="rows decoded at once; it changes the speed, not the samples")
+    float32: bool = field(False, help="compute in float32, where sums in half precision would let company change a sample")
     seed: int = field(0, help="of the samples: each depends on it, on the number of its prompt and on its own number alone")
     resume: bool = field(True, help="go on with what an interrupted run has; else delete it, and `out`, and start over")
     quiet: bool = field(False, help="no progress bar")
@@ -178,7 +179,7 @@ class FinetuneConfig(TrainingConfig):
 
     model: str = field(help="folder or hub id of the model, or `embedded`; its own heads are used if it has any")
     heads: str | None = field(None, help="folder of trained heads to attach")
-    family: str | None = field(None, help="attach fresh heads of this family: parallel, sequential")
+    family: str | None = field(None, help="attach fresh heads of this family, see headway heads train --list-recipes")
     count: int | None = field(None, help="number of heads (of saved ones, the first so many)")
     options: dict[str, Any] | None = field(None, help="options of the family of fresh heads")
     recipe: str | None = field(None, help="published recipe that fills in what is not given (none: that of the heads' family)")

@@ -57,7 +57,7 @@ class Distilled:
         ended = 1 - self.cut_off / self.samples
         text = f"{self.path} has {self.samples:,} samples of {self.tokens:,} tokens; {ended:.0%} ended by themselves"
         if self.left_out:
-            text += f"; {self.left_out:,} prompts were empty or too long and were left out"
+            text += f"; prompts left out, empty or too long: {self.left_out:,}"
         if not self.drawn:
             return f"{text}. Nothing was left to draw."
         rate = self.drawn / self.seconds
@@ -74,19 +74,20 @@ def distill(config: DistillConfig) -> Distilled:
         ConfigError where there are samples of other settings already.
     """
     tokenizer = load_tokenizer(config.model)
-    model = HeadwayModel.from_pretrained(model_path(config.model)).to(best_device()).eval()
+    dtype = torch.float32 if config.float32 else None
+    model = HeadwayModel.from_pretrained(model_path(config.model), dtype=dtype).to(best_device()).eval()
     prompts, left_out = prompts_of(config, tokenizer, model.view.context)
     settings = {name: value for name, value in asdict(config).items() if name not in FREE}
     settings |= {"data": config.sources, "prompts": _digest(prompts), "weights": _weights(model.trunk)}
     samples = Samples(config.out, settings, config.resume)
     before, began = samples.tokens, time.monotonic()
     try:
-        stats = _draw(config, model, tokenizer, prompts, samples)
+        per_forward = 0.0 if samples.whole else _draw(config, model, tokenizer, prompts, samples)
         samples.finish()
     finally:
         samples.close()
     drawn, seconds = samples.tokens - before, time.monotonic() - began
-    return Distilled(config.out, len(samples), samples.tokens, samples.cut_off, left_out, drawn, seconds, stats)
+    return Distilled(config.out, len(samples), samples.tokens, samples.cut_off, left_out, drawn, seconds, per_forward)
 
 
 def prompts_of(config: DistillConfig, tokenizer: PreTrainedTokenizerBase, context: int | None) -> tuple[list[Prompt], int]:

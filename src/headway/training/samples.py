@@ -31,13 +31,17 @@ class Samples:
         self.places: dict[Key, int] = {}  # where the line of a sample begins
         self.tokens = self.cut_off = 0
         self.file: BinaryIO | None = None
+        if path.is_file() and not self.told.is_file():
+            raise ConfigError(f"{path} exists, and nothing beside it says that samples were written there: choose another out.")
         try:
             if not resume:
                 for file in (self.path, self.unfinished, self.told):
                     file.unlink(missing_ok=True)
             self.whole = self.path.is_file()
             if self.whole:
-                self._check(self.path, self.told)
+                settings = json.loads(self.told.read_text(encoding="utf-8"))
+                if settings != self.settings:
+                    self._refuse(self.path, settings)
                 self._read(self.path, 0)
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,16 +110,9 @@ class Samples:
         return start
 
     def _count(self, sample: Mapping[str, Any], place: int) -> None:
-        self.places[sample["number"], sample["sample"]] = place
-        self.tokens += sample["tokens"]
-        self.cut_off += sample["finish_reason"] == "length"
-
-    def _check(self, path: Path, told: Path) -> None:
-        if not told.is_file():
-            raise ConfigError(f"{path} exists, and nothing beside it says that samples were written there: choose another out.")
-        settings = json.loads(told.read_text(encoding="utf-8"))
-        if settings != self.settings:
-            self._refuse(path, settings)
+        self.places[sample.get("number", -1), sample.get("sample", place)] = place  # a finished file may have been edited
+        self.tokens += sample.get("tokens", 0)
+        self.cut_off += sample.get("finish_reason") == "length"
 
     def _refuse(self, path: Path, before: Mapping[str, Any]) -> None:
         names = [name for name in self.settings if before.get(name) != self.settings[name]]
