@@ -36,6 +36,24 @@ def test_every_family_has_a_recipe() -> None:
     assert set(FAMILIES) <= set(RECIPES)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_family_is_trained_by_its_own_recipe_where_only_its_name_is_given(
+    model: str, data: str, out: Path, family: str, asked: None
+) -> None:
+    recipe = RECIPES[family]
+    with pytest.raises(Asked) as found:
+        train_heads(HeadsTrainConfig(model=model, data=data, out=out, family=family, **QUICK))
+    config, trained, objective = found.value.args
+    assert {name: getattr(config, name) for name in OF_HEADS} == {name: getattr(recipe, name) for name in OF_HEADS}
+    assert (trained.heads.config.family, trained.count) == (family, recipe.count)
+    assert objective.soft == (recipe.objective == "distillation") and not objective.next_token
+    with pytest.raises(Asked) as found:
+        finetune(FinetuneConfig(model=model, data=data, out=out, family=family, **QUICK))
+    config, trained, objective = found.value.args
+    assert trained.count == recipe.count and config.rate_of_heads == 4 * config.learning_rate
+    assert (objective.total_weight, objective.schedule) == (recipe.fresh_total_weight, recipe.fresh_weight_schedule)
+
+
 @pytest.mark.parametrize("family", ["parallel", "sequential"])
 def test_the_first_two_families_are_trained_as_they_were_before_there_were_recipes(family: str) -> None:
     before = {"objective": "multi-token", "head_weights": "constant", "beta": 0.6, "learning_rate": 5e-4, "schedule": "cosine"}
