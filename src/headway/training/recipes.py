@@ -20,6 +20,7 @@ C = TypeVar("C", HeadsTrainConfig, FinetuneConfig)
 class Recipe:
     """Fields are named as in `HeadsTrainConfig` and `FinetuneConfig`; defaults are Headway's own.
 
+    feature_weight: of the distance of heads' states from the trunk's later ones, beside their other loss.
     own_samples: whether the source trained on what the trunk itself writes (`headway heads distill`).
     total_weight, weight_schedule: of trained heads that go on learning beside their trunk. Published values exist for Medusa-2
         alone (axolotl fork of its authors: 0.2), other families take them over.
@@ -37,6 +38,7 @@ class Recipe:
     weight_decay: float = 0.01
     beta2: float = 0.999
     grad_clip: float = 1.0
+    feature_weight: float = 0.0
     own_samples: bool = True
     total_weight: float = 0.2
     weight_schedule: Literal["constant", "sine"] = "constant"
@@ -89,6 +91,7 @@ RECIPES: dict[str, Recipe] = {
         warmup_ratio=0.0025,
         beta2=0.95,
         grad_clip=0.5,
+        feature_weight=10.0,  # 1 beside a cross-entropy of 0.1
         own_samples=False,
     ),
     "eagle3": Recipe(
