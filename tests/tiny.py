@@ -56,6 +56,8 @@ FAMILIES = [
     ("medusa", {"layers": 2, "tied": True}),
     ("hydra", {}),
     ("hydra", {"layers": 2, "prefix": True}),
+    ("eagle3", {}),
+    ("eagle3", {"layers_read": [0, 3], "norm_before_residual": True, "layer": {"intermediate_size": 40}}),
 ]
 
 

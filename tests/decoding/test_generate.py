@@ -19,6 +19,8 @@ TREES = [
     ("medusa", "chain"),
     ("hydra", "dynamic"),
     ("hydra", "chain"),
+    ("eagle3", "dynamic"),
+    ("eagle3", "chain"),
 ]
 
 
