@@ -56,6 +56,7 @@ FAMILIES = [
     ("medusa", {"layers": 2, "tied": True}),
     ("hydra", {}),
     ("hydra", {"layers": 2, "prefix": True}),
+    ("eagle", {}),
     ("eagle3", {}),
     ("eagle3", {"layers_read": [0, 3], "norm_before_residual": True, "layer": {"intermediate_size": 40}}),
 ]

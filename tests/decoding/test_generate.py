@@ -19,6 +19,7 @@ TREES = [
     ("medusa", "chain"),
     ("hydra", "dynamic"),
     ("hydra", "chain"),
+    ("eagle", "dynamic"),
     ("eagle3", "dynamic"),
     ("eagle3", "chain"),
 ]

@@ -1,6 +1,7 @@
 """Head families: what predicts the tokens after the next one."""
 
 from headway.heads.base import CONFIG_FILE, TENSORS_FILE, HeadsConfig, HeadStack, read_config
+from headway.heads.eagle import EagleHeads
 from headway.heads.eagle3 import Eagle3Heads
 from headway.heads.hydra import HydraHeads
 from headway.heads.medusa import MedusaHeads
@@ -8,7 +9,7 @@ from headway.heads.parallel import ParallelHeads
 from headway.heads.sequential import SequentialHeads
 
 FAMILIES: dict[str, type[HeadStack]] = {
-    family.family: family for family in (ParallelHeads, SequentialHeads, MedusaHeads, HydraHeads, Eagle3Heads)
+    family.family: family for family in (ParallelHeads, SequentialHeads, MedusaHeads, HydraHeads, EagleHeads, Eagle3Heads)
 }
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "FAMILIES",
     "TENSORS_FILE",
     "Eagle3Heads",
+    "EagleHeads",
     "HeadStack",
     "HeadsConfig",
     "HydraHeads",

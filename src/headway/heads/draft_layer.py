@@ -5,7 +5,7 @@ a draft share the layer and its one entry in a cache.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -23,6 +23,7 @@ SIZES = ("attention_bias", "head_dim", "intermediate_size", "num_attention_heads
 OPTIONS = (*SIZES, "rope_parameters")
 ROPES = ("default", "linear", "dynamic", "yarn", "llama3")  # those that fit heads of any width
 INNER = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
+Stack = TypeVar("Stack", bound=nn.Module)
 EPSILONS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon")
 
 
@@ -74,7 +75,7 @@ def llama_config(view: TrunkView, given: Mapping[str, Any]) -> LlamaConfig:
     width, heads = trunk.hidden_size, trunk.num_attention_heads
     if table.shape[1] != width:
         raise UnsupportedModelError(
-            f"{type(view.model).__name__} has embeddings of width {table.shape[1]}, but states of width {width}: EAGLE adds the two."
+            f"{type(view.model).__name__} has embeddings of width {table.shape[1]}, but states of {width}: EAGLE takes one width."
         )
     sizes = {
         "intermediate_size": _first(trunk, INNER) or 4 * width,
@@ -99,6 +100,14 @@ def embeddings(view: TrunkView) -> Tensor:
 
 def embedded(tokens: Tensor, view: TrunkView) -> Tensor:
     return F.embedding(tokens, embeddings(view))
+
+
+def fit(stack: Stack, view: TrunkView) -> Stack:
+    """`stack` with parameters of the trunk's type, and on its device; rotary frequencies stay in float32."""
+    like = view.unembedding.weight
+    for parameter in stack.parameters():
+        parameter.data = parameter.data.to(like.dtype)
+    return stack.to(like.device)
 
 
 @torch.no_grad()

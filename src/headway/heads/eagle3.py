@@ -16,7 +16,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from headway.errors import ConfigError
 from headway.heads.base import HeadsConfig, HeadStack
-from headway.heads.draft_layer import DraftLayer, embedded, llama_config, scale_of
+from headway.heads.draft_layer import DraftLayer, embedded, fit, llama_config, scale_of
 from headway.heads.unrolled import unrolled
 from headway.ops import Unembedding
 from headway.trunk import Masks, Tapped, TrunkView
@@ -57,9 +57,7 @@ class Eagle3Heads(HeadStack):
             stack.fc.weight.normal_(std=0.02)
             stack.fc.weight[:, -made.hidden_size :] += torch.eye(made.hidden_size)
             stack.norm.weight.copy_(scale_of(view.norm, made.hidden_size, like))
-        for parameter in stack.parameters():  # but not the rotary frequencies, which stay in float32
-            parameter.data = parameter.data.to(like.dtype)
-        return stack.to(like.device)
+        return fit(stack, view)
 
     @property
     def layers_read(self) -> list[int]:
