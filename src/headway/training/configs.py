@@ -113,6 +113,7 @@ class HeadsTrainConfig(TrainingConfig):
     objective: Literal["multi-token", "distillation"] = field(None, help="labels, or the trunk's distribution (none: the recipe's)")
     head_weights: Literal["constant", "medusa", "beta"] = field(None, help="1, 0.8^k, or normalised beta^k (none: the recipe's)")
     beta: float = field(None, help="of head_weights=beta (none: the recipe's)")
+    feature_weight: float = field(None, help="of the distance of heads' states from the trunk's later ones (none: the recipe's)")
     learning_rate: float = field(None, help="peak learning rate of the heads (none: the recipe's)")
     warmup_ratio: float = field(None, help="share of the steps in which the learning rate rises (none: the recipe's)")
     schedule: Literal["cosine", "constant", "linear"] = field(None, help="learning rate after the warm-up (none: the recipe's)")
@@ -188,6 +189,7 @@ class FinetuneConfig(TrainingConfig):
     objective: Literal["multi-token", "next-token", "distillation", "registers"] = field("multi-token", help="what is learnt")
     head_weights: Literal["constant", "medusa", "beta"] = field(None, help="1, 0.8^k, or normalised beta^k (none: the recipe's)")
     beta: float = field(None, help="of head_weights=beta (none: the recipe's)")
+    feature_weight: float = field(None, help="of the distance of heads' states from the trunk's later ones (none: the recipe's)")
     total_weight: float = field(None, help="factor of all heads' losses (none: the recipe's, which tells fresh heads from trained)")
     weight_schedule: Literal["constant", "sine", "fade-out", "forward", "reverse"] = field(
         None, help="how the total weight changes over the run (none: the recipe's)"

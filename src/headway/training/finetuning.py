@@ -89,6 +89,7 @@ def objective_of(config: FinetuneConfig, model: HeadwayModel, adapters: LoraMode
         config.weight_schedule,
         next_token=not config.freeze_trunk,
         soft=config.objective == "distillation",
+        feature_weight=config.feature_weight,
     )
     if config.teacher == "original":
         return FromOriginal(adapters or copy.deepcopy(model.trunk), heads)

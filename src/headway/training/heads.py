@@ -42,7 +42,8 @@ def train_heads(config: HeadsTrainConfig, callbacks: Sequence[TrainerCallback] =
     assert model.heads is not None
     config = for_heads(config, model.heads.config.family)
     model.trunk.requires_grad_(False)
-    objective = MultiToken(config.head_weights, config.beta, next_token=False, soft=config.objective == "distillation")
+    soft = config.objective == "distillation"
+    objective = MultiToken(config.head_weights, config.beta, next_token=False, soft=soft, feature_weight=config.feature_weight)
     rows = rows_of(config, tokenizer, config.completion_only)
     validation = validation_of(config, tokenizer, config.completion_only)
     fit_to(rows, model, tokenizer)

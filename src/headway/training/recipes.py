@@ -121,10 +121,10 @@ RECIPES: dict[str, Recipe] = {
     ),
 }
 OF_HEADS = (
-    *("objective", "head_weights", "beta", "learning_rate", "schedule", "warmup_ratio"),
+    *("objective", "head_weights", "beta", "feature_weight", "learning_rate", "schedule", "warmup_ratio"),
     *("weight_decay", "beta2", "grad_clip"),
 )
-OF_BOTH = ("head_weights", "beta", "total_weight", "weight_schedule")
+OF_BOTH = ("head_weights", "beta", "feature_weight", "total_weight", "weight_schedule")
 
 
 def recipe_of(name: str | None, family: str | None) -> Recipe:
