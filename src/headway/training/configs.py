@@ -104,7 +104,9 @@ class HeadsTrainConfig(TrainingConfig):
 
     model: str = field(help="folder or hub id of the model to put heads on, or `embedded`")
     heads: str | None = field(None, help="train these saved heads on, instead of fresh ones")
-    family: str = field("parallel", help="family of fresh heads, see --list-recipes")
+    family: str | None = field(
+        None, help="family of fresh heads, see --list-recipes (none: the MTP layers that the model ships with, else parallel)"
+    )
     count: int | None = field(None, help="number of heads (none: as many fresh ones as the recipe says, or all saved ones)")
     options: dict[str, Any] | None = field(None, help="options of the family, such as {linear: true} or {shared: true}")
     recipe: str | None = field(None, help="published recipe that fills in what is not given (none: that of the heads' family)")

@@ -1,8 +1,11 @@
 """The second stage: trunk and heads learn a task together, in full or through LoRA (arXiv 2106.09685)."""
 
 import copy
+import dataclasses
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from peft import LoraConfig
@@ -10,9 +13,8 @@ from peft.tuners.lora import LoraModel
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, set_seed
 
-from headway import model_path
 from headway.errors import ConfigError
-from headway.model import HeadwayModel
+from headway.model import HeadwayModel, has_heads
 from headway.objectives import FromOriginal, MultiToken, NextToken, Objective, Registers
 from headway.quantization import trunk_is_quantized
 from headway.training.configs import FinetuneConfig, HeadsTrainConfig
@@ -22,6 +24,8 @@ from headway.training.recipes import for_finetuning, recipe_of
 from headway.training.rows import rows_of, validation_of
 from headway.training.run import finish, load_tokenizer, run
 from headway.trunk import TrunkView
+
+Settings = TypeVar("Settings", FinetuneConfig, HeadsTrainConfig)
 
 
 def finetune(config: FinetuneConfig, callbacks: Sequence[TrainerCallback] = ()) -> Path:
@@ -35,6 +39,7 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[TrainerCallback] = ()) 
     model = load_model(config)
     config = for_finetuning(config, model.heads.config.family if model.heads is not None else None, asks_for_fresh_heads(config))
     check(config, model.trunk)
+    config = fitting(config, model.trunk)
     dtype = model.trunk.dtype
     cast(model, torch.float32)
     adapters = freeze(config, model)
@@ -70,7 +75,7 @@ def load_model(config: FinetuneConfig) -> HeadwayModel:
 
 def asks_for_fresh_heads(config: FinetuneConfig) -> bool:
     """Whether the settings name a family, or a number of heads where there are none."""
-    return config.family is not None or (config.count is not None and config.heads is None and not _has_heads(config.model))
+    return config.family is not None or (config.count is not None and config.heads is None and not has_heads(config.model))
 
 
 def objective_of(config: FinetuneConfig, model: HeadwayModel, adapters: LoraModel | None = None) -> Objective:
@@ -115,6 +120,15 @@ def check(config: FinetuneConfig | HeadsTrainConfig, trunk: PreTrainedModel) -> 
         raise ConfigError(f"length {config.length} is more than the {limit} tokens that {config.model} can read.")
 
 
+def fitting(config: Settings, trunk: PreTrainedModel) -> Settings:
+    """The settings with a document a row where several cannot be kept apart, with a UserWarning."""
+    if not config.pack or TrunkView(trunk).maskable:
+        return config
+    recurrent = "has recurrent layers, in which documents of one row would see each other"
+    warnings.warn(f"{type(trunk).__name__} {recurrent}: each gets a row of its own.", UserWarning, stacklevel=2)
+    return dataclasses.replace(config, pack=False)
+
+
 def cast(module: nn.Module, dtype: torch.dtype | str) -> None:
     """Parameters to another type, buffers left alone: rotary frequencies must stay in float32."""
     kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
@@ -124,7 +138,3 @@ def cast(module: nn.Module, dtype: torch.dtype | str) -> None:
     for part in module.modules():
         if isinstance(part, PreTrainedModel):
             part.config.dtype = kind
-
-
-def _has_heads(model: str) -> bool:
-    return (Path(model_path(model)) / "headway.json").is_file()
