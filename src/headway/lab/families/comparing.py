@@ -45,7 +45,9 @@ def run(config: HeadsCompareConfig) -> dict[str, Any]:
         if not kept:
             raise HeadwayError(f"Every family failed; the first: {next(iter(failures.values()))}")
         specs = specs_of(dataclasses.replace(config, families=_given(config, [entry.label for entry in kept])), steps)
-    console.print(f"{len(families)} families, {config.seeds} seed(s), {config.jobs} at a time, {config.threads} thread(s) each.")
+    console.print(
+        f"{summary.counted(len(families), 'entry', 'entries')}, {summary.counted(config.seeds, 'seed')}, {config.jobs} at a time."
+    )
 
     def tidy(name: str) -> None:
         for checkpoint in (config.out / "runs" / name).glob(f"{MODEL}/checkpoint-*"):

@@ -4,116 +4,108 @@ import html
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from headway.evaluation.report import COLOURS, axes_of, html_table, svg, write_page
 from headway.files import replacing_folder
-from headway.lab.families.summary import (
-    Results,
-    acceptance,
-    cost,
-    decoding,
-    held_out,
-    labels_of,
-    notes,
-    of_family,
-    published,
-    ratios,
-    tokens,
-    words,
-)
+from headway.lab.families import summary
+from headway.lab.families.summary import Results, counted, labels_of, of_family, ratios, tokens
 
 MARKS = {"adaptive": "D", "chain": "o", "tree": "s"}
 NAMES = {"adaptive": "as many as pay", "chain": "chain", "tree": "tree"}
-GREY = "#9aa4b1"
+SIZE = (5.6, 4.6)
+X, Y = "tokens a forward, the trunk's own included", "speed (times plain decoding)"
+GREY, DARK = "#9aa4b1", "#6b7686"
 DASHES = ("--", ":", "-.", (0, (1, 3)))
 LINES = ("-", (0, (5, 1.5)), (0, (1, 1)))  # as colours come round again
 
 
 def write_report(results: Results, path: Path) -> None:
     """Write the page, and each plot as a PNG in `plots` beside it. Raises HeadwayError where they cannot be written."""
-    took = results["seconds"]
-    learnt = "the trunk learnt too" if results["settings"]["joint"] else "frozen trunk"
-    body = [
-        f'<p class="lead">{len(labels_of(results))} families on {html.escape(results["settings"]["model"])} · {learnt} · '
-        f"{results['settings']['seeds']} seed(s) · {took / 60:.0f} min</p>"
-    ]
-    body += [f"<p>{html.escape(sentence)}</p>" for sentence in words(results)]
+    settings = results["settings"]
+    lead = [f"{counted(len(results['families']), 'entry', 'entries')} on {settings['model']}"]
+    lead += ["the trunk learnt too" if settings["joint"] else "frozen trunk", counted(settings["seeds"], "seed")]
+    lead.append(f"{results['seconds'] / 60:.0f} min")
+    body = [f'<p class="lead">{html.escape(" · ".join(lead))}</p>']
+    body += [f"<p>{html.escape(sentence)}</p>" for sentence in summary.words(results)]
     with replacing_folder(path.parent / "plots") as folder:
         for temperature in results["temperatures"]:
-            how = "greedy" if temperature == "0" else f"temperature {temperature}"
-            body.append(f"<h2>Decoding, {how}</h2>{html_table(*decoding(results, temperature))}")
+            body.append(f"<h2>{_heading(temperature)}</h2>{html_table(*summary.decoding(results, temperature))}")
             plots = []
             for name, draw, caption in PLOTS:
                 figure = draw(results, temperature)
                 figure.savefig(folder / f"{name}-{temperature}.png", dpi=150)
                 plots.append(f"<figure>{svg(figure)}<figcaption>{html.escape(caption)}</figcaption></figure>")
             body.append(f'<section class="plots">{"".join(plots)}</section>')
-    body.append(f"<h2>What it takes</h2>{html_table(*cost(results))}")
-    body.append(f"<h2>Held-out text</h2>{html_table(*held_out(results))}")
+    body.append(f"<h2>What it takes</h2>{html_table(*summary.cost(results))}")
+    body.append(f"<h2>Held-out text</h2>{html_table(*summary.held_out(results))}")
     for name, reason in results["failures"].items():
         body.append(f"<p><b>{html.escape(name)}</b> failed: {html.escape(reason)}</p>")
-    body.append("<h2>How to read this</h2>" + "".join(f"<p>{html.escape(note)}</p>" for note in notes(results)))
-    body.append(f"<h2>Published, on other models, data and hardware</h2>{html_table(*published(results))}")
-    settings = [[key, str(value)] for key, value in results["settings"].items()]
-    body.append(f"<h2>Settings</h2>{html_table(['setting', 'value'], settings)}")
+    body.append("<h2>How to read this</h2>" + "".join(f"<p>{html.escape(note)}</p>" for note in summary.notes(results)))
+    body.append(f"<h2>Published, on other models, data and hardware</h2>{html_table(*summary.published(results))}")
+    rows = [[key, str(value)] for key, value in settings.items()]
+    body.append(f"<h2>Settings</h2>{html_table(['setting', 'value'], rows)}")
     write_page(path, results["title"], "\n".join(body))
 
 
 def _acceptance(results: Results, temperature: str) -> Figure:
-    figure, axes = axes_of("position of the draft", "kept, of the rounds that reach it (%)", (5.6, 4.6))
+    figure, axes = axes_of("position of the draft", "kept, of the rounds that reach it (%)", SIZE)
     deepest = 1
-    curves = [one for one in results["published"] if one["acceptance"]]
-    for place, one in enumerate(curves):
+    for place, one in enumerate(each for each in results["published"] if each["acceptance"]):
         rates = [100 * rate for rate in one["acceptance"]]
         deepest = max(deepest, len(rates))
         label = f"published: {one['name']} ({one['conditions'].split(',')[0]})"
         axes.plot(range(1, len(rates) + 1), rates, ls=DASHES[place % len(DASHES)], marker=".", color=GREY, lw=1.2, label=label)
-    for label in labels_of(results):
-        if not (found := of_family(results, label)):
-            continue
-        rates = [100 * rate for rate in acceptance(found, temperature)]
+    for label, runs in _finished(results):
+        rates = [100 * rate for rate in summary.acceptance(runs, temperature)]
         deepest = max(deepest, len(rates))
-        colour, line = _look(results, label)
-        axes.plot(range(1, len(rates) + 1), rates, marker="o", ms=5, color=colour, ls=line, label=_plain(label))
+        axes.plot(range(1, len(rates) + 1), rates, marker="o", ms=5, label=_shown(label), **_look(results, label))
     axes.set_xticks(range(1, deepest + 1))
     axes.set_ylim(0, 102)
-    _legend(figure, axes, axes.get_legend_handles_labels()[0])
+    _legend(figure, axes.get_legend_handles_labels()[0])
     return figure
 
 
 def _speed(results: Results, temperature: str) -> Figure:
-    figure, axes = axes_of("tokens a forward, the trunk's own included", "speed (times plain decoding)", (5.6, 4.6))
+    figure, axes = axes_of(X, Y, SIZE)
     handles = []
-    for label in labels_of(results):
-        if not (found := of_family(results, label)):
-            continue
-        colour, line = _look(results, label)
-        points = []
+    for label, runs in _finished(results):
+        look, points = _look(results, label), []
         for way, mark in MARKS.items():
-            x, times = tokens(found, temperature, way), ratios(found, temperature, way)
-            if x is None:
+            if (x := tokens(runs, temperature, way)) is None:
                 continue
+            times = ratios(runs, temperature, way)
             y = median(times)
             points.append((x, y))
             reach = [[y - min(times)], [max(times) - y]]
-            axes.errorbar(x, y, yerr=reach, fmt=mark, ms=6, color=colour, elinewidth=0.8, capsize=2)
+            axes.errorbar(x, y, yerr=reach, fmt=mark, ms=6, color=look["color"], elinewidth=0.8, capsize=2)
         points.sort()
-        axes.plot([x for x, _ in points], [y for _, y in points], color=colour, lw=0.8, ls=line, alpha=0.6)
-        handles.append(Line2D([], [], color=colour, ls=line, label=_plain(label)))
-    for one in results["published"]:
-        if one["ratio"]:
-            axes.plot(one["tokens_per_forward"], one["ratio"], marker="o", ms=5, mfc="none", color=GREY, ls="none")
-            name = one["name"].replace("Gloeckle et al., ", "MTP, ")
-            at = (one["tokens_per_forward"], one["ratio"])
-            axes.annotate(name, at, (4, 4), textcoords="offset points", fontsize=6.5, color="#7a8595")
+        axes.plot([x for x, _ in points], [y for _, y in points], lw=0.8, alpha=0.6, **look)
+        handles.append(Line2D([], [], label=_shown(label), **look))
     axes.axhline(1, color="#555", lw=1, ls="--")
-    axes.margins(x=0.1)
     handles += [Line2D([], [], color="#444", marker=mark, ls="none", label=NAMES[way]) for way, mark in MARKS.items()]
-    handles.append(Line2D([], [], color=GREY, marker="o", mfc="none", ls="none", label="published, other model"))
-    _legend(figure, axes, handles)
+    _legend(figure, handles)
+    return figure
+
+
+def _beside(results: Results, temperature: str) -> Figure:
+    figure, axes = axes_of(X, Y, SIZE)
+    for label, runs in _finished(results):
+        at = tokens(runs, temperature, "adaptive"), median(ratios(runs, temperature, "adaptive"))
+        axes.plot(*at, MARKS["adaptive"], ms=5, color=_look(results, label)["color"], label=_shown(label))
+    points = {one["name"]: (one["tokens_per_forward"], one["ratio"]) for one in results["published"] if one["ratio"]}
+    for name, (x, y) in points.items():
+        axes.plot(x, y, "o", ms=5, mfc="none", color=GREY)
+        crowded = any(0 < x2 - x < 0.9 and -0.1 < y2 - y < 0.3 for x2, y2 in points.values())
+        offset, side, edge = ((-4, -4), "right", "top") if crowded else ((4, 3), "left", "bottom")
+        text = name.replace("Gloeckle et al., ", "MTP, ")
+        axes.annotate(text, (x, y), offset, textcoords="offset points", fontsize=7, color=DARK, ha=side, va=edge)
+    axes.axhline(1, color="#555", lw=1, ls="--")
+    axes.margins(x=0.12)
+    _legend(figure, axes.get_legend_handles_labels()[0])
     return figure
 
 
@@ -127,23 +119,37 @@ PLOTS: tuple[tuple[str, Callable[[Results, str], Figure], str], ...] = (
     (
         "speed",
         _speed,
-        "Speed against tokens a forward; bars are the lowest and the highest repeat. What lies above 1 pays on this machine. Grey: "
-        "published, of other models on GPUs, where verifying several tokens costs about as much as one.",
+        "Speed against tokens a forward, of as many drafts as pay, and of chains and trees forced in every round; bars are the "
+        "lowest and the highest repeat. What lies above 1 pays on this machine.",
+    ),
+    (
+        "beside",
+        _beside,
+        "As many drafts as pay, beside what others have published of larger models on GPUs, where verifying several tokens costs "
+        "about as much as one.",
     ),
 )
 
 
-def _look(results: Results, label: str) -> tuple[str, object]:
-    """Colour and line of a family."""
-    place = labels_of(results).index(label)
-    return COLOURS[1:][place % (len(COLOURS) - 1)], LINES[place // (len(COLOURS) - 1) % len(LINES)]
+def _finished(results: Results) -> list[tuple[str, list[dict[str, Any]]]]:
+    return [(label, runs) for label in labels_of(results) if (runs := of_family(results, label))]
 
 
-def _plain(label: str) -> str:
-    """As matplotlib shows it as it is: neither a formula nor a label that is left out."""
+def _look(results: Results, label: str) -> dict[str, Any]:
+    """Colour and line of an entry, the same in all plots."""
+    place, colours = labels_of(results).index(label), COLOURS[1:]
+    return {"color": colours[place % len(colours)], "ls": LINES[place // len(colours) % len(LINES)]}
+
+
+def _shown(label: str) -> str:
+    """As matplotlib shows it as it is: neither a formula nor one that a legend leaves out."""
     return label.replace("$", r"\$").lstrip("_")
 
 
-def _legend(figure: Figure, axes: object, handles: list) -> None:
+def _heading(temperature: str) -> str:
+    return "Decoding, greedy" if temperature == "0" else f"Decoding at temperature {temperature}"
+
+
+def _legend(figure: Figure, handles: list[Any]) -> None:
     """Below the plot, so that it hides nothing."""
     figure.legend(handles=handles, loc="outside lower center", frameon=False, fontsize=7, ncols=2)

@@ -141,7 +141,7 @@ def words(results: Results) -> list[str]:
     elif not settings["joint"]:
         lines.append(f"The trunk was frozen, and yet its held-out loss differs with {', '.join(changed)}.")
     if results["failures"]:
-        lines.append(f"{len(results['failures'])} run(s) failed; the same command tries them again.")
+        lines.append(f"{counted(len(results['failures']), 'run')} failed; the same command tries them again.")
     return lines
 
 
@@ -149,21 +149,28 @@ def notes(results: Results) -> list[str]:
     """Footnotes of the tables."""
     settings, trunk = results["settings"], results["trunk"]
     budget = f"{settings['max_seconds']:g} seconds" if settings["max_seconds"] else f"{settings['max_steps']} steps"
+    budget += f" of {settings['batch_size']} rows of {settings['length']} tokens"
+    seeds, repeats = counted(settings["seeds"], "seed"), counted(settings["repeats"], "repeat")
     return [
         f"Trunk: {settings['model']}, {_count(trunk['trunk_parameters'])} parameters, {trunk['dtype']}, {trunk['device']}, "
-        f"{settings['threads']} thread(s). Training: {budget} of {settings['batch_size']} rows of {settings['length']} tokens, "
-        f"the same rows in the same order for all; {settings['seeds']} seed(s), of which figures are means.",
+        f"{counted(settings['threads'], 'thread')}. Training: {budget}, the same rows in the same order for all; {seeds}, of which "
+        "figures are means.",
         "Tokens a forward (tok/pass) count the trunk's own token of each round, and the forward that reads the prompt: plain "
         "decoding has 1. kept %: by position, of the rounds that reach it, the share in which the draft of a chain stayed.",
-        f"Trees have {settings['tree_nodes']} drafts at most. Speed is over plain decoding of the same prompts by the same "
-        f"trunk, one prompt at a time, ways in turns: median, and the lowest and highest of {settings['repeats']} repeats. As pays: "
-        "as many drafts as pay by the engine's own measure, none if none do. Chain and tree: all drafts in every round, so they "
-        "may lose. Families were not timed in turns with each other.",
+        f"Trees have {settings['tree_nodes']} drafts at most. Speed is over plain decoding of the same prompts by the same trunk, "
+        f"one prompt at a time, ways in turns: median, and the lowest and highest of {repeats}. As pays: as many drafts as pay by "
+        "the engine's own measure, none if none do. Chain and tree: all drafts in every round, so they may lose. Families were not "
+        "timed in turns with each other.",
         f"{trunk['prompts']} prompts of up to {settings['prompt_tokens']} tokens, {settings['max_new_tokens']} new ones, and "
         f"{trunk['held_out_tokens']} tokens of held-out text, from {settings['validation']}.",
         "Seconds are those of the training steps alone. MiB: the most that training takes above the loaded trunk; on a CPU as "
         "sampled every 5 ms, which is coarse for small models.",
     ]
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """ "1 seed", "2 seeds"."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _each(results: Results) -> list[tuple[str, list[dict[str, Any]]]]:
