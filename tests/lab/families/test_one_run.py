@@ -1,6 +1,7 @@
 """One family's run: its figures are those of the functions they come from, and its memory is counted."""
 
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -94,9 +95,7 @@ def test_prompts_are_the_ends_of_prompts_and_the_beginnings_of_texts() -> None:
 
 
 def test_validation_without_anything_to_continue_is_refused(tmp_path: Path, trunk: Path) -> None:
-    (tmp_path / "short.jsonl").write_text(
-        '{"messages": [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}]}\n'
-    )
+    (tmp_path / "short.jsonl").write_text('{"text": "a"}\n')
     with pytest.raises(DataError, match="no text or prompt to continue"):
         work(tmp_path, specs(trunk, families=["medusa"], validation=str(tmp_path / "short.jsonl"))[0])
 
@@ -108,10 +107,7 @@ def test_memory_is_that_of_the_steps_before_the_first_checkpoint_and_of_the_head
     memory = Memory(tmp_path / "memory.json")
     memory.on_train_begin(*arguments, **kwargs)
     taken = torch.ones(2**24)  # 64 MiB
-    torch.mm(torch.ones(400, 400), torch.ones(400, 400))
-    deadline = torch.ones(1)
-    while memory._found[0] < 60 and deadline < 1e5:
-        deadline += 1
+    time.sleep(0.3)  # it is sampled
     memory.on_save(*arguments)
     assert 64 < memory.peak < 90 and taken.sum() > 0
     resumed = Memory(tmp_path / "memory.json")

@@ -46,7 +46,7 @@ def run(config: HeadsCompareConfig) -> dict[str, Any]:
             raise HeadwayError(f"Every family failed; the first: {next(iter(failures.values()))}")
         specs = specs_of(dataclasses.replace(config, families=_given(config, [entry.label for entry in kept])), steps)
     console.print(
-        f"{summary.counted(len(families), 'entry', 'entries')}, {summary.counted(config.seeds, 'seed')}, {config.jobs} at a time."
+        f"{summary.counted(len(families), 'family', 'families')}, {summary.counted(config.seeds, 'seed')}, {config.jobs} at a time."
     )
 
     def tidy(name: str) -> None:

@@ -32,7 +32,7 @@ class HeadsCompareConfig:
     learning_rate: float | None = field(None, help="peak learning rate of all (none: each family's own default)")
     settings: dict[str, Any] = field({}, help="settings of `headway heads train` (joint: `headway finetune`) that all share")
     limit: int | None = field(None, help="learn from only this many examples of each source")
-    test_examples: int = field(100, help="held-out examples that losses are measured on")
+    test_examples: int = field(50, help="held-out examples that losses are measured on")
     prompts: int = field(8, help="beginnings of held-out examples that are continued, one at a time")
     prompt_tokens: int = field(64, help="longest prompt; of plain text, half of it at most")
     max_new_tokens: int = field(48, help="longest continuation")

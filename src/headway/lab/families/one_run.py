@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def measured(model: HeadwayModel, source: str, spec: dict[str, Any]) -> dict[str
     how = spec["measured"]
     tokenizer = load_tokenizer(source)
     examples = load_examples(how["validation"], "test", how["test_examples"])
+    began = time.perf_counter()
     losses = held_out_on(model, tokenizer, examples, how["length"], 8)
     if not all(math.isfinite(loss) for loss in losses.losses):
         raise HeadwayError(f"Held-out losses became {losses.losses}. Lower learning_rate.")
@@ -76,12 +78,13 @@ def measured(model: HeadwayModel, source: str, spec: dict[str, Any]) -> dict[str
         "dtype": str(model.trunk.dtype).removeprefix("torch."),
         "trunk_loss": losses.losses[0],
         "held_out_tokens": losses.tokens,
+        "held_out_seconds": time.perf_counter() - began,
         "prompts": len(prompts),
     }
     if model.heads is None:
         return found
     number, unembeddings = parameters(model.heads, model.view)
-    decoding = {}
+    decoding, began = {}, time.perf_counter()
     for temperature in spec["temperatures"]:
         ways = drafting(model, prompts, how["max_new_tokens"], how["tree_nodes"], how["repeats"], temperature, seed=spec["seed"])
         decoding[f"{temperature:g}"] = {name: dataclasses.asdict(way) for name, way in ways.items()}
@@ -92,6 +95,7 @@ def measured(model: HeadwayModel, source: str, spec: dict[str, Any]) -> dict[str
         "agreement": losses.agreement,
         "accuracy": losses.accuracy,
         "decoding": decoding,
+        "decoding_seconds": time.perf_counter() - began,
     }
 
 

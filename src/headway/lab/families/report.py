@@ -26,7 +26,7 @@ LINES = ("-", (0, (5, 1.5)), (0, (1, 1)))  # as colours come round again
 def write_report(results: Results, path: Path) -> None:
     """Write the page, and each plot as a PNG in `plots` beside it. Raises HeadwayError where they cannot be written."""
     settings = results["settings"]
-    lead = [f"{counted(len(results['families']), 'entry', 'entries')} on {settings['model']}"]
+    lead = [f"{counted(len(results['families']), 'family', 'families')} on {settings['model']}"]
     lead += ["the trunk learnt too" if settings["joint"] else "frozen trunk", counted(settings["seeds"], "seed")]
     lead.append(f"{results['seconds'] / 60:.0f} min")
     body = [f'<p class="lead">{html.escape(" · ".join(lead))}</p>']
