@@ -61,7 +61,7 @@ def test_a_killed_comparison_goes_on_and_a_failing_family_sinks_no_other(tmp_pat
     page = (out / "report.html").read_text()
     assert "&lt;b&gt;mad" in page and "<b>mad" not in page
     assert not re.search(r"<script|<link|<img|(src|href)=.http|url\(.?http", page), "nothing comes from outside"
-    for plot in ("acceptance", "speed", "beside"):
+    for plot in ("acceptance", "speed", "beside", "price"):
         assert (out / "plots" / f"{plot}-0.png").read_bytes().startswith(b"\x89PNG")
     assert not list(out.glob("runs/redrafter-*/model/checkpoint-*"))
 

@@ -109,6 +109,24 @@ def _beside(results: Results, temperature: str) -> Figure:
     return figure
 
 
+def _price(results: Results, temperature: str) -> Figure:
+    figure, axes = axes_of("parameters added (of the trunk's, %)", X, SIZE)
+    handles = []
+    for label, runs in _finished(results):
+        look = _look(results, label)
+        share = 100 * runs[0]["parameters"] / runs[0]["trunk_parameters"]
+        found = {way: value for way in ("chain", "tree") if (value := tokens(runs, temperature, way)) is not None}
+        axes.plot([share] * len(found), list(found.values()), lw=0.8, alpha=0.6, **look)
+        for way, value in found.items():
+            axes.plot(share, value, MARKS[way], ms=6, color=look["color"])
+        handles.append(Line2D([], [], label=_shown(label), **look))
+    handles += [Line2D([], [], color="#444", marker=MARKS[way], ls="none", label=NAMES[way]) for way in ("chain", "tree")]
+    axes.axhline(1, color="#555", lw=1, ls="--")
+    axes.set_xlim(left=0)
+    _legend(figure, handles)
+    return figure
+
+
 PLOTS: tuple[tuple[str, Callable[[Results, str], Figure], str], ...] = (
     (
         "acceptance",
@@ -127,6 +145,12 @@ PLOTS: tuple[tuple[str, Callable[[Results, str], Figure], str], ...] = (
         _beside,
         "As many drafts as pay, beside what others have published of larger models on GPUs, where verifying several tokens costs "
         "about as much as one.",
+    ),
+    (
+        "price",
+        _price,
+        "Tokens a forward, with a chain and with a tree forced in every round, against the parameters that heads add. Plain "
+        "decoding has 1.",
     ),
 )
 
