@@ -24,6 +24,7 @@ class Drafted:
     tokens_per_second: float  # median
     tokens_per_forward: float
     acceptance: list[float]  # by position: of the rounds that reach it, the share in which the draft stayed
+    reached: list[int]  # how many those rounds are
     drafts: int  # most of a round
     identical: bool  # whether it wrote the same tokens as plain decoding, in all repeats
 
@@ -65,6 +66,7 @@ def drafting(
             statistics.median(one[name].tokens_per_second for one in timed),
             last.tokens_per_forward,
             list(last.acceptance),
+            list(last.reached),
             most[name],
             identical,
         )

@@ -10,14 +10,27 @@ from headway.lab.families.summary import cost, decoding, held_out, notes, publis
 
 
 def way(ratios: list[float], tokens: float = 1.5, kept: tuple[float, ...] = (), identical: bool = True) -> dict[str, Any]:
-    return {"ratios": ratios, "tokens_per_forward": tokens, "acceptance": list(kept), "identical": identical}
+    return {
+        "ratios": ratios,
+        "tokens_per_forward": tokens,
+        "acceptance": list(kept),
+        "reached": [40, 10][: len(kept)],
+        "identical": identical,
+    }
 
 
 def run(label: str, seed: int = 0, speed: float = 1.2, trees: bool = True, **changes: Any) -> dict[str, Any]:
     ways = {"adaptive": way([speed, speed + 0.1, speed - 0.1]), "chain": way([1.0, 1.1], 1.5, (0.5, 0.25 + seed / 2))}
     return {
         **{"label": label, "seed": seed, "family": label, "steps": 10, "seconds": 2.0 + seed, "step_seconds": 0.2},
-        **{"memory_mib": 30.4, "parameters": 1500, "unembedding_parameters": 1000, "trunk_parameters": 3000, "trunk_loss": 2.0},
+        **{
+            "memory_mib": 30.4,
+            "processor_seconds": 1.9 + seed,
+            "parameters": 1500,
+            "unembedding_parameters": 1000,
+            "trunk_parameters": 3000,
+            "trunk_loss": 2.0,
+        },
         **{"head_losses": [3.0, 4.0], "agreement": [0.5, 0.25], "accuracy": [0.4, 0.2]},
         "trained": {"learning_rate": 5e-4, "objective": "multi-token"},
         "decoding": {"0": ways | ({"tree": way([0.8], 2.0)} if trees else {})},
@@ -37,7 +50,7 @@ def results(*runs: dict[str, Any], joint: bool = False, failures: dict[str, str]
 
 def test_a_family_without_trees_has_a_dash_and_a_failed_one_says_so() -> None:
     headings, rows = decoding(results(run("sequential", trees=False), failures={"mad": "no"}), "0")
-    assert rows[0] == ["sequential", "50 25", "1.50", "-", "1.20x (1.10-1.30)", "1.05x (1.00-1.10)", "-", "yes"]
+    assert rows[0] == ["sequential", "50 (25)", "1.50", "-", "1.20x (1.10-1.30)", "1.05x (1.00-1.10)", "-", "yes"]
     assert rows[1][:2] == ["mad", "failed"] and all(len(row) == len(headings) for row in rows)
 
 
@@ -55,6 +68,12 @@ def test_a_frozen_trunk_has_changed_by_exactly_nothing_and_one_that_has_not_is_t
     assert any("exactly what it was with every family" in line for line in words(results(still)))
     assert any("and yet its held-out loss differs with medusa" in line for line in words(results(still, moved)))
     assert not any("frozen" in line for line in words(results(still, moved, joint=True)))
+
+
+def test_a_busy_machine_is_told_of() -> None:
+    assert not any("busy" in line for line in words(results(run("hydra"))))
+    slow = words(results(run("hydra"), run("medusa", processor_seconds=0.5)))
+    assert any("a part of its seconds (medusa 25%)" in line for line in slow)
 
 
 def test_output_that_is_not_that_of_plain_decoding_is_shouted() -> None:

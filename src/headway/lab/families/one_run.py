@@ -50,6 +50,7 @@ def work(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
     steps = spec["training"]["max_steps"]
     return {
         **found,
+        "processor_seconds": clock.processor,
         "family": spec["training"]["family"],
         "steps": steps,
         "seconds": clock.seconds,
@@ -120,6 +121,31 @@ def prompts_of(examples: list[Example], tokenizer: Any, count: int, longest: int
     return found
 
 
+class Steps(Clock):
+    """Seconds of steps, and those in which a processor worked at them: fewer, where others keep the machine busy."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        self.worked: dict[str, float] = known.get("processor", {})
+        self._worked = 0.0
+
+    @property
+    def processor(self) -> float:
+        return sum(self.worked.values())
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        super().on_step_begin(args, state, control, **kwargs)
+        self._worked = time.process_time()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        super().on_step_end(args, state, control, **kwargs)
+        self.worked[str(state.global_step)] = time.process_time() - self._worked
+
+    def keep(self) -> None:
+        write_json(self.path, {"seconds": self.by_step, "processor": self.worked})
+
+
 class Memory(TrainerCallback):
     """MiB that training takes at most above the loaded trunk: the heads' weights, and what is allocated for steps until the first
     checkpoint; kept in a file, since a run that goes on from a checkpoint starts with its optimiser's moments in memory."""
@@ -149,8 +175,8 @@ class Memory(TrainerCallback):
         self.on_save(args, state, control)
 
 
-def _train(folder: Path, settings: dict[str, Any], joint: bool) -> tuple[Clock, Memory]:
-    clock, memory = Clock(folder / "seconds.json"), Memory(folder / "memory.json")
+def _train(folder: Path, settings: dict[str, Any], joint: bool) -> tuple[Steps, Memory]:
+    clock, memory = Steps(folder / "seconds.json"), Memory(folder / "memory.json")
     config = headway.config.build(kind(joint), {**settings, "out": folder / MODEL}, "family")
     if isinstance(config, FinetuneConfig):
         finetune(config, [clock, memory])

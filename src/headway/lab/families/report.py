@@ -60,7 +60,7 @@ def _acceptance(results: Results, temperature: str) -> Figure:
         label = f"published: {one['name']} ({one['conditions'].split(',')[0]})"
         axes.plot(range(1, len(rates) + 1), rates, ls=DASHES[place % len(DASHES)], marker=".", color=GREY, lw=1.2, label=label)
     for label, runs in _finished(results):
-        rates = [100 * rate for rate in summary.acceptance(runs, temperature)]
+        rates = [100 * rate for rate, rounds in summary.acceptance(runs, temperature) if rounds >= summary.FEW]
         deepest = max(deepest, len(rates))
         axes.plot(range(1, len(rates) + 1), rates, marker="o", ms=5, label=_shown(label), **_look(results, label))
     axes.set_xticks(range(1, deepest + 1))
@@ -131,7 +131,8 @@ PLOTS: tuple[tuple[str, Callable[[Results, str], Figure], str], ...] = (
     (
         "acceptance",
         _acceptance,
-        "Drafts of a chain that stayed, by position, given that all before stayed. Grey: published, of other and larger models on "
+        "Drafts of a chain that stayed, by position, given that all before stayed; not shown where too few "
+        "rounds got there. Grey: published, of other and larger models on "
         "other data and hardware.",
     ),
     (

@@ -8,6 +8,8 @@ Results = dict[str, Any]
 Table = tuple[list[str], list[list[str]]]  # headings and cells
 WAYS = ("adaptive", "chain", "tree")
 NONE = "-"
+FEW = 20  # rounds; of fewer, a share says little
+BUSY = 0.8  # of the time of steps that a processor worked at them
 
 
 def labels_of(results: Results) -> list[str]:
@@ -59,7 +61,7 @@ def held_out(results: Results, wide: bool = True) -> Table:
 
 def decoding(results: Results, temperature: str, wide: bool = True) -> Table:
     """Acceptance, tokens a forward and speed; not `wide`: what fits into 80 columns."""
-    headings = ["family", "kept %", "chain", "tree", "speed", "chain x", "tree x", "same"]
+    headings = ["family", "kept %", "chain", "tree", "speed", "same"]
     if wide:
         headings[2:-1] = ["tok/pass, chain", "tok/pass, tree", "speed, as pays", "speed, chain", "speed, tree"]
     rows = []
@@ -68,9 +70,10 @@ def decoding(results: Results, temperature: str, wide: bool = True) -> Table:
             rows.append(_failed(label, headings))
             continue
         found = [run["decoding"][temperature] for run in runs]
-        cells = [label, _percent(acceptance(runs, temperature))]
+        kept = (f"{100 * share:.0f}" if count >= FEW else f"({100 * share:.0f})" for share, count in acceptance(runs, temperature))
+        cells = [label, " ".join(kept) or NONE]
         cells += [_tokens(found, "chain"), _tokens(found, "tree")]
-        cells += [_speed(found, way, spread=wide or way == "adaptive") for way in WAYS]
+        cells += [_speed(found, way) for way in (WAYS if wide else WAYS[:1])]
         cells.append("yes" if all(one["identical"] for ways in found for one in ways.values()) else "NO")
         rows.append(cells)
     return headings, rows
@@ -86,10 +89,12 @@ def published(results: Results) -> Table:
     return ["published", "kept %", "tok/pass", "speed", "conditions", "source"], rows
 
 
-def acceptance(runs: list[dict[str, Any]], temperature: str) -> list[float]:
-    """By position, of the chain: mean over seeds."""
-    each = [run["decoding"][temperature]["chain"]["acceptance"] for run in runs]
-    return [mean(rates) for rates in zip(*each, strict=True)]
+def acceptance(runs: list[dict[str, Any]], temperature: str) -> list[tuple[float, int]]:
+    """By position of a chain: the share kept, and of how many rounds, all seeds together."""
+    chains = [run["decoding"][temperature]["chain"] for run in runs]
+    reached = [sum(counts) for counts in zip(*(chain["reached"] for chain in chains), strict=True)]
+    each = ([rate * count for rate, count in zip(chain["acceptance"], chain["reached"], strict=True)] for chain in chains)
+    return [(sum(kept) / count if count else 0.0, count) for *kept, count in zip(*each, reached, strict=True)]
 
 
 def ratios(runs: Iterable[dict[str, Any]], temperature: str, way: str) -> list[float]:
@@ -140,6 +145,14 @@ def words(results: Results) -> list[str]:
         lines.append("The trunk was frozen: its held-out loss is exactly what it was with every family.")
     elif not settings["joint"]:
         lines.append(f"The trunk was frozen, and yet its held-out loss differs with {', '.join(changed)}.")
+    if results["trunk"]["device"] == "cpu":
+        shares = {
+            label: sum(r["processor_seconds"] for r in runs) / sum(r["seconds"] for r in runs) for label, runs in here.items()
+        }
+        if slowed := [f"{label} {share:.0%}" for label, share in shares.items() if share < BUSY]:
+            lines.append(
+                f"Others kept the machine busy: training had a processor for only a part of its seconds ({', '.join(slowed)})."
+            )
     if results["failures"]:
         lines.append(f"{counted(len(results['failures']), 'run')} failed; the same command tries them again.")
     return lines
@@ -156,7 +169,8 @@ def notes(results: Results) -> list[str]:
         f"{counted(settings['threads'], 'thread')}. Training: {budget}, the same rows in the same order for all; {seeds}, of which "
         "figures are means.",
         "Tokens a forward (tok/pass) count the trunk's own token of each round, and the forward that reads the prompt: plain "
-        "decoding has 1. kept %: by position, of the rounds that reach it, the share in which the draft of a chain stayed.",
+        "decoding has 1. kept %: by position, of the rounds that reach it, the share in which the draft of a chain stayed; in "
+        f"brackets where fewer than {FEW} rounds reach it.",
         f"Trees have {settings['tree_nodes']} drafts at most. Speed is over plain decoding of the same prompts by the same trunk, "
         f"one prompt at a time, ways in turns: median, and the lowest and highest of {repeats}. As pays: as many drafts as pay by "
         "the engine's own measure, none if none do. Chain and tree: all drafts in every round, so they may lose. Families were not "
@@ -194,11 +208,11 @@ def _tokens(found: list[dict[str, Any]], way: str) -> str:
     return f"{mean(values):.2f}" if values else NONE
 
 
-def _speed(found: list[dict[str, Any]], way: str, spread: bool) -> str:
+def _speed(found: list[dict[str, Any]], way: str) -> str:
     values = [ratio for ways in found if way in ways for ratio in ways[way]["ratios"]]
     if not values:
         return NONE
-    return f"{median(values):.2f}x" + (f" ({min(values):.2f}-{max(values):.2f})" if spread else "")
+    return f"{median(values):.2f}x ({min(values):.2f}-{max(values):.2f})"
 
 
 def _count(number: int) -> str:
