@@ -19,6 +19,8 @@ TREES = [
     ("medusa", "chain"),
     ("hydra", "dynamic"),
     ("hydra", "chain"),
+    ("gated-lora", "dynamic"),
+    ("gated-lora", "chain"),
 ]
 
 

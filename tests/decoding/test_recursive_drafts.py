@@ -11,7 +11,7 @@ from headway.heads import FAMILIES as CLASSES
 from tests.decoding.test_generate import padded, prompts
 from tests.tiny import FAMILIES, tiny_trunk
 
-RECURSIVE = [(family, options) for family, options in FAMILIES if CLASSES[family].drafting == "recursive"]
+RECURSIVE = [(family, options) for family, options in FAMILIES if CLASSES[family].drafting in ("recursive", "masked")]
 
 
 def model_of(family, options, architecture="llama", count=3):

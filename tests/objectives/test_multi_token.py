@@ -44,7 +44,7 @@ def test_next_token_loss_equals_transformers():
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("family", ["parallel", "sequential", "medusa", "hydra"])
+@pytest.mark.parametrize("family", ["parallel", "sequential", "medusa", "hydra", "gated-lora"])
 def test_packed_loss_equals_unpacked(architecture, family):
     model = HeadwayModel.from_trunk(tiny_trunk(architecture), family=family, count=2)
     documents = [random_rows(1, n, seed=n)[0] for n in (11, 5, 9)]
@@ -56,7 +56,7 @@ def test_packed_loss_equals_unpacked(architecture, family):
     torch.testing.assert_close(together, apart, rtol=2e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["parallel", "sequential", "medusa", "hydra"])
+@pytest.mark.parametrize("family", ["parallel", "sequential", "medusa", "hydra", "gated-lora"])
 @pytest.mark.parametrize("soft", [False, True])
 def test_a_frozen_trunk_gets_no_gradient_and_every_head_does(family, soft):
     model = HeadwayModel.from_trunk(tiny_trunk(), family=family, count=3)
@@ -68,7 +68,7 @@ def test_a_frozen_trunk_gets_no_gradient_and_every_head_does(family, soft):
         assert sum(p.grad.abs().sum() for p in head.parameters()) > 0
 
 
-@pytest.mark.parametrize("family", ["parallel", "medusa", "hydra"])
+@pytest.mark.parametrize("family", ["parallel", "medusa", "hydra", "gated-lora"])
 @pytest.mark.parametrize("soft", [False, True])
 def test_heads_with_a_reduced_vocabulary_learn_what_they_can_say(family, soft):
     """sum over known tokens of p log(p(. | known) / q), p being the label or what the trunk says."""

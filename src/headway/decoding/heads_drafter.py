@@ -6,6 +6,7 @@ from headway.decoding.cache import RaggedCache
 from headway.decoding.chained_drafts import ChainedDrafter
 from headway.decoding.compiled import compiled
 from headway.decoding.drafting import Drafter, MakeDrafter
+from headway.decoding.mask_drafts import MaskDrafter
 from headway.decoding.parallel_drafts import ParallelDrafter
 from headway.decoding.recursive_drafts import RecursiveDrafter
 from headway.errors import ConfigError
@@ -16,7 +17,7 @@ def heads_drafter(tree: str | Sequence[Sequence[int]] = "dynamic", compile: bool
     """The model's own heads.
 
     Args:
-        tree: how parallel and recursive heads propose: `dynamic`, the likeliest paths; `chain`, one path; or, of parallel ones,
+        tree: how all but sequential heads propose: `dynamic`, the likeliest paths; `chain`, one path; or, of parallel ones,
             paths to the drafts of a fixed tree: (0, 2) is the third likeliest of head 1 after the likeliest of head 0, or,
             where drafts are drawn, the one drawn then. Sequential heads make chains.
         compile: compile parallel heads, for engines that compile.
@@ -30,6 +31,8 @@ def heads_drafter(tree: str | Sequence[Sequence[int]] = "dynamic", compile: bool
             return ChainedDrafter(model.heads, model.view, cache)
         if model.heads.drafting == "recursive":
             return RecursiveDrafter(model.heads, model.view, cache, tree)
+        if model.heads.drafting == "masked":
+            return MaskDrafter(model.heads, model.view, cache, tree)
         return ParallelDrafter(model.heads, model.view, cache, tree, compiled(model) if compile else None)
 
     return make

@@ -1,19 +1,21 @@
 """Head families: what predicts the tokens after the next one."""
 
 from headway.heads.base import CONFIG_FILE, TENSORS_FILE, HeadsConfig, HeadStack, read_config
+from headway.heads.gated_lora import GatedLoraHeads
 from headway.heads.hydra import HydraHeads
 from headway.heads.medusa import MedusaHeads
 from headway.heads.parallel import ParallelHeads
 from headway.heads.sequential import SequentialHeads
 
 FAMILIES: dict[str, type[HeadStack]] = {
-    family.family: family for family in (ParallelHeads, SequentialHeads, MedusaHeads, HydraHeads)
+    family.family: family for family in (ParallelHeads, SequentialHeads, MedusaHeads, HydraHeads, GatedLoraHeads)
 }
 
 __all__ = [
     "CONFIG_FILE",
     "FAMILIES",
     "TENSORS_FILE",
+    "GatedLoraHeads",
     "HeadStack",
     "HeadsConfig",
     "HydraHeads",
