@@ -63,7 +63,10 @@ def test_a_frozen_trunk_gets_no_gradient_and_every_head_does(family, soft):
     model.trunk.requires_grad_(False)
     MultiToken(next_token=False, soft=soft).loss(model, batch_of(random_rows(2, 20)), 0.0).total.backward()
     assert all(p.grad is None for p in model.trunk.parameters())
-    alone = model.heads.layers if family in ("parallel", "sequential") else model.heads.blocks
+    if family == "gated-lora":
+        alone = [*model.heads.adapters, model.heads.sampler, *(torch.nn.ParameterList([e]) for e in model.heads.embeddings)]
+    else:
+        alone = model.heads.layers if family in ("parallel", "sequential") else model.heads.blocks
     for head in alone:
         assert sum(p.grad.abs().sum() for p in head.parameters()) > 0
 
