@@ -56,6 +56,8 @@ FAMILIES = [
     ("medusa", {"layers": 2, "tied": True}),
     ("hydra", {}),
     ("hydra", {"layers": 2, "prefix": True}),
+    ("redrafter", {}),
+    ("redrafter", {"layers": 1, "tied": True}),
     ("gated-lora", {}),
     ("gated-lora", {"rank": 4, "alpha": 4, "sampler": False}),
 ]

@@ -15,11 +15,13 @@ from tests.tiny import ARCHITECTURES, FAMILIES, MORE_ARCHITECTURES, tiny_trunk
 TREES = [
     ("parallel", "dynamic"),
     ("parallel", "chain"),
+    ("sequential", "dynamic"),
     ("sequential", "chain"),
     ("medusa", "dynamic"),
     ("medusa", "chain"),
     ("hydra", "dynamic"),
     ("hydra", "chain"),
+    ("redrafter", "dynamic"),
     ("gated-lora", "dynamic"),
     ("gated-lora", "chain"),
 ]

@@ -5,10 +5,11 @@ from headway.heads.gated_lora import GatedLoraHeads
 from headway.heads.hydra import HydraHeads
 from headway.heads.medusa import MedusaHeads
 from headway.heads.parallel import ParallelHeads
+from headway.heads.redrafter import ReDrafterHeads
 from headway.heads.sequential import SequentialHeads
 
 FAMILIES: dict[str, type[HeadStack]] = {
-    family.family: family for family in (ParallelHeads, SequentialHeads, MedusaHeads, HydraHeads, GatedLoraHeads)
+    family.family: family for family in (ParallelHeads, SequentialHeads, MedusaHeads, HydraHeads, ReDrafterHeads, GatedLoraHeads)
 }
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "HydraHeads",
     "MedusaHeads",
     "ParallelHeads",
+    "ReDrafterHeads",
     "SequentialHeads",
     "read_config",
 ]

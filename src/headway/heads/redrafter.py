@@ -1,0 +1,81 @@
+"""The recurrent drafter (ReDrafter, Zhang et al. 2024, arXiv 2403.09919, section 3.1): one small recurrent network for all depths.
+
+s_k = SiLU(U s_{k-1} + W e + b) from s_{-1} = 0, where e is the embedding of the token before the one to predict; that is read off
+blocks(P [h; s_k]), where h is the trunk's last state, the same for all depths, and P passes h on at first.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from headway.errors import ConfigError
+from headway.heads.base import HeadsConfig, HeadStack
+from headway.heads.blocks import OwnUnembeddings, ResidualBlock
+from headway.ops import Unembedding
+from headway.trunk import Masks, Tapped, TrunkView
+
+
+class ReDrafterHeads(HeadStack):
+    """Options: `layers`, residual blocks, 2 if not given; `tied`, whether it shares the trunk's unembedding.
+
+    However many heads there are, the parameters are the same.
+    """
+
+    family = "redrafter"
+    options = frozenset({"layers", "tied"})
+    drafting = "recursive"
+
+    def __init__(self, config: HeadsConfig, layers: int, unembedding: OwnUnembeddings | None) -> None:
+        super().__init__(config)
+        width = config.hidden_size
+        self.from_state = nn.Linear(width, width)  # U and b
+        self.from_token = nn.Linear(width, width, bias=False)  # W
+        self.project = nn.Linear(2 * width, width, bias=False)
+        nn.init.eye_(self.project.weight)
+        self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(layers)))
+        self.unembedding = unembedding
+
+    @classmethod
+    def from_trunk(cls, view: TrunkView, count: int, options: Mapping[str, Any]) -> Self:
+        made = cls.config_for(view, count, options)
+        if (layers := options.get("layers", 2)) < 0:
+            raise ConfigError(f"layers is a number of residual blocks, from 0, not {layers}.")
+        like = view.unembedding.weight
+        own = None if options.get("tied") else OwnUnembeddings(view, 1, made.first_tokens)
+        return cls(made, layers, own).to(like.device, like.dtype)
+
+    @property
+    def attends(self) -> bool:
+        return False
+
+    def reads(self, tapped: Tapped) -> Tensor:
+        return tapped.last
+
+    def step(
+        self,
+        k: int,
+        carried: Tensor,
+        tokens: Tensor,
+        position_ids: Tensor,
+        masks: Masks,
+        view: TrunkView,
+        cache: Any = None,
+    ) -> tuple[Tensor, Tensor]:
+        width = self.config.hidden_size
+        last, state = carried.split(width, dim=-1) if k else (carried, torch.zeros_like(carried))
+        state = F.silu(self.from_state(state) + self.from_token(view.model.get_input_embeddings()(tokens)))
+        carried = torch.cat([last, state], dim=-1)
+        return carried, self.blocks(self.project(carried))
+
+    def unembeddings(self, view: TrunkView) -> list[Unembedding]:
+        if self.unembedding is None:
+            return super().unembeddings(view)
+        return self.unembedding.each(view, self.draft_tokens) * self.count
+
+    def restrict(self, tokens: Tensor) -> None:
+        super().restrict(tokens)
+        if self.unembedding is not None and self.draft_tokens is not None:
+            self.unembedding.restrict(self.draft_tokens)
