@@ -1,5 +1,6 @@
 """Greedy output is the trunk's own, token for token, whatever drafts and however ragged the rows are."""
 
+import functools
 import warnings
 
 import pytest
@@ -24,6 +25,8 @@ TREES = [
     ("eagle", "dynamic"),
     ("eagle3", "dynamic"),
     ("eagle3", "chain"),
+    ("gated-lora", "dynamic"),
+    ("gated-lora", "chain"),
 ]
 
 
@@ -102,6 +105,7 @@ def test_greedy_equals_transformers_whatever_the_vocabulary_of_the_heads(family,
         assert torch.equal(ours, theirs)
 
 
+@functools.cache
 def repeating_model(family, count):
     """A trunk that repeats itself, and heads trained on that: drafts really are accepted."""
     trunk = tiny_trunk(num_hidden_layers=2)

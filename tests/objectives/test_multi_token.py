@@ -46,7 +46,7 @@ def test_next_token_loss_equals_transformers():
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("family", ["parallel", "sequential", "medusa", "hydra", "eagle", "eagle3"])
+@pytest.mark.parametrize("family", ["parallel", "sequential", "medusa", "hydra", "eagle", "eagle3", "gated-lora"])
 def test_packed_loss_equals_unpacked(architecture, family):
     model = HeadwayModel.from_trunk(tiny_trunk(architecture), family=family, count=2)
     documents = [random_rows(1, n, seed=n)[0] for n in (11, 5, 9)]
@@ -58,7 +58,7 @@ def test_packed_loss_equals_unpacked(architecture, family):
     torch.testing.assert_close(together, apart, rtol=2e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["parallel", "sequential", "medusa", "hydra", "eagle", "eagle3"])
+@pytest.mark.parametrize("family", ["parallel", "sequential", "medusa", "hydra", "eagle", "eagle3", "gated-lora"])
 @pytest.mark.parametrize("soft", [False, True])
 def test_a_frozen_trunk_gets_no_gradient_and_every_head_does(family, soft):
     model = HeadwayModel.from_trunk(tiny_trunk(), family=family, count=3)
@@ -67,11 +67,13 @@ def test_a_frozen_trunk_gets_no_gradient_and_every_head_does(family, soft):
     assert all(p.grad is None for p in model.trunk.parameters())
     modules = dict(model.heads.named_children())
     alone = modules.get("layers") or modules.get("blocks") or [model.heads]
+    if family == "gated-lora":
+        alone = [*model.heads.adapters, model.heads.sampler, *(torch.nn.ParameterList([e]) for e in model.heads.embeddings)]
     for head in alone:
         assert sum(p.grad.abs().sum() for p in head.parameters()) > 0
 
 
-@pytest.mark.parametrize("family", ["parallel", "medusa", "hydra", "eagle", "eagle3"])
+@pytest.mark.parametrize("family", ["parallel", "medusa", "hydra", "eagle", "eagle3", "gated-lora"])
 @pytest.mark.parametrize("soft", [False, True])
 def test_heads_with_a_reduced_vocabulary_learn_what_they_can_say(family, soft):
     """sum over known tokens of p log(p(. | known) / q), p being the label or what the trunk says."""
