@@ -36,6 +36,7 @@ class GatedLoraHeads(HeadStack):
     family = "gated-lora"
     options = frozenset({"rank", "alpha", "sampler"})
     drafting = "masked"
+    foresees_states = True
 
     def __init__(self, config: HeadsConfig, adapters: Adapters, embeddings: nn.ParameterList, sampler: "Sampler | None") -> None:
         super().__init__(config)
