@@ -1,7 +1,5 @@
 """The command `headway` with settings small enough for a test, and otherwise as it was called."""
 
-import sys
-
 from headway.cli import main
 
 TRAINING = ["--max-steps", "2", "--batch-size", "2", "--length", "128", "--limit", "8", "--quiet"]
@@ -25,7 +23,7 @@ SMALL = {
     "demo": ["--seeds", "3", "--steps", "2", "--examples", "40", "--test-examples", "4"],
 }
 
-if __name__ == "__main__":
-    words = sys.argv[1:]
+
+def run(words: list[str]) -> int:
     verb = " ".join(words[:2]) if words[0] in ("heads", "bench", "reproduce") else words[0]
-    sys.exit(main([*words, *SMALL.get(verb, [])]))
+    return main([*words, *SMALL.get(verb, [])])
