@@ -9,6 +9,8 @@ from safetensors.torch import save_file
 
 from headway.cli import main
 from headway.files import write_json
+from tests.shipping import ship, tensors_of
+from tests.tiny import tiny_trunk
 
 
 @pytest.fixture
@@ -53,3 +55,23 @@ def test_a_damaged_file_is_named(heads: Path, name: str, content: str, capsys: p
 def test_the_embedded_model_can_be_inspected_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["heads", "inspect", "embedded"]) == 0
     assert "parallel" in capsys.readouterr().out
+
+
+def test_layers_that_a_model_ships_with_are_named_with_their_layout_and_engines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ship(tmp_path, "glm4_moe")
+    assert main(["heads", "inspect", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["format"], found["family"], found["count"]) == ("transformers", "sequential", 1)
+    assert found["layout"].startswith("deepseek") and "use_mtp" in found["engines"]
+    names = {tensor["name"] for tensor in found["tensors"]}
+    assert names == {name for name in tensors_of(tmp_path) if name.startswith("model.layers.3.")}
+    assert main(["heads", "inspect", str(tmp_path)]) == 0
+    assert "vLLM" in capsys.readouterr().out
+
+
+def test_a_folder_without_heads_of_any_format_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_trunk().save_pretrained(tmp_path)
+    assert main(["heads", "inspect", str(tmp_path)]) == 2
+    assert "nothing is in a format that Headway knows" in " ".join(capsys.readouterr().err.split())

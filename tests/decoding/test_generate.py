@@ -22,6 +22,9 @@ TREES = [
     ("hydra", "dynamic"),
     ("hydra", "chain"),
     ("redrafter", "dynamic"),
+    ("eagle", "dynamic"),
+    ("eagle3", "dynamic"),
+    ("eagle3", "chain"),
     ("gated-lora", "dynamic"),
     ("gated-lora", "chain"),
 ]

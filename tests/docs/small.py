@@ -10,6 +10,7 @@ FROM_SCRATCH = [*REPRODUCED, "--sizes", "0.05M", "--tokens", "1", "2", "--points
 SMALL = {
     "pretrain": [*TRAINING, "--hidden-size", "32", "--attention-heads", "2", "--key-value-heads", "2"],
     "heads train": TRAINING,
+    "heads distill": ["--limit", "4", "--max-new-tokens", "8", "--quiet"],
     "finetune": TRAINING,
     "eval": ["--limit", "4", "--max-new-tokens", "8", "--length", "64"],
     "generate": ["--max-new-tokens", "8"],

@@ -14,6 +14,7 @@ from headway.model import HeadwayModel
 from headway.training import finetune, pretrain, train_heads
 from headway.training.configs import FinetuneConfig, HeadsTrainConfig, PretrainConfig
 from headway.training.finetuning import freeze, load_model, objective_of
+from headway.training.recipes import for_finetuning
 from headway.training.rows import rows_of
 from headway.training.run import load_tokenizer, run
 from tests.training.recipes import losses, save_data, save_tokenizer, weights
@@ -102,6 +103,7 @@ def test_heads_have_their_own_learning_rate_and_norms_no_decay(model: str, data:
     config = FinetuneConfig(model=model, data=data, out=out, family="sequential", count=1, max_steps=1, **QUICK)
     tokenizer = load_tokenizer(model)
     ours = load_model(config)
+    config = for_finetuning(config, "sequential", fresh=True)
     freeze(config, ours)
     trainer = run(config, ours, objective_of(config, ours), tokenizer, rows_of(config, tokenizer))
     found = {(group["initial_lr"], group["weight_decay"]) for group in trainer.optimizer.param_groups}

@@ -18,7 +18,7 @@ CONFIG_FILE, TENSORS_FILE = "headway.json", "headway.safetensors"
 class InspectConfig:
     """Settings of `headway heads inspect`."""
 
-    folder: Path = field(help="a folder with headway.json and headway.safetensors, or `embedded`")
+    folder: Path = field(help="a folder with heads, by Headway or in a format of others, or `embedded`")
     json: bool = field(False, "print JSON in place of tables")
     seed: int = field(0, "taken as every verb takes it; nothing here is random")
 
@@ -27,13 +27,14 @@ def run(arguments: list[str]) -> None:
     if arguments and not arguments[0].startswith("-"):
         arguments = ["--folder", *arguments]
     config = load(InspectConfig, overrides=arguments, prog="headway heads inspect", about=ABOUT)
-    found = inspect(_folder(config.folder))
+    folder = _folder(config.folder)
+    found = inspect(folder) if (folder / CONFIG_FILE).is_file() else of_others(folder)
     if config.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return
     facts = [[key, str(value)] for key, value in found.items() if not isinstance(value, dict | list)]
     for group in ("options", "training"):
-        facts += [[f"{group}.{key}", str(value)] for key, value in found[group].items()]
+        facts += [[f"{group}.{key}", str(value)] for key, value in found.get(group, {}).items()]
     print(table(["heads", str(config.folder)], facts))
     print(table(["tensor", "shape", "dtype"], [[t["name"], str(t["shape"]), t["dtype"]] for t in found["tensors"]]))
 
@@ -42,12 +43,29 @@ def inspect(folder: Path) -> dict[str, Any]:
     """What is on disk. Raises CheckpointError where a file is missing or damaged."""
     found = _config(folder / CONFIG_FILE)
     tensors = _tensors(folder / TENSORS_FILE)
+    found |= {"format": "headway", "engines": "Headway; others after `headway export`"}
     found.setdefault("options", {})
     found.setdefault("training", {})
     found["parameters"] = sum(math.prod(tensor["shape"]) for tensor in tensors)
     found["dtype"] = " ".join(sorted({tensor["dtype"] for tensor in tensors}))
     found["tensors"] = tensors
     return found
+
+
+def of_others(folder: Path) -> dict[str, Any]:
+    """What others wrote: which format it is, and what reads that. Raises CheckpointError where no format knows it."""
+    from headway.interop import inspect as inspect_others  # seconds, which Headway's own heads need not
+
+    found = inspect_others(folder) if folder.is_dir() else None
+    if found is None:
+        raise CheckpointError(f"{folder} holds no heads: {CONFIG_FILE} is missing, and nothing is in a format that Headway knows.")
+    names, files = found.pop("names"), found.pop("files")
+    tensors = [tensor for file in files for tensor in _tensors(folder / file) if tensor["name"] in set(names)]
+    return found | {
+        "parameters": sum(math.prod(tensor["shape"]) for tensor in tensors),
+        "dtype": " ".join(sorted({tensor["dtype"] for tensor in tensors})),
+        "tensors": sorted(tensors, key=lambda tensor: tensor["name"]),
+    }
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -1,21 +1,27 @@
 """Head families: what predicts the tokens after the next one."""
 
 from headway.heads.base import CONFIG_FILE, TENSORS_FILE, HeadsConfig, HeadStack, read_config
+from headway.heads.eagle import EagleHeads
+from headway.heads.eagle3 import Eagle3Heads
 from headway.heads.gated_lora import GatedLoraHeads
 from headway.heads.hydra import HydraHeads
 from headway.heads.medusa import MedusaHeads
 from headway.heads.parallel import ParallelHeads
 from headway.heads.redrafter import ReDrafterHeads
 from headway.heads.sequential import SequentialHeads
+from headway.heads.shipped import Shipped, home_of, load_shipped, save_with, shipped_in
 
 FAMILIES: dict[str, type[HeadStack]] = {
-    family.family: family for family in (ParallelHeads, SequentialHeads, MedusaHeads, HydraHeads, ReDrafterHeads, GatedLoraHeads)
+    family.family: family
+    for family in (ParallelHeads, SequentialHeads, MedusaHeads, HydraHeads, ReDrafterHeads, EagleHeads, Eagle3Heads, GatedLoraHeads)
 }
 
 __all__ = [
     "CONFIG_FILE",
     "FAMILIES",
     "TENSORS_FILE",
+    "Eagle3Heads",
+    "EagleHeads",
     "GatedLoraHeads",
     "HeadStack",
     "HeadsConfig",
@@ -24,5 +30,10 @@ __all__ = [
     "ParallelHeads",
     "ReDrafterHeads",
     "SequentialHeads",
+    "Shipped",
+    "home_of",
+    "load_shipped",
     "read_config",
+    "save_with",
+    "shipped_in",
 ]
