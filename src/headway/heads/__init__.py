@@ -13,7 +13,16 @@ from headway.heads.shipped import Shipped, home_of, load_shipped, save_with, shi
 
 FAMILIES: dict[str, type[HeadStack]] = {
     family.family: family
-    for family in (ParallelHeads, SequentialHeads, MedusaHeads, HydraHeads, ReDrafterHeads, EagleHeads, Eagle3Heads, GatedLoraHeads)
+    for family in (
+        ParallelHeads,
+        SequentialHeads,
+        MedusaHeads,
+        HydraHeads,
+        ReDrafterHeads,
+        EagleHeads,
+        Eagle3Heads,
+        GatedLoraHeads,
+    )
 }
 
 __all__ = [
