@@ -36,7 +36,7 @@ class GatedLoraHeads(HeadStack):
     family = "gated-lora"
     options = frozenset({"rank", "alpha", "sampler"})
     drafting = "masked"
-    foresees_states = True
+    foresees_states = True  # the latent consistency of section 3.4, of what the sampler makes of a mask's state
 
     def __init__(self, config: HeadsConfig, adapters: Adapters, embeddings: nn.ParameterList, sampler: "Sampler | None") -> None:
         super().__init__(config)
