@@ -71,7 +71,7 @@ def test_greedy_equals_transformers_on_every_architecture(architecture, family, 
 
 
 @pytest.mark.parametrize("architecture", MORE_ARCHITECTURES)
-@pytest.mark.parametrize("family", ["parallel", "sequential"])
+@pytest.mark.parametrize("family", ["parallel", "sequential", "eagle3"])
 def test_greedy_equals_transformers_on_unusual_architectures(architecture, family):
     model = HeadwayModel.from_trunk(tiny_trunk(architecture), family=family, count=2)
     with warnings.catch_warnings():

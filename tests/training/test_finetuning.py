@@ -22,6 +22,14 @@ from tests.training.recipes import losses, save_data, save_tokenizer, weights
 QUICK = {"length": 48, "batch_size": 4, "log_steps": 1, "quiet": True, "learning_rate": 1e-2}
 
 
+def test_the_distance_from_the_trunks_states_is_learnt_and_in_the_log(model: str, data: str, out: Path) -> None:
+    config = HeadsTrainConfig(model=model, data=data, out=out, family="eagle", count=2, feature_weight=10.0, max_steps=12, **QUICK)
+    train_heads(config)
+    history = json.loads((out / "history.json").read_text())
+    distances = [entry["loss_features"] for entry in history if "loss_features" in entry]
+    assert len(distances) == 12 and distances[-1] < 0.9 * distances[0]
+
+
 def test_heads_train_leaves_every_bit_of_the_trunk_alone_and_changes_every_head(model: str, data: str, out: Path) -> None:
     config = HeadsTrainConfig(model=model, data=data, out=out, count=2, max_steps=3, **QUICK)
     assert train_heads(config) == out
