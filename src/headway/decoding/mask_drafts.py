@@ -1,5 +1,5 @@
-"""Drafts from mask tokens that ride in the forward that verifies the drafts before them (Samragh et al. 2025, arXiv 2507.11851,
-section 3.5, "quadratic decoding").
+"""Drafts from mask tokens that ride in the forward that verifies the drafts before them ("quadratic decoding", Samragh et
+al. 2025, arXiv 2507.11851).
 
 Behind the last settled token and behind every draft stand masks of their own, so that whatever is accepted, what comes
 after it has been asked for: drafting takes no forward of the trunk. They ride behind prompts as well. After rounds without

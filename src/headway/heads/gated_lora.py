@@ -1,9 +1,9 @@
-"""Mask tokens that the trunk itself answers (Samragh et al. 2025, arXiv 2507.11851, section 3).
+"""Mask tokens that the trunk itself answers (Samragh et al. 2025, arXiv 2507.11851).
 
 Behind a text stand learnt tokens m_1, m_2, ...; m_j stands where token i + j would, sees the text up to token i and the masks
 before it, and is answered with token i + j + 1. Low-rank adapters on the trunk's linear layers act on masks alone and no
 token sees a mask, so what the trunk says of the text is the same bit for bit, whatever is learnt. A small sampler then
-looks at the token before, which the answer of a mask alone cannot know (section 3.3).
+looks at the token before, which the answer of a mask alone cannot know.
 
 Heads of this family have no layers to run. In training one more pass of the trunk runs over the text and behind it the masks of
 all its positions: for n masks, n + 1 times the tokens of a plain pass in linear layers, and (n + 1)^2 times the scores in
@@ -24,7 +24,7 @@ from headway.heads.base import HeadsConfig, HeadStack
 from headway.ops.trees import with_masks
 from headway.trunk import Masks, Tapped, TrunkView, evaluating
 
-RANK = 16  # the paper's 128 is for 8 billion parameters; its section 4.4 loses little down to a few
+RANK = 16  # the paper's 128 is for 8 billion parameters, and it finds that far fewer still work
 PROBE = 6  # tokens
 TOLERANCE = 0.02  # of states whose masks are followed; in half precision, where nothing is exact
 
@@ -36,7 +36,7 @@ class GatedLoraHeads(HeadStack):
     family = "gated-lora"
     options = frozenset({"rank", "alpha", "sampler"})
     drafting = "masked"
-    foresees_states = True  # the latent consistency of section 3.4, of what the sampler makes of a mask's state
+    foresees_states = True  # the paper's latent consistency, of what the sampler makes of a mask's state
 
     def __init__(self, config: HeadsConfig, adapters: Adapters, embeddings: nn.ParameterList, sampler: "Sampler | None") -> None:
         super().__init__(config)
@@ -128,7 +128,7 @@ class GatedLoraHeads(HeadStack):
 
 
 class Sampler(nn.Module):
-    """[mask's state; embedding of the token before] -> state, by two blocks of a linear layer, SiLU and a norm (section 3.3).
+    """[mask's state; embedding of the token before] -> state, by two blocks of a linear layer, SiLU and a norm, as published.
 
     Added to the mask's state, and zero at first, so that before any training drafts are the masks' own answers.
     """
