@@ -30,7 +30,8 @@ def load(cls: type[T], file: str | Path | None = None, overrides: Sequence[str] 
     """Build `cls` from its defaults, a YAML file, and flags such as ["--learning-rate", "1e-4"], the last one winning.
 
     Args:
-        cls: a frozen dataclass; nested ones are nested mappings in YAML and dotted flags on the command line.
+        cls: a frozen dataclass; nested ones are nested mappings in YAML and dotted flags on the command line. A field whose
+            name Python keeps for itself has an underscore behind it (`from_`), which flag and key do without.
         file: a YAML file; a `--config FILE` among the overrides comes in its place.
         overrides: flags as typed; `--help` prints every field with its default and exits.
     Raises: ConfigError for an unknown key or flag, a wrong type, a missing required value, an unreadable file.
@@ -117,7 +118,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _add_flags(parser: argparse.ArgumentParser, cls: type, prefix: str, defaults: Any) -> None:
     hints = get_type_hints(cls)
     for item in dataclasses.fields(cls):
-        hint, name = hints[item.name], prefix + item.name
+        hint, name = hints[item.name], prefix + item.name.rstrip("_")
         default = _default(item) if defaults is None else getattr(defaults, item.name)
         inner = _nested(hint)
         if inner is not None:
@@ -138,7 +139,7 @@ def _build(cls: type[T], values: Any, prefix: str, where: str) -> T:
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: {prefix.rstrip('.')} must be a group of settings, not {values!r}.")
     hints = get_type_hints(cls)
-    fields = {item.name: item for item in dataclasses.fields(cls) if item.init}  # type: ignore[arg-type]
+    fields = {item.name.rstrip("_"): item for item in dataclasses.fields(cls) if item.init}  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
             raise ConfigError(f"{where}: unknown key {prefix + str(key)!r}{nearest(str(key).replace('-', '_'), fields)}")
@@ -149,7 +150,7 @@ def _build(cls: type[T], values: Any, prefix: str, where: str) -> T:
             value = values[name]
             if dataclasses.is_dataclass(default) and isinstance(value, dict):  # a group's own default fills its gaps
                 value = {part.name: getattr(default, part.name) for part in dataclasses.fields(default)} | value
-            built[name] = _checked(hints[name], value, prefix + name, where)
+            built[item.name] = _checked(hints[item.name], value, prefix + name, where)
         elif default is dataclasses.MISSING:
             flag = f"--{prefix}{name}".replace("_", "-")
             raise ConfigError(f"{where}: {prefix + name} is required; give {flag} or set it in a --config file.")

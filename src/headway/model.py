@@ -2,20 +2,36 @@
 
 import dataclasses
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+from unittest.mock import patch
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, Cache, PreTrainedModel
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, Cache, PreTrainedModel
 
-from headway import model_path
-from headway.errors import CheckpointError, ConfigError
+from headway import architectures, model_path
+from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
 from headway.files import replacing_folder
-from headway.heads import CONFIG_FILE, FAMILIES, TENSORS_FILE, HeadsConfig, HeadStack, read_config
+from headway.heads import (
+    CONFIG_FILE,
+    FAMILIES,
+    TENSORS_FILE,
+    HeadsConfig,
+    HeadStack,
+    Shipped,
+    home_of,
+    load_shipped,
+    read_config,
+    save_with,
+    shipped_in,
+)
 from headway.ops import Unembedding
 from headway.quantization import NO_TORCHAO, adapt, quantize, trunk_is_quantized
 from headway.trunk import Masks, Tapped, TrunkView
@@ -32,13 +48,15 @@ class HeadwayModel(nn.Module):
     """A trunk, unmodified, and heads beside it.
 
     The trunk predicts the next token, head k (0-based) the token at offset k + 2. A checkpoint is an ordinary Hugging Face
-    folder with `headway.json` and `headway.safetensors` beside the trunk's own files.
+    folder with `headway.json` and `headway.safetensors` beside the trunk's own files. Heads that a checkpoint shipped with, as
+    MTP layers among the trunk's tensors, go back there under their names.
     """
 
     def __init__(self, trunk: PreTrainedModel, heads: HeadStack | None) -> None:
         super().__init__()
         self.trunk = trunk
         self.heads = heads
+        self.shipped: Shipped | None = shipped_in(_folder_of(trunk))  # MTP layers that stand beside the trunk where it came from
         # FSDP wraps by these class names, heads and trunk layers alike
         self._no_split_modules = sorted({type(layer).__name__ for layer in self.view.layers})
         self.train(trunk.training)
@@ -62,6 +80,9 @@ class HeadwayModel(nn.Module):
     def from_pretrained(cls, folder: str | Path, count: int | None = None, dtype: torch.dtype | None = None) -> Self:
         """Load trunk and heads as saved; a folder without heads gives the plain model.
 
+        MTP layers that the checkpoint ships with become `sequential` heads; where these cannot run on its trunk, a UserWarning
+        says why, and the model is the plain one.
+
         Args:
             folder: a local folder, a hub id, or `embedded`.
             count: keep only the first `count` heads.
@@ -74,11 +95,22 @@ class HeadwayModel(nn.Module):
         model = cls(load_trunk(path, dtype), None)
         if (path / CONFIG_FILE).is_file():
             model.attach(path, count)
+        elif model.shipped is not None and count != 0:
+            try:
+                model._attach_shipped(model.shipped, count)
+            except UnsupportedModelError as error:
+                warnings.warn(f"{error} The model is used without them.", UserWarning, stacklevel=2)
         return model
 
     def attach(self, folder: str | Path, count: int | None = None) -> None:
-        """Attach the heads saved in `folder`, replacing those there are. Raises CheckpointError where they do not fit."""
+        """Attach the heads saved in `folder`, replacing those there are.
+
+        Raises: CheckpointError where they do not fit; UnsupportedModelError for MTP layers that cannot run on this trunk.
+        """
         path = Path(model_path(folder))
+        if not (path / CONFIG_FILE).is_file() and (shipped := shipped_in(path)) is not None:
+            self._attach_shipped(shipped, count)
+            return
         config = read_config(path)
         config.check_fits(self.view, str(path))
         if config.family not in FAMILIES:
@@ -93,6 +125,15 @@ class HeadwayModel(nn.Module):
         heads.config = dataclasses.replace(ours, training=config.training)
         self.heads = heads.train(self.training) if count else None
         adapt(self.trunk, self.heads)
+
+    def _attach_shipped(self, shipped: Shipped, count: int | None) -> None:
+        heads = load_shipped(self.view, shipped)
+        count = heads.count if count is None else count
+        if count > heads.count:
+            raise CheckpointError(f"{shipped.folder} holds {heads.count} MTP layers, fewer than the {count} asked for.")
+        heads.layers = heads.layers[:count]
+        heads.config = dataclasses.replace(heads.config, count=count)
+        self.heads = heads.train(self.training) if count else None
 
     @property
     def view(self) -> TrunkView:
@@ -179,16 +220,27 @@ class HeadwayModel(nn.Module):
     def save_pretrained(self, folder: str | Path, training: dict[str, Any] | None = None) -> None:
         """Write the trunk as transformers would and the heads beside it, whole or not at all.
 
+        MTP layers that the trunk's checkpoint shipped with are kept among its tensors, under their names: as they were, or, where
+        they are the heads, as they are now. Then there is no `headway.json`, and nothing stands twice.
+
         Args: training: a record of how it was made, kept in `headway.json`.
+        Raises: CheckpointError where MTP layers would have to be kept as they were, and the folder they came from is gone.
         """
+        home = home_of(self.heads)
+        shipped = home or self.shipped
+        if trunk_is_quantized(self.trunk):  # what was shipped belongs to another trunk now
+            home = shipped = None
         with replacing_folder(folder) as temporary:
-            # transformers 5.23 cannot turn back what it did to load a quantised checkpoint, and need not: names are as they were
-            self.trunk.save_pretrained(temporary, save_original_format=not trunk_is_quantized(self.trunk))
-            if self.heads is not None:
+            if shipped is not None:
+                save_with(self.trunk, self.heads, shipped, temporary)
+            else:
+                # transformers 5.23 cannot turn back what it did to load a quantised checkpoint, and need not: names are as before
+                self.trunk.save_pretrained(temporary, save_original_format=not trunk_is_quantized(self.trunk))
+            if self.heads is not None and home is None:
                 if training is not None:
                     self.heads.config = dataclasses.replace(self.heads.config, training=training)
                 self.heads.write_files(temporary)
-        if self.heads is None:  # an older save in the same folder may have left heads of another model behind
+        if self.heads is None or home is not None:  # an older save in the same folder may have left heads of another model
             for name in (CONFIG_FILE, TENSORS_FILE):
                 (Path(folder) / name).unlink(missing_ok=True)
 
@@ -199,6 +251,12 @@ def positions_of(segments: Tensor) -> Tensor:
     starts = torch.ones_like(segments, dtype=torch.bool)
     starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
     return index - torch.where(starts, index, 0).cummax(dim=1).values
+
+
+def has_heads(folder: str | Path) -> bool:
+    """Whether a folder holds heads, saved by Headway or shipped with the model."""
+    path = Path(model_path(folder))
+    return (path / CONFIG_FILE).is_file() or shipped_in(path) is not None
 
 
 def best_device() -> torch.device:
@@ -212,7 +270,8 @@ def load_trunk(source: str | Path, dtype: torch.dtype | None = None) -> PreTrain
     if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
         raise CheckpointError(f"{source} is no model folder: config.json is missing.")
     try:
-        trunk = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto", use_safetensors=True)
+        with _skipping_shipped(source):
+            trunk = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto", use_safetensors=True)
     except (OSError, ValueError, KeyError, ImportError, json.JSONDecodeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "torchao" in reason:
@@ -221,6 +280,34 @@ def load_trunk(source: str | Path, dtype: torch.dtype | None = None) -> PreTrain
     if trunk_is_quantized(trunk):
         adapt(trunk, None)
     return trunk
+
+
+architectures.register()
+
+
+@contextmanager
+def _skipping_shipped(source: str) -> Iterator[None]:
+    """Within, transformers does not report as unexpected the MTP layers in that folder, whatever class it loads."""
+    shipped = shipped_in(source)
+    if shipped is None:
+        yield
+        return
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(AutoConfig.from_pretrained(source))]
+    skipped = [*(kind._keys_to_ignore_on_load_unexpected or []), shipped.naming.pattern(shipped.depth, shipped.count)]
+    with patch.object(kind, "_keys_to_ignore_on_load_unexpected", skipped):
+        yield
+
+
+def _folder_of(trunk: PreTrainedModel) -> str:
+    """Where the trunk's files are: the folder it was loaded from, or the hub's cache of it; empty for one made in memory."""
+    name = trunk.config.name_or_path or ""
+    if not name or Path(name).is_dir():
+        return name
+    try:
+        found = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:
+        return ""
+    return str(Path(found).parent) if isinstance(found, str) else ""
 
 
 def _download(repository: str) -> Path:

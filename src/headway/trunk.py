@@ -19,6 +19,7 @@ from headway.ops import Unembedding
 NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "final_norm", "norm_f", "layer_norm", "embedding_norm")
 CACHE_NAMES = ("past_key_values", "layer_past", "past_key_value")
 ANYTHING = "**"
+MASKED = ("full_attention", "sliding_attention")  # kinds of layers that masks are made for
 Masks = Tensor | dict[str, Tensor] | None
 
 
@@ -89,6 +90,11 @@ class TrunkView:
     def layer_types(self) -> list[str] | None:
         """The kind of attention of each layer, where the trunk mixes kinds and takes a dict of masks."""
         return getattr(self.config, "layer_types", None)
+
+    @property
+    def maskable(self) -> bool:
+        """Whether masks alone say what a token sees: not so in linear-attention and other recurrent layers."""
+        return set(self.layer_types or ()) <= set(MASKED)
 
     def run(
         self,
@@ -188,7 +194,7 @@ class TrunkView:
         near = seen if window is None else seen & (distance.abs() < window)
         if not self.layer_types:
             return self._as_mask(near)
-        by_type = {"full_attention": seen, "sliding_attention": near}
+        by_type = dict(zip(MASKED, (seen, near), strict=True))
         if unknown := set(self.layer_types) - set(by_type):
             raise UnsupportedModelError(
                 f"{type(self.model).__name__} has layers of type {', '.join(sorted(unknown))}, which cannot be masked."

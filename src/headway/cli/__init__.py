@@ -20,6 +20,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "heads inspect": ("heads_inspect", "say what a folder of heads holds"),
     "finetune": ("finetune", "fine-tune a model, with heads or without, in full or with LoRA"),
     "generate": ("generate", "continue a prompt, drafting with the heads; the output is the model's own"),
+    "export": ("export", "write a model's heads the way other software reads them"),
+    "import": ("import_", "read heads that other software wrote"),
     "compare": ("compare", "arms x seeds x tasks with the same data and budget: does looking ahead help your model?"),
     "eval": ("evaluate", "score a model on a task"),
     "reproduce": ("reproduce", "repeat a published experiment at small scale, the paper's claim beside it"),

@@ -13,6 +13,7 @@ from transformers.modeling_layers import MtpModel
 
 from headway.errors import UnsupportedModelError
 from headway.heads import SequentialHeads
+from headway.interop import speaking_of_layers
 from headway.model import HeadwayModel
 
 
@@ -41,5 +42,4 @@ def decoding_with(native: Any, model: HeadwayModel) -> Iterator[None]:
 
 def _as_mtp_model(model: HeadwayModel) -> AbstractContextManager[Any]:
     """The trunk's configuration, within, says how many heads there are."""
-    assert model.heads is not None
-    return patch.object(model.view.config, "num_mtp_layers", model.heads.count, create=True)
+    return speaking_of_layers(model.view.config, model.count)

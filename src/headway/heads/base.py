@@ -158,8 +158,10 @@ class HeadStack(nn.Module):
         self.config = replace(self.config, options={**self.config.options, "draft_vocabulary": len(tokens)})
 
     def kept(self) -> dict[str, Tensor]:
-        """What a checkpoint holds: parameters, and the tokens of a reduced vocabulary."""
-        return dict(self.named_parameters()) | ({} if self.draft_tokens is None else {"draft_tokens": self.draft_tokens})
+        """What a checkpoint holds: parameters, what layers of the trunk's kind keep beside them (the biases that balance experts),
+        and the tokens of a reduced vocabulary."""
+        buffers = {name: value for name, value in self.state_dict(keep_vars=True).items() if not isinstance(value, nn.Parameter)}
+        return dict(self.named_parameters()) | buffers
 
     def disk_names(self) -> dict[str, str]:
         """Name of what is kept -> name on disk."""

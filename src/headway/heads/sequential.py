@@ -6,13 +6,16 @@ Order, norms and names on disk are those of transformers' own `MtpLayer`, so the
 
 import copy
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from headway.heads.base import HeadsConfig, HeadStack, check_runs, copy_layer
 from headway.trunk import Masks, Tapped, TrunkView
+
+if TYPE_CHECKING:
+    from headway.heads.shipped import Origin
 
 
 class SequentialHeads(HeadStack):
@@ -25,6 +28,7 @@ class SequentialHeads(HeadStack):
     def __init__(self, config: HeadsConfig, layers: nn.ModuleList) -> None:
         super().__init__(config)
         self.layers = layers
+        self.origin: Origin | None = None  # of heads that a checkpoint shipped with
 
     @classmethod
     def from_trunk(cls, view: TrunkView, count: int, options: Mapping[str, Any]) -> Self:
@@ -57,7 +61,7 @@ class SequentialHeads(HeadStack):
 
     def disk_names(self) -> dict[str, str]:
         names = super().disk_names()
-        for name, _ in self.named_parameters():
+        for name in [name for name in names if name.startswith("layers.")]:
             _, index, rest = name.split(".", 2)
             rest = rest.removeprefix("mtp_block.").replace("post_norm.", "shared_head.norm.")
             names[name] = f"model.layers.{self.config.layers + int(index)}.{rest}"

@@ -104,7 +104,9 @@ class HeadsTrainConfig(TrainingConfig):
 
     model: str = field(help="folder or hub id of the model to put heads on, or `embedded`")
     heads: str | None = field(None, help="train these saved heads on, instead of fresh ones")
-    family: str = field("parallel", help="family of fresh heads: parallel, sequential")
+    family: str | None = field(
+        None, help="family of fresh heads: parallel, sequential (none: the MTP layers that the model ships with, else parallel)"
+    )
     count: int | None = field(None, help="number of heads (none: 2 fresh ones, or all saved ones)")
     options: dict[str, Any] | None = field(None, help="options of the family, such as {linear: true} or {shared: true}")
     objective: Literal["multi-token", "distillation"] = field("multi-token", help="labels, or the trunk's distribution")

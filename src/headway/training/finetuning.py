@@ -1,7 +1,10 @@
 """The second stage: trunk and heads learn a task together, in full or through LoRA (arXiv 2106.09685)."""
 
+import dataclasses
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from peft import LoraConfig
@@ -9,9 +12,8 @@ from peft.tuners.lora import LoraModel
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, set_seed
 
-from headway import model_path
 from headway.errors import ConfigError
-from headway.model import HeadwayModel
+from headway.model import HeadwayModel, has_heads
 from headway.objectives import MultiToken, NextToken, Objective, Registers
 from headway.quantization import trunk_is_quantized
 from headway.training.configs import FinetuneConfig, HeadsTrainConfig
@@ -20,6 +22,8 @@ from headway.training.distributed import gather
 from headway.training.rows import rows_of, validation_of
 from headway.training.run import finish, load_tokenizer, run
 from headway.trunk import TrunkView
+
+Settings = TypeVar("Settings", FinetuneConfig, HeadsTrainConfig)
 
 
 def finetune(config: FinetuneConfig, callbacks: Sequence[TrainerCallback] = ()) -> Path:
@@ -32,6 +36,7 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[TrainerCallback] = ()) 
     set_seed(config.seed)
     model = load_model(config)
     check(config, model.trunk)
+    config = fitting(config, model.trunk)
     dtype = model.trunk.dtype
     cast(model, torch.float32)
     adapters = freeze(config, model)
@@ -50,7 +55,7 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[TrainerCallback] = ()) 
 
 def load_model(config: FinetuneConfig) -> HeadwayModel:
     """The model with the heads that the settings ask for: saved ones, fresh ones, or its own."""
-    fresh = config.family is not None or (config.count is not None and config.heads is None and not _has_heads(config.model))
+    fresh = config.family is not None or (config.count is not None and config.heads is None and not has_heads(config.model))
     if config.heads is not None:
         model = HeadwayModel.from_trunk(config.model, count=0)
         model.attach(config.heads, config.count)
@@ -105,6 +110,15 @@ def check(config: FinetuneConfig | HeadsTrainConfig, trunk: PreTrainedModel) -> 
         raise ConfigError(f"length {config.length} is more than the {limit} tokens that {config.model} can read.")
 
 
+def fitting(config: Settings, trunk: PreTrainedModel) -> Settings:
+    """The settings with a document a row where several cannot be kept apart, with a UserWarning."""
+    if not config.pack or TrunkView(trunk).maskable:
+        return config
+    recurrent = "has recurrent layers, in which documents of one row would see each other"
+    warnings.warn(f"{type(trunk).__name__} {recurrent}: each gets a row of its own.", UserWarning, stacklevel=2)
+    return dataclasses.replace(config, pack=False)
+
+
 def cast(module: nn.Module, dtype: torch.dtype | str) -> None:
     """Parameters to another type, buffers left alone: rotary frequencies must stay in float32."""
     kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
@@ -114,7 +128,3 @@ def cast(module: nn.Module, dtype: torch.dtype | str) -> None:
     for part in module.modules():
         if isinstance(part, PreTrainedModel):
             part.config.dtype = kind
-
-
-def _has_heads(model: str) -> bool:
-    return (Path(model_path(model)) / "headway.json").is_file()

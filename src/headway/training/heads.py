@@ -10,7 +10,7 @@ from headway.objectives import MultiToken
 from headway.training.configs import HeadsTrainConfig
 from headway.training.denoising import fit_to
 from headway.training.distributed import gather
-from headway.training.finetuning import cast, check
+from headway.training.finetuning import cast, check, fitting
 from headway.training.rows import rows_of, validation_of
 from headway.training.run import finish, load_tokenizer, run
 
@@ -25,14 +25,17 @@ def train_heads(config: HeadsTrainConfig, callbacks: Sequence[TrainerCallback] =
     set_seed(config.seed)
     trunk = load_trunk(config.model)
     check(config, trunk)
+    config = fitting(config, trunk)
     dtype = trunk.dtype
     cast(trunk, "float32")
+    model = HeadwayModel.from_trunk(trunk, count=0)
     if config.heads is not None:
-        model = HeadwayModel.from_trunk(trunk, count=0)
         model.attach(config.heads, config.count)
+    elif config.family is None and model.shipped is not None:
+        model.attach(model.shipped.folder, config.count)
     else:
         count = 2 if config.count is None else config.count
-        model = HeadwayModel.from_trunk(trunk, config.family, count, **(config.options or {}))
+        model = HeadwayModel.from_trunk(trunk, config.family or "parallel", count, **(config.options or {}))
     model.trunk.requires_grad_(False)
     objective = MultiToken(config.head_weights, config.beta, next_token=False, soft=config.objective == "distillation")
     rows = rows_of(config, tokenizer, config.completion_only)

@@ -1,0 +1,31 @@
+"""`headway export`: heads the way other software reads them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headway.cli.console import say
+from headway.config import field, load
+
+ABOUT = "Write a model's heads the way other software reads them: headway export --model FOLDER --to FORMAT --out FOLDER."
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Settings of `headway export`."""
+
+    model: str = field(help="folder or hub id of the model with heads")
+    to: str = field(help="the format: transformers")
+    out: Path = field(help="folder to write")
+    options: dict[str, Any] | None = field(None, help="options of the format, such as {layout: deepseek}")
+    seed: int = field(0, "taken as every verb takes it; nothing here is random")
+
+
+def run(arguments: list[str]) -> None:
+    config = load(ExportConfig, overrides=arguments, prog="headway export", about=ABOUT)
+    from headway.interop import FORMATS, export  # after --help has had its chance: this takes seconds
+    from headway.model import HeadwayModel
+
+    account = export(HeadwayModel.from_pretrained(config.model), config.to, config.out, config.options)
+    print(account)
+    say(f"{config.out}, read by {FORMATS[config.to].engines}")

@@ -1,0 +1,55 @@
+"""Formats by name, and the two things one does with them. A format is one file of this room and one line here."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headway.config import nearest
+from headway.errors import ConfigError
+from headway.interop import native_mtp
+from headway.interop.accounting import Account
+from headway.model import HeadwayModel
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way that others keep heads.
+
+    export: (model, folder to write, options) -> what became of each tensor of the heads.
+    import_: (folder, trunk to attach to, or None where the folder holds one) -> the model with the heads.
+    """
+
+    about: str
+    engines: str  # what reads it
+    export: Callable[[HeadwayModel, Path, Mapping[str, Any]], Account]
+    import_: Callable[[Path, str | None], HeadwayModel]
+
+
+FORMATS: dict[str, Format] = {
+    "transformers": Format(native_mtp.ABOUT, native_mtp.ENGINES, native_mtp.export, native_mtp.import_),
+}
+
+
+def export(model: HeadwayModel, to: str, folder: str | Path, options: Mapping[str, Any] | None = None) -> Account:
+    """Write the model's heads in that format.
+
+    Raises: ConfigError for an unknown format or option, UnsupportedModelError where the format has no place for these heads,
+        CheckpointError where a tensor would be lost.
+    """
+    return _format(to).export(model, Path(folder), options or {})
+
+
+def import_(folder: str | Path, source: str, trunk: str | None = None) -> HeadwayModel:
+    """The model with the heads that a folder of that format holds.
+
+    Args: trunk: folder or hub id of the model to attach them to; default: the one in the folder, where the format has one.
+    Raises: ConfigError for an unknown format, CheckpointError where the folder is damaged, of another format, or does not fit.
+    """
+    return _format(source).import_(Path(folder), trunk)
+
+
+def _format(name: str) -> Format:
+    if name not in FORMATS:
+        raise ConfigError(f"There is no format {name!r}{nearest(name, FORMATS)}; there are: {', '.join(FORMATS)}.")
+    return FORMATS[name]
