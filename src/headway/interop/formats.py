@@ -16,18 +16,20 @@ from headway.model import HeadwayModel
 class Format:
     """One way that others keep heads.
 
+    whole: whether such a folder holds the trunk as well.
     export: (model, folder to write, options) -> what became of each tensor of the heads.
     import_: (folder, trunk to attach to, or None where the folder holds one) -> the model with the heads.
     """
 
     about: str
     engines: str  # what reads it
+    whole: bool
     export: Callable[[HeadwayModel, Path, Mapping[str, Any]], Account]
     import_: Callable[[Path, str | None], HeadwayModel]
 
 
 FORMATS: dict[str, Format] = {
-    "transformers": Format(native_mtp.ABOUT, native_mtp.ENGINES, native_mtp.export, native_mtp.import_),
+    "transformers": Format(native_mtp.ABOUT, native_mtp.ENGINES, True, native_mtp.export, native_mtp.import_),
 }
 
 

@@ -68,6 +68,8 @@ def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> Acc
             _write_class(temporary, trunk, layout.pattern(depth, count), tensors)
         present = set(checkpoint_files(temporary))
         fates = [*_trunk_fates(trunk, present), *_head_fates(mtp, len(heads.layers))]
+        if heads.draft_tokens is not None:
+            fates.append(Fate("heads.draft_tokens", reason="transformers drafts with the whole vocabulary"))
         source = [*trunk.state_dict(), *(f"heads.{name}" for name in heads.state_dict())]
         account = Account.of(source, fates, present, folder)
     for name in (CONFIG_FILE, TENSORS_FILE):  # an older save in the same folder
@@ -150,7 +152,7 @@ def _check(model: HeadwayModel, heads: SequentialHeads, layout: Layout) -> None:
     except (AttributeError, TypeError, ValueError, StopIteration) as error:
         raise UnsupportedModelError(f"transformers cannot build MTP layers for {kind.__name__}: {error}") from error
     theirs = {name: tensor.shape for name, tensor in native.state_dict().items() if name.startswith("layers.")}
-    ours = {name: tensor.shape for name, tensor in each.state_dict().items()}
+    ours = {name: tensor.shape for name, tensor in each.state_dict().items() if name.startswith("layers.")}
     if wrong := sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name)):
         raise UnsupportedModelError(f"transformers' MTP layers for {kind.__name__} are others than these heads: {wrong[0]}.")
 
@@ -189,7 +191,8 @@ def _write_config(folder: Path, model: HeadwayModel, heads: SequentialHeads, cou
     if layout is LAYOUTS["mimo"]:
         found |= {"model_type": "mimo", "architectures": ["MiMoForCausalLM"]}
         text["num_nextn_predict_layers"] = text.pop("num_mtp_layers", count)
-    text[RECORD] = dataclasses.asdict(heads.config)
+    options = {name: value for name, value in heads.config.options.items() if name != "draft_vocabulary"}
+    text[RECORD] = dataclasses.asdict(dataclasses.replace(heads.config, options=options))
     write_json(path, found)
 
 
@@ -209,7 +212,7 @@ def _write_class(folder: Path, trunk: PreTrainedModel, pattern: str, names: Iter
 def _restore(heads: SequentialHeads, record: Any) -> None:
     """Make the heads what the record says they were, where it still fits."""
     try:
-        config = HeadsConfig(**record)
+        config = dataclasses.replace(HeadsConfig(**record), architecture=heads.config.architecture)  # a Qwen2 may be a MiMo now
     except TypeError:
         return
     equal = all(_equal(heads.layers[0], layer) for layer in heads.layers)

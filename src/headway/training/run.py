@@ -117,6 +117,16 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
         raise CheckpointError(f"No tokenizer can be loaded from {source}: {str(error).splitlines()[0]}") from error
 
 
+def copy_tokenizer(source: str | Path, folder: Path) -> None:
+    """Save the tokenizer of `source` into `folder`, if it has one."""
+    try:
+        tokenizer = load_tokenizer(source)
+    except CheckpointError:
+        return
+    with explained(folder):
+        tokenizer.save_pretrained(folder)
+
+
 @contextmanager
 def explained(out: Path) -> Iterator[None]:
     """A full disk, which torch and safetensors report each in its own way, as one HeadwayError."""
