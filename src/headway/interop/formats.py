@@ -7,7 +7,7 @@ from typing import Any
 
 from headway.config import nearest
 from headway.errors import ConfigError
-from headway.interop import native_mtp
+from headway.interop import medusa, native_mtp
 from headway.interop.accounting import Account
 from headway.model import HeadwayModel
 
@@ -30,6 +30,7 @@ class Format:
 
 FORMATS: dict[str, Format] = {
     "transformers": Format(native_mtp.ABOUT, native_mtp.ENGINES, True, native_mtp.export, native_mtp.import_),
+    "medusa": Format(medusa.ABOUT, medusa.ENGINES, False, medusa.export, medusa.import_),
 }
 
 
