@@ -58,6 +58,9 @@ FAMILIES = [
     ("hydra", {"layers": 2, "prefix": True}),
     ("redrafter", {}),
     ("redrafter", {"layers": 1, "tied": True}),
+    ("eagle", {}),
+    ("eagle3", {}),
+    ("eagle3", {"layers_read": [0, 3], "norm_before_residual": True, "layer": {"intermediate_size": 40}}),
 ]
 
 

@@ -15,6 +15,7 @@ from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import Tensor, nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, Cache, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from headway import architectures, model_path
 from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
@@ -213,7 +214,7 @@ class HeadwayModel(nn.Module):
         self.trunk.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
         last = self.view.layers[-1]
         for module in self.heads.modules() if self.heads is not None else ():
-            if type(module) is type(last):
+            if isinstance(module, (GradientCheckpointingLayer, type(last))):
                 setattr(module, "gradient_checkpointing", True)  # noqa: B010  nn.Module declares no such attribute
                 module._gradient_checkpointing_func = last._gradient_checkpointing_func
 

@@ -20,6 +20,9 @@ TREES = [
     ("hydra", "dynamic"),
     ("hydra", "chain"),
     ("redrafter", "dynamic"),
+    ("eagle", "dynamic"),
+    ("eagle3", "dynamic"),
+    ("eagle3", "chain"),
 ]
 
 

@@ -145,6 +145,7 @@ def test_rows_of_different_rules_stand_side_by_side(model, rules, penalty):
         ("parallel", ngram_drafter()),
         ("sequential", heads_drafter()),
         ("hydra", heads_drafter()),
+        ("eagle3", heads_drafter()),
     ],
 )
 def test_on_chains_it_is_token_rejection(family, drafter):

@@ -44,7 +44,7 @@ def test_next_token_loss_equals_transformers():
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("family", ["parallel", "sequential", "medusa", "hydra"])
+@pytest.mark.parametrize("family", ["parallel", "sequential", "medusa", "hydra", "eagle", "eagle3"])
 def test_packed_loss_equals_unpacked(architecture, family):
     model = HeadwayModel.from_trunk(tiny_trunk(architecture), family=family, count=2)
     documents = [random_rows(1, n, seed=n)[0] for n in (11, 5, 9)]
@@ -56,19 +56,20 @@ def test_packed_loss_equals_unpacked(architecture, family):
     torch.testing.assert_close(together, apart, rtol=2e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["parallel", "sequential", "medusa", "hydra"])
+@pytest.mark.parametrize("family", ["parallel", "sequential", "medusa", "hydra", "eagle", "eagle3"])
 @pytest.mark.parametrize("soft", [False, True])
 def test_a_frozen_trunk_gets_no_gradient_and_every_head_does(family, soft):
     model = HeadwayModel.from_trunk(tiny_trunk(), family=family, count=3)
     model.trunk.requires_grad_(False)
     MultiToken(next_token=False, soft=soft).loss(model, batch_of(random_rows(2, 20)), 0.0).total.backward()
     assert all(p.grad is None for p in model.trunk.parameters())
-    alone = model.heads.layers if family in ("parallel", "sequential") else model.heads.blocks
+    modules = dict(model.heads.named_children())
+    alone = modules.get("layers") or modules.get("blocks") or [model.heads]
     for head in alone:
         assert sum(p.grad.abs().sum() for p in head.parameters()) > 0
 
 
-@pytest.mark.parametrize("family", ["parallel", "medusa", "hydra"])
+@pytest.mark.parametrize("family", ["parallel", "medusa", "hydra", "eagle", "eagle3"])
 @pytest.mark.parametrize("soft", [False, True])
 def test_heads_with_a_reduced_vocabulary_learn_what_they_can_say(family, soft):
     """sum over known tokens of p log(p(. | known) / q), p being the label or what the trunk says."""

@@ -1,6 +1,8 @@
 """Head families: what predicts the tokens after the next one."""
 
 from headway.heads.base import CONFIG_FILE, TENSORS_FILE, HeadsConfig, HeadStack, read_config
+from headway.heads.eagle import EagleHeads
+from headway.heads.eagle3 import Eagle3Heads
 from headway.heads.hydra import HydraHeads
 from headway.heads.medusa import MedusaHeads
 from headway.heads.parallel import ParallelHeads
@@ -9,13 +11,16 @@ from headway.heads.sequential import SequentialHeads
 from headway.heads.shipped import Shipped, home_of, load_shipped, save_with, shipped_in
 
 FAMILIES: dict[str, type[HeadStack]] = {
-    family.family: family for family in (ParallelHeads, SequentialHeads, MedusaHeads, HydraHeads, ReDrafterHeads)
+    family.family: family
+    for family in (ParallelHeads, SequentialHeads, MedusaHeads, HydraHeads, ReDrafterHeads, EagleHeads, Eagle3Heads)
 }
 
 __all__ = [
     "CONFIG_FILE",
     "FAMILIES",
     "TENSORS_FILE",
+    "Eagle3Heads",
+    "EagleHeads",
     "HeadStack",
     "HeadsConfig",
     "HydraHeads",

@@ -65,6 +65,7 @@ class HeadStack(nn.Module):
     family: ClassVar[str]
     options: ClassVar[frozenset[str]] = frozenset()  # beside those that all families have
     drafting: ClassVar[Literal["parallel", "chained", "recursive"]]
+    foresees_states: ClassVar[bool] = False  # head k's state at i is of the kind of the trunk's last state at i + k + 1
     draft_tokens: Tensor | None  # of a reduced vocabulary: which the heads know, (tokens,), ascending
 
     def __init__(self, config: HeadsConfig) -> None:

@@ -21,6 +21,7 @@ class ParallelHeads(HeadStack):
     family = "parallel"
     options = frozenset({"linear"})
     drafting = "parallel"
+    foresees_states = True
 
     def __init__(self, config: HeadsConfig, layers: nn.ModuleList) -> None:
         super().__init__(config)

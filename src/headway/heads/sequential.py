@@ -24,6 +24,7 @@ class SequentialHeads(HeadStack):
     family = "sequential"
     options = frozenset({"shared"})
     drafting = "chained"
+    foresees_states = True
 
     def __init__(self, config: HeadsConfig, layers: nn.ModuleList) -> None:
         super().__init__(config)

@@ -2,7 +2,9 @@
 
 L = L_1 + total(progress) * sum_k weight_k * factor_k(progress) * L_{k+1} (Gloeckle et al. 2024, equation 2, with the weights of
 Medusa, FastMTP and the curricula). All offsets are divided by the number of next-token labels, as in the paper's sum over t.
-Distillation replaces the heads' labels by the trunk's own distribution for the same token (DistillSpec, arXiv 2310.08461).
+Distillation replaces the heads' labels by the trunk's own distribution for the same token (DistillSpec, arXiv 2310.08461). Where a
+family foresees the trunk's states, weight_k times `feature_weight` times the distance from them is added (EAGLE, arXiv 2401.15077,
+section 3.2: 10 times the weight of its cross-entropy).
 """
 
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from headway.errors import ConfigError
 from headway.model import HeadwayModel
@@ -26,7 +29,9 @@ class MultiToken:
     schedule: of the total weight: constant, sine, fade-out, forward, reverse.
     next_token: whether the trunk's own loss is part (not when the trunk is frozen).
     soft: heads learn the trunk's distributions instead of the labels.
-    Raises: ConfigError for an unknown name, or a next-token loss that is missing where there are no heads.
+    feature_weight: how much the distance of heads' states from the trunk's later ones counts, beside their other loss.
+    Raises: ConfigError for an unknown name, a negative feature_weight or one of heads whose states are of another kind, or a
+        next-token loss that is missing where there are no heads.
     """
 
     head_weights: Literal["constant", "medusa", "beta"] = "constant"
@@ -35,8 +40,11 @@ class MultiToken:
     schedule: Literal["constant", "sine", "fade-out", "forward", "reverse"] = "constant"
     next_token: bool = True
     soft: bool = False
+    feature_weight: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.feature_weight < 0:
+            raise ConfigError(f"feature_weight cannot be negative, got {self.feature_weight}.")
         for name, known in ((self.head_weights, HEAD_WEIGHTS), (self.schedule, SCHEDULES)):
             if name not in known:
                 raise ConfigError(f"{name!r} is none of {', '.join(known)}.")
@@ -51,7 +59,9 @@ class MultiToken:
     def loss(self, model: HeadwayModel, batch: Batch, progress: float, items: Tensor | int | None = None) -> Loss:
         if not self.next_token and not model.count:
             raise ConfigError("There are no heads to train: ask for at least one.")
-        return _loss(model, batch, self.weights(model.count, progress), self.soft, items)
+        if self.feature_weight and model.heads is not None and not model.heads.foresees_states:
+            raise ConfigError(f"The states of {model.heads.family} heads are no states of a trunk: feature_weight must be 0.")
+        return _loss(model, batch, self.weights(model.count, progress), self.soft, items, self.feature_weight)
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,14 @@ class NextToken:
         return _loss(model, batch, [1.0], False, items)
 
 
-def _loss(model: HeadwayModel, batch: Batch, weights: list[float], soft: bool, items: Tensor | int | None) -> Loss:
+def _loss(
+    model: HeadwayModel,
+    batch: Batch,
+    weights: list[float],
+    soft: bool,
+    items: Tensor | int | None,
+    feature_weight: float = 0.0,
+) -> Loss:
     labels, segments = batch["labels"], batch.get("segments")
     states = model(batch["input_ids"], segments, len(weights) - 1, batch.get("prefix")).states
     shifted = [shift_labels(labels, k + 1, segments).flatten() for k in range(len(states))]
@@ -77,4 +94,15 @@ def _loss(model: HeadwayModel, batch: Batch, weights: list[float], soft: bool, i
         items = (shifted[0] != IGNORE).sum().clamp(min=1)
     flat = [state.flatten(0, 1) for state in states]
     total, means = linear_cross_entropy(flat, targets, unembeddings, weights, items)
-    return Loss(total, means)
+    if not feature_weight:
+        return Loss(total, means)
+    distances, rows = zip(*(_distance(states[0], states[k], shifted[k] != IGNORE, k) for k in range(1, len(states))), strict=True)
+    features = sum(weight * distance for weight, distance in zip(weights[1:], distances, strict=True)) / items
+    mean = torch.stack(distances).sum().detach() / torch.stack(rows).sum()  # NaN where there is none
+    return Loss(total + feature_weight * features, means, {"features": mean})
+
+
+def _distance(own: Tensor, foreseen: Tensor, valid: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Sum over valid (batch * seq,) positions i of the mean smooth L1 distance of `foreseen` at i from `own` at i + k; how many."""
+    later = torch.roll(own.detach(), -k, dims=1).flatten(0, 1)[valid].float()
+    return F.smooth_l1_loss(foreseen.flatten(0, 1)[valid].float(), later, reduction="none").mean(-1).sum(), valid.sum()

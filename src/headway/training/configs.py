@@ -112,6 +112,7 @@ class HeadsTrainConfig(TrainingConfig):
     objective: Literal["multi-token", "distillation"] = field("multi-token", help="labels, or the trunk's distribution")
     head_weights: Literal["constant", "medusa", "beta"] = field("constant", help="1, 0.8^k, or normalised beta^k")
     beta: float = field(0.6, help="of head_weights=beta")
+    feature_weight: float = field(0.0, help="weight of heads' distance from the trunk's later states (eagle: 10)")
     learning_rate: float = field(5e-4, help="peak learning rate of the heads")
     completion_only: bool = field(False, help="learn completions only, where the data has prompts")
 
@@ -133,6 +134,7 @@ class FinetuneConfig(TrainingConfig):
     objective: Literal["multi-token", "next-token", "distillation", "registers"] = field("multi-token", help="what is learnt")
     head_weights: Literal["constant", "medusa", "beta"] = field("constant", help="1, 0.8^k, or normalised beta^k")
     beta: float = field(0.6, help="of head_weights=beta")
+    feature_weight: float = field(0.0, help="weight of heads' distance from the trunk's later states (eagle: 10)")
     total_weight: float = field(1.0, help="factor of all heads' losses")
     weight_schedule: Literal["constant", "sine", "fade-out", "forward", "reverse"] = field(
         "constant", help="how the total weight changes over the run"

@@ -81,6 +81,7 @@ def objective_of(config: FinetuneConfig, model: HeadwayModel) -> Objective:
         config.weight_schedule,
         next_token=not config.freeze_trunk,
         soft=config.objective == "distillation",
+        feature_weight=config.feature_weight,
     )
     if config.objective != "registers":
         return heads

@@ -37,7 +37,8 @@ def train_heads(config: HeadsTrainConfig, callbacks: Sequence[TrainerCallback] =
         count = 2 if config.count is None else config.count
         model = HeadwayModel.from_trunk(trunk, config.family or "parallel", count, **(config.options or {}))
     model.trunk.requires_grad_(False)
-    objective = MultiToken(config.head_weights, config.beta, next_token=False, soft=config.objective == "distillation")
+    soft = config.objective == "distillation"
+    objective = MultiToken(config.head_weights, config.beta, next_token=False, soft=soft, feature_weight=config.feature_weight)
     rows = rows_of(config, tokenizer, config.completion_only)
     validation = validation_of(config, tokenizer, config.completion_only)
     fit_to(rows, model, tokenizer)
