@@ -1,14 +1,15 @@
 """What tests of several formats share."""
 
 import torch
+from transformers import PreTrainedModel
 
 from headway import HeadwayModel
 from tests.tiny import tiny_trunk
 
 
-def shaken(family: str, architecture: str = "llama", count: int = 3, **options: object) -> HeadwayModel:
+def shaken(family: str, trunk: str | PreTrainedModel = "llama", count: int = 3, **options: object) -> HeadwayModel:
     """A model whose heads are no longer as they start."""
-    model = HeadwayModel.from_trunk(tiny_trunk(architecture), family, count, **options)
+    model = HeadwayModel.from_trunk(tiny_trunk(trunk) if isinstance(trunk, str) else trunk, family, count, **options)
     generator = torch.Generator().manual_seed(3)
     for parameter in model.heads.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)

@@ -1,4 +1,4 @@
-"""Medusa heads in other people's naming: what a reader of the documented layout computes from the files is what the heads compute."""
+"""Medusa heads in other people's naming: a reader of the documented layout computes from the files what the heads compute."""
 
 import json
 import shlex
@@ -209,7 +209,7 @@ def test_what_is_no_medusa_checkpoint_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="there is no safetensors file in it"):
         import_(out, "medusa", trunk)
     (out / "medusa_lm_head.pt").write_bytes(b"\x80\x02.")
-    with pytest.raises(CheckpointError, match="a pickle.*weights_only=True.*'medusa_lm_head.safetensors'"):
+    with pytest.raises(CheckpointError, match=r"a pickle.*weights_only=True.*'medusa_lm_head.safetensors'"):
         import_(out, "medusa", trunk)
     with pytest.raises(CheckpointError, match="no folder"):
         import_(tmp_path / "nowhere", "medusa", trunk)

@@ -74,8 +74,20 @@ def made_for(model: HeadwayModel) -> dict[str, str]:
     return {MADE_FOR: name} if name else {}
 
 
-def record_of(heads: HeadStack) -> dict[str, Any]:
-    return {RECORD: dataclasses.asdict(heads.config)}
+def record_of(heads: HeadStack, reduced: bool = True) -> dict[str, Any]:
+    """The heads' own config, without the size of a vocabulary that is not reduced there."""
+    options = {name: value for name, value in heads.config.options.items() if reduced or name != "draft_vocabulary"}
+    return {RECORD: dataclasses.asdict(dataclasses.replace(heads.config, options=options))}
+
+
+def recorded(draft: Draft, family: str) -> HeadsConfig | None:
+    """What `record_of` wrote there, if it did, and it is whole."""
+    try:
+        found = HeadsConfig(**draft.config.get(RECORD, {}))
+    except TypeError:
+        return None
+    sound = isinstance(found.options, dict) and isinstance(found.training, dict) and isinstance(found.count, int)
+    return found if sound and found.family == family and found.count > 0 else None
 
 
 def write_draft(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], fates: Iterable[Fate]) -> Account:
@@ -107,12 +119,17 @@ def trunk_for(draft: Draft, trunk: str | None, said: str | None) -> HeadwayModel
 
 
 def attach(
-    model: HeadwayModel, heads: HeadStack, tensors: Mapping[str, Tensor], draft: Draft, defaults: Mapping[str, Any]
+    model: HeadwayModel,
+    heads: HeadStack,
+    tensors: Mapping[str, Tensor],
+    draft: Draft,
+    defaults: Mapping[str, Any],
+    optional: Collection[str] = (),
 ) -> HeadwayModel:
     """Fill the heads, and put them onto the model.
 
-    Args: tensors: by the heads' own names; what they keep beside those stays as it is. defaults: of the family's options.
-    Raises: CheckpointError for a tensor that they do not have, or have in another shape.
+    Args: tensors: by the heads' own names; optional: of what may be missing, and stays as it is; defaults: of the family's options.
+    Raises: CheckpointError for a tensor that is missing, that they do not have, or that they have in another shape.
     """
     kept = heads.kept()
     for name, tensor in tensors.items():
@@ -123,31 +140,49 @@ def attach(
                 f"{draft.folder}: {name} is {_size(tensor)} there, and {_size(kept[name])} in {heads.family} heads on this trunk. "
                 "Name the trunk that they were made for."
             )
-    rounded = {
-        f"{tensor.dtype} to {kept[name].dtype}".replace("torch.", "")
-        for name, tensor in tensors.items()
-        if tensor.is_floating_point() and torch.promote_types(tensor.dtype, kept[name].dtype) != kept[name].dtype
-    }
-    if rounded:
-        warnings.warn(
-            f"{draft.folder}: heads have the type of their trunk: {', '.join(sorted(rounded))}.", UserWarning, stacklevel=4
-        )
+    if missing := sorted(set(kept) - set(tensors) - set(optional)):
+        raise CheckpointError(f"{draft.folder}: {missing[0]} is missing, which {heads.family} heads need.")
+    _warn_of_rounding(tensors, kept, draft.folder)
     with torch.no_grad():
         for name, tensor in tensors.items():
             kept[name].copy_(tensor)
-    heads.config = remembered(heads.config, draft.config.get(RECORD), defaults)
+    heads.config = _remembered(heads.config, recorded(draft, heads.family), defaults)
     return HeadwayModel(model.trunk, heads.train(model.training))
 
 
-def remembered(config: HeadsConfig, record: Any, defaults: Mapping[str, Any]) -> HeadsConfig:
+def settle(
+    draft: Draft,
+    own: Mapping[str, Collection[str]],
+    reasons: Mapping[str, str],
+    quiet: Collection[str] = (),
+    all_: Collection[str] = (),
+) -> None:
+    """Close the books on what was read, and warn of what was left out.
+
+    Args: own: name on disk -> names here; reasons: name on disk -> why it was left out; quiet: of those, what nobody misses;
+        all_: names on disk, default: all of the folder.
+    Raises: CheckpointError where a tensor is neither read nor left out for a reason.
+    """
+    names = all_ or draft.headers
+    fates = [Fate(name, tuple(own.get(name, ())), "" if own.get(name) else reasons.get(name, "")) for name in names]
+    account = Account.of(names, fates, {one for several in own.values() for one in several}, draft.folder)
+    for name, reason in account.left_out.items():
+        if name not in quiet:
+            warnings.warn(f"{draft.folder}: {name} is left out: {reason}.", UserWarning, stacklevel=4)
+
+
+def _remembered(config: HeadsConfig, record: HeadsConfig | None, defaults: Mapping[str, Any]) -> HeadsConfig:
     """`config` as the record has it, where that speaks of the same heads: with how they were trained, and options left to their
     defaults where they were."""
-    try:
-        found = HeadsConfig(**record)
-    except TypeError:
-        return config
-    full = [dataclasses.replace(one, options={**defaults, **one.options}, training={}) for one in (found, config)]
-    return found if full[0] == full[1] else config
+    both = [dataclasses.replace(one, options={**defaults, **one.options}, training={}) for one in (record, config) if one]
+    return record if record and both[0] == both[1] else config
+
+
+def _warn_of_rounding(tensors: Mapping[str, Tensor], kept: Mapping[str, Tensor], folder: Path) -> None:
+    pairs = {(tensor.dtype, kept[name].dtype) for name, tensor in tensors.items() if tensor.is_floating_point()}
+    lossy = sorted(f"{a} to {b}".replace("torch.", "") for a, b in pairs if torch.promote_types(a, b) != b)
+    if lossy:
+        warnings.warn(f"{folder}: heads take the type of their trunk: {', '.join(lossy)}.", UserWarning, stacklevel=5)
 
 
 def tokens_of(ids: Tensor, vocabulary: int, where: str) -> Tensor:
@@ -159,13 +194,6 @@ def tokens_of(ids: Tensor, vocabulary: int, where: str) -> Tensor:
     if len(ids.unique()) != len(ids):
         raise CheckpointError(f"{where} names a token twice.")
     return ids.long()
-
-
-def tell(account: Account, folder: Path, but: str | None = None) -> None:
-    """Warn of what was left out, but for one tensor."""
-    for name, reason in account.left_out.items():
-        if name != but:
-            warnings.warn(f"{folder}: {name} is left out: {reason}.", UserWarning, stacklevel=4)
 
 
 def same(stored: Tensor, ours: Tensor) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from headway.config import nearest
 from headway.errors import ConfigError
-from headway.interop import medusa, native_mtp
+from headway.interop import eagle, eagle3, medusa, native_mtp, speculators
 from headway.interop.accounting import Account
 from headway.model import HeadwayModel
 
@@ -31,6 +31,9 @@ class Format:
 FORMATS: dict[str, Format] = {
     "transformers": Format(native_mtp.ABOUT, native_mtp.ENGINES, True, native_mtp.export, native_mtp.import_),
     "medusa": Format(medusa.ABOUT, medusa.ENGINES, False, medusa.export, medusa.import_),
+    "eagle": Format(eagle.ABOUT, eagle.ENGINES, False, eagle.export, eagle.import_),
+    "eagle3": Format(eagle3.ABOUT, eagle3.ENGINES, False, eagle3.export, eagle3.import_),
+    "speculators": Format(speculators.ABOUT, speculators.ENGINES, False, speculators.export, speculators.import_),
 }
 
 

@@ -28,7 +28,7 @@ from headway.interop.drafts import (
     record_of,
     refuse_options,
     same,
-    tell,
+    settle,
     tokens_of,
     trunk_for,
     write_draft,
@@ -120,19 +120,17 @@ def import_(folder: Path, trunk: str | None) -> HeadwayModel:
         own |= {f"unembedding.weights.{h}": one or f"lm_heads.{h}.weight" for h in range(heads)}
     if tokens is not None:
         own["draft_tokens"], tensors["token_map"] = "token_map", tokens.sort().values
-    reasons = {name: "one for all heads is there, or said to be by original_lm_head" for name in tensors}
-    reasons |= {"token_map": "truncated_vocab_size does not say that the vocabulary is reduced"}
-    reasons |= {one: "it is the trunk's own"} if one else {}
-    fates = []
-    for name, found in theirs.items():
-        written = tuple(ours for ours, source in own.items() if source == name)
-        fates.append(Fate(found, written, "" if written else reasons[name]))
-    tell(Account.of(theirs.values(), fates, own, folder), folder, but=theirs[one] if one and tied else None)
+    reasons = dict.fromkeys(theirs.values(), "one for all heads is there, or said to be by original_lm_head")
+    reasons[theirs.get("token_map", "")] = "truncated_vocab_size does not say that the vocabulary is reduced"
+    reasons[theirs[one] if one else ""] = "it is the trunk's own"
+    places = {found: [ours for ours, source in own.items() if source == name] for name, found in theirs.items()}
+    settle(draft, places, reasons, quiet=[theirs[one]] if one and tied else [], all_=theirs.values())
     options = {"layers": layers, "tied": tied} | ({} if tokens is None else {"draft_vocabulary": len(tokens)})
     stack = MedusaHeads.from_trunk(model.view, heads, options)
-    for bias in [] if stack.unembedding is None else stack.unembedding.biases:
+    biases = {name: bias for name, bias in stack.kept().items() if "bias" in name}
+    for bias in biases.values():
         bias.data.zero_()
-    return attach(model, stack, {name: tensors[source] for name, source in own.items()}, draft, DEFAULTS)
+    return attach(model, stack, {name: tensors[source] for name, source in own.items()}, draft, DEFAULTS, optional=biases)
 
 
 def skipping(folder: Path, pattern: str) -> AbstractContextManager[Any]:
