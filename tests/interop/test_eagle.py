@@ -112,5 +112,5 @@ def test_what_is_no_eagle_checkpoint_is_named(tmp_path):
         with pytest.raises(CheckpointError, match=message):
             import_(out, "eagle", trunk)
     (out / "model.safetensors").rename(out / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="pytorch_model.bin, a pickle.*'model.safetensors'"):
+    with pytest.raises(CheckpointError, match=r"pytorch_model.bin, a pickle.*'model.safetensors'"):
         import_(out, "eagle", trunk)
