@@ -230,6 +230,8 @@ class HeadwayModel(nn.Module):
         home = home_of(self.heads)
         shipped = home or self.shipped
         if trunk_is_quantized(self.trunk):  # what was shipped belongs to another trunk now
+            if shipped is not None and home is None:
+                warnings.warn(f"The MTP layers in {shipped.folder} are not kept beside a quantised trunk.", stacklevel=2)
             home = shipped = None
         with replacing_folder(folder) as temporary:
             if shipped is not None:

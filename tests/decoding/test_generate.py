@@ -14,6 +14,7 @@ from tests.tiny import ARCHITECTURES, FAMILIES, MORE_ARCHITECTURES, tiny_trunk
 TREES = [
     ("parallel", "dynamic"),
     ("parallel", "chain"),
+    ("sequential", "dynamic"),
     ("sequential", "chain"),
     ("medusa", "dynamic"),
     ("medusa", "chain"),

@@ -1,4 +1,4 @@
-"""What recursive heads draft step by step, from caches and along trees, is what they say of each whole text."""
+"""What chained and recursive heads draft step by step, from caches and along trees, is what they say of each whole text."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from headway.heads import FAMILIES as CLASSES
 from tests.decoding.test_generate import padded, prompts
 from tests.tiny import FAMILIES, tiny_trunk
 
-RECURSIVE = [(family, options) for family, options in FAMILIES if CLASSES[family].drafting == "recursive"]
+RECURSIVE = [(family, options) for family, options in FAMILIES if CLASSES[family].drafting != "parallel"]
 
 
 def model_of(family, options, architecture="llama", count=3):
@@ -68,12 +68,12 @@ def test_chains_are_what_heads_say_of_the_whole_text(family, options, architectu
 
 
 @pytest.mark.parametrize(("family", "options"), RECURSIVE)
-@pytest.mark.parametrize("count", [7, 23])
-def test_trees_hold_the_likeliest_paths_by_enumeration(family, options, count):
+@pytest.mark.parametrize(("count", "architecture"), [(7, "mistral"), (23, "llama")])
+def test_trees_hold_the_likeliest_paths_by_enumeration(family, options, count, architecture):
     """The likeliest paths of those that the ten likeliest of each depth go on to; the chain of the likeliest tokens first."""
-    model = model_of(family, options)
+    model = model_of(family, options, architecture)
     width = min(10, -(-count // 2))
-    seen = drafted_trees(model, "dynamic", prompts(2), count, max_new_tokens=9)
+    seen = drafted_trees(model, "dynamic", [[7], *prompts(2)], count, max_new_tokens=9)
     for tokens, paths in seen[::4]:
         deepest = max(map(len, paths))
         frontier, found, chain = {(): 0.0}, {}, ()

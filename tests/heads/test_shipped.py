@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, DeepseekV3ForCausalLM, Glm4MoeForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    DeepseekV3ForCausalLM,
+    Glm4MoeForCausalLM,
+    Qwen3_5ForConditionalGeneration,
+)
 from transformers.cache_utils import MtpCache
 from transformers.modeling_layers import MtpModel
 
@@ -257,6 +263,68 @@ def test_layers_of_another_kind_than_the_trunks_last_are_left_where_they_are(tmp
     assert model.heads is None
     model.save_pretrained(tmp_path / "c")
     assert all(torch.equal(tensors_of(tmp_path / "c")[name], tensor) for name, tensor in layers.items())
+
+
+def test_the_text_part_of_a_larger_model_is_trained_within_it(tmp_path):
+    ship(tmp_path / "text", "qwen3_5_text")
+    text = json.loads((tmp_path / "text" / "config.json").read_text())
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32, "patch_size": 4}
+    larger = Qwen3_5ForConditionalGeneration(AutoConfig.for_model("qwen3_5", text_config=text, vision_config=vision))
+    layers = {name: tensor for name, tensor in tensors_of(tmp_path / "text").items() if name.startswith("mtp.")}
+    larger.save_pretrained(tmp_path / "a", state_dict={**larger.state_dict(), **layers})
+    (tmp_path / "a" / "preprocessor_config.json").write_text("{}")
+    model = HeadwayModel.from_pretrained(tmp_path / "a")
+    assert model.count == 1
+    model.trunk.lm_head.weight.data += 1
+    model.heads.layers[0].eh_proj.weight.data += 1
+    model.save_pretrained(tmp_path / "b")
+    before, after = tensors_of(tmp_path / "a"), tensors_of(tmp_path / "b")
+    assert before.keys() == after.keys() and any("visual" in name for name in after)
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {"lm_head.weight", "mtp.fc.weight"}
+    again, report = Qwen3_5ForConditionalGeneration.from_pretrained(tmp_path / "b", output_loading_info=True)
+    assert not any(report.values()) and again.config.vision_config.depth == 1
+    assert (tmp_path / "b" / "preprocessor_config.json").is_file()
+
+
+def test_a_quantised_model_keeps_its_shipped_heads_in_files_of_their_own(tmp_path, shipped):
+    pytest.importorskip("torchao")
+    model = HeadwayModel.from_pretrained(shipped("mimo")).eval()
+    model.quantize("int8")
+    model.save_pretrained(tmp_path)
+    assert HeadwayModel.from_pretrained(tmp_path).count == 2 and (tmp_path / "headway.json").is_file()
+
+
+def test_a_reduced_vocabulary_puts_shipped_heads_beside_the_layers(tmp_path, shipped):
+    model = HeadwayModel.from_pretrained(shipped("glm4_moe"))
+    model.heads.restrict(torch.arange(9))
+    model.heads.layers[0].eh_proj.weight.data += 1
+    model.save_pretrained(tmp_path)
+    before, after = tensors_of(shipped("glm4_moe")), tensors_of(tmp_path)
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    again = HeadwayModel.from_pretrained(tmp_path)
+    ours, theirs = model.heads.state_dict(), again.heads.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_both_names_of_a_tied_matrix_are_kept_where_both_were_there(tmp_path):
+    ship(tmp_path / "a", "mimo")
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    tensors = tensors_of(tmp_path / "a")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, tmp_path / "a" / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "a" / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    HeadwayModel.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
+    after = tensors_of(tmp_path / "b")
+    assert after.keys() == tensors.keys() and all(torch.equal(tensors[name], after[name]) for name in tensors)
+
+
+def test_a_lora_reaches_the_trunk_and_leaves_no_trace_of_itself(tmp_path, shipped, data):
+    folder, out = shipped("mimo"), tmp_path / "out"
+    finetune(FinetuneConfig(model=str(folder), data=data, out=out, lora=True, **QUICK))
+    before, after = tensors_of(folder), tensors_of(out)
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "model.layers.0.self_attn.q_proj.weight" in changed and "model.mtp_layers.1.input_proj.weight" in changed
 
 
 def test_saving_says_where_layers_came_from_that_are_gone(tmp_path, shipped):

@@ -13,7 +13,7 @@ from headway import HeadwayModel
 from headway.cli import main
 from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
 from headway.interop import export, import_, speaking_of_layers
-from tests.shipping import tensors_of
+from tests.shipping import ship, tensors_of
 from tests.tiny import tiny_trunk
 from tests.training.recipes import save_tokenizer
 
@@ -37,6 +37,11 @@ def with_heads(architecture: str, count: int = 2, **options: object) -> HeadwayM
     return model.eval()
 
 
+def test_a_sliding_window_that_transformers_layers_do_not_keep_to_is_told(tmp_path):
+    with pytest.warns(UserWarning, match="window of 7"):
+        export(with_heads("mistral"), "transformers", tmp_path)
+
+
 def assert_same(ours: HeadwayModel, theirs: HeadwayModel) -> None:
     assert ours.heads.config == theirs.heads.config
     one, other = ours.state_dict(), theirs.state_dict()
@@ -46,6 +51,7 @@ def assert_same(ours: HeadwayModel, theirs: HeadwayModel) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.filterwarnings("ignore:transformers' MTP layers")
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("architecture", TRUNKS)
 def test_transformers_drafts_with_them_and_writes_what_headway_writes(tmp_path, architecture, count, monkeypatch):
@@ -109,6 +115,26 @@ def test_one_layer_in_the_naming_of_qwen3_next_drafts_in_transformers(tmp_path):
     trunk = AutoModelForCausalLM.from_pretrained(tmp_path, trust_remote_code=True)
     out = trunk.generate(PROMPT, use_mtp=True, max_new_tokens=8, do_sample=False)
     assert out.tolist() == model.generate(PROMPT, max_new_tokens=8).sequences.tolist()
+
+
+def test_heads_that_a_model_shipped_with_are_exported_without_its_copies(tmp_path):
+    ship(tmp_path / "glm", "glm4_moe")
+    model = HeadwayModel.from_pretrained(tmp_path / "glm")
+    account = export(model, "transformers", tmp_path / "out")
+    assert set(account.left_out) == {f"model.layers.3.{name}.weight" for name in ("embed_tokens", "shared_head.head")}
+    assert_same(import_(tmp_path / "out", "transformers"), model)
+    fresh = HeadwayModel.from_trunk(tmp_path / "glm", "sequential", 2)
+    account = export(fresh, "transformers", tmp_path / "fresh")
+    assert account.left_out["model.layers.3.eh_proj.weight"] == "the model has other heads now"
+
+
+def test_a_trunk_that_transformers_cannot_roll_back_is_exported_with_a_warning(tmp_path):
+    ship(tmp_path / "a", "qwen3_next")
+    model = HeadwayModel.from_pretrained(tmp_path / "a")
+    with pytest.warns(UserWarning, match="cannot be rolled back"):
+        export(model, "transformers", tmp_path / "b", {"layout": "qwen3_next"})
+    before, after = tensors_of(tmp_path / "a"), tensors_of(tmp_path / "b")
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_a_reduced_vocabulary_is_left_out_by_name(tmp_path):
@@ -176,7 +202,7 @@ def test_the_verbs_take_a_model_there_and_back(tmp_path, capsys):
     with_heads("llama").save_pretrained(tmp_path / "model")
     save_tokenizer(tmp_path / "model")
     words = ["--model", str(tmp_path / "model"), "--to", "transformers", "--out", str(tmp_path / "out")]
-    assert main(["export", *words]) == 0
+    assert main(["export", *words, "--options", "{layout: deepseek}"]) == 0
     assert "0 left out" in capsys.readouterr().out
     assert main(["import", str(tmp_path / "out"), "--from", "transformers", "--out", str(tmp_path / "back")]) == 0
     one, other = (json.loads((tmp_path / name / "headway.json").read_text()) for name in ("model", "back"))

@@ -10,7 +10,7 @@ from headway.cli.console import table
 from headway.config import field, load
 from headway.errors import CheckpointError
 
-ABOUT = "Say what heads a folder holds, for what trunk, and how they were trained: headway heads inspect FOLDER."
+ABOUT = "Say what heads a folder holds, in which layout, and which engines serve it: headway heads inspect FOLDER."
 CONFIG_FILE, TENSORS_FILE = "headway.json", "headway.safetensors"
 
 
@@ -18,7 +18,7 @@ CONFIG_FILE, TENSORS_FILE = "headway.json", "headway.safetensors"
 class InspectConfig:
     """Settings of `headway heads inspect`."""
 
-    folder: Path = field(help="a folder with headway.json and headway.safetensors, or `embedded`")
+    folder: Path = field(help="any folder of a model or of heads, by Headway or by others, or `embedded`")
     json: bool = field(False, "print JSON in place of tables")
     seed: int = field(0, "taken as every verb takes it; nothing here is random")
 
@@ -27,13 +27,16 @@ def run(arguments: list[str]) -> None:
     if arguments and not arguments[0].startswith("-"):
         arguments = ["--folder", *arguments]
     config = load(InspectConfig, overrides=arguments, prog="headway heads inspect", about=ABOUT)
-    found = inspect(_folder(config.folder))
+    folder = _folder(config.folder)
+    own = (folder / CONFIG_FILE).is_file() or (folder / TENSORS_FILE).is_file()
+    found = inspect(folder) if own else of_others(folder)
     if config.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return
     facts = [[key, str(value)] for key, value in found.items() if not isinstance(value, dict | list)]
     for group in ("options", "training"):
-        facts += [[f"{group}.{key}", str(value)] for key, value in found[group].items()]
+        facts += [[f"{group}.{key}", str(value)] for key, value in found.get(group, {}).items()]
+    facts += [["note", note] for note in found.get("notes", [])]
     print(table(["heads", str(config.folder)], facts))
     print(table(["tensor", "shape", "dtype"], [[t["name"], str(t["shape"]), t["dtype"]] for t in found["tensors"]]))
 
@@ -42,12 +45,22 @@ def inspect(folder: Path) -> dict[str, Any]:
     """What is on disk. Raises CheckpointError where a file is missing or damaged."""
     found = _config(folder / CONFIG_FILE)
     tensors = _tensors(folder / TENSORS_FILE)
+    found |= {"format": "headway", "engines": "Headway; others after `headway export`"}
     found.setdefault("options", {})
     found.setdefault("training", {})
     found["parameters"] = sum(math.prod(tensor["shape"]) for tensor in tensors)
     found["dtype"] = " ".join(sorted({tensor["dtype"] for tensor in tensors}))
     found["tensors"] = tensors
     return found
+
+
+def of_others(folder: Path) -> dict[str, Any]:
+    """What others wrote: its layout, and what serves it. Raises CheckpointError where it is damaged, or a pickle."""
+    from headway.interop.recognition import recognise
+
+    if folder.is_dir() and not any(folder.iterdir()):
+        raise CheckpointError(f"{folder} holds no heads: {CONFIG_FILE} is missing, and everything else.")
+    return recognise(folder)
 
 
 def _config(path: Path) -> dict[str, Any]:

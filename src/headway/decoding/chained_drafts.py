@@ -1,26 +1,59 @@
-"""Drafts of chained heads: one after the other, a chain."""
+"""Drafts of chained heads: each has cache entries of its own at every position, computed from the tokens that follow there."""
 
-from headway.decoding.drafting import Draft, HeadsDrafter
+import torch
+from torch import Tensor
+
+from headway.decoding.drafting import Draft
+from headway.decoding.recursive_drafts import RecursiveDrafter, Tip
 from headway.decoding.rows import Batch
 
 
-class ChainedDrafter(HeadsDrafter):
-    """Depth k reads depth k - 1 and the token it predicted.
+class ChainedDrafter(RecursiveDrafter):
+    """Head k reads head k - 1 and the token it predicted.
 
-    A depth's cache entries near the end were computed from drafts. Each round runs the depths again from the first of
+    A head's cache entries near the end were computed from drafts. Each round runs the heads again from the first of
     those on, so that entries left behind always come from true tokens.
+
+    In a chain each head runs once, over all of those. In a tree the entry of head d that needs the drafts up to one of depth k,
+    and no more, is that at k - d beyond the last token that the trunk has read: it belongs to this draft, and is computed for
+    all d >= k when the draft is chosen. To head d the text ends d tokens earlier.
     """
 
-    def draft(self, batch: Batch, count: int) -> Draft:
-        positions, hidden = self.window(batch, count, again=self.depth)
-        visible = max(batch.lengths) - 1
-        self.cache.begin(positions, visible)
-        masks = self.view.causal_masks(positions, visible)
+    def _chain(self, batch: Batch, depth: int) -> Draft:
+        positions, hidden = self.window(batch, depth, again=self.depth)
+        masks = self._look_at_text(batch, positions)
         inside = positions.clamp(min=0)
         distributions = []
-        for k in range(count):
-            tokens = batch.at(positions + k + 1)
-            hidden, state = self.heads.step(k, hidden, tokens, inside, masks, self.view, self.cache)
+        for k in range(depth):
+            hidden, state = self.heads.step(k, hidden, batch.at(positions + k + 1), inside, masks, self.view, self.cache)
             if (found := batch.write_draft(k, self.unembeddings[k].logits(state[:, -1]))) is not None:
                 distributions.append(found)
-        return Draft(distributions)
+        return Draft(distributions, [depth] * len(batch.rows))
+
+    def _read(self, batch: Batch, depth: int) -> Tip:
+        """What the tip carries is the states of all heads at the ends of their texts, (rows, 1, heads * width)."""
+        positions, hidden = self.window(batch, depth, again=self.depth)
+        masks = self._look_at_text(batch, positions)
+        inside = positions.clamp(min=0)
+        first, carried = hidden, []
+        for d in range(depth):
+            hidden, state = self.heads.step(d, hidden, batch.at(positions + d + 1), inside, masks, self.view, self.cache)
+            first = first if d else state[:, -1:]
+            carried.append(hidden[:, [max(-1 - d, -hidden.shape[1])]])  # of a text that short nothing is looked at
+        return self._root(torch.cat(carried, dim=2), first)
+
+    def _step(self, batch: Batch, k: int, tip: Tip, parents: Tensor, tokens: Tensor) -> Tip:
+        rows = torch.arange(len(batch.rows), device=batch.device)[:, None]
+        newest = torch.tensor(batch.lengths, device=batch.device)[:, None] - 2
+        itself = torch.eye(tokens.shape[1], dtype=torch.bool, device=batch.device).expand(len(batch.rows), -1, -1)
+        above = torch.cat([tip.ancestors[rows, parents], itself], dim=2)
+        depths = torch.cat([tip.depths, torch.full_like(tokens[0], k)])
+        before = tip.carried[rows, parents].split(self.heads.config.hidden_size, dim=2)
+        carried, state = [], before[0]
+        for d, hidden in enumerate(before[:-1], k):
+            positions = (newest - d + k).expand_as(tokens)
+            masks = self._look_back(newest - d, positions, above, depths)
+            hidden, own = self.heads.step(d, hidden, tokens, positions.clamp(min=0), masks, self.view, self.cache)
+            state = own if d == k else state
+            carried.append(hidden)
+        return Tip(torch.cat(carried, dim=2), state, above, depths)

@@ -16,9 +16,9 @@ def heads_drafter(tree: str | Sequence[Sequence[int]] = "dynamic", compile: bool
     """The model's own heads.
 
     Args:
-        tree: how parallel and recursive heads propose: `dynamic`, the likeliest paths; `chain`, one path; or, of parallel ones,
-            paths to the drafts of a fixed tree: (0, 2) is the third likeliest of head 1 after the likeliest of head 0, or,
-            where drafts are drawn, the one drawn then. Sequential heads make chains.
+        tree: how they propose: `dynamic`, the likeliest paths; `chain`, one path; or, of parallel heads, paths to the drafts
+            of a fixed tree: (0, 2) is the third likeliest of head 1 after the likeliest of head 0, or, where drafts are
+            drawn, the one drawn then.
         compile: compile parallel heads, for engines that compile.
     Raises, when called: ConfigError if the model has no heads, or the tree is deeper than they are many.
     """
@@ -27,7 +27,7 @@ def heads_drafter(tree: str | Sequence[Sequence[int]] = "dynamic", compile: bool
         if model.heads is None:
             raise ConfigError("This model has no heads to draft with.")
         if model.heads.drafting == "chained":
-            return ChainedDrafter(model.heads, model.view, cache)
+            return ChainedDrafter(model.heads, model.view, cache, tree)
         if model.heads.drafting == "recursive":
             return RecursiveDrafter(model.heads, model.view, cache, tree)
         return ParallelDrafter(model.heads, model.view, cache, tree, compiled(model) if compile else None)

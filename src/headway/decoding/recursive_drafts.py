@@ -59,13 +59,13 @@ class RecursiveDrafter(HeadsDrafter):
 
     def draft(self, batch: Batch, count: int) -> Draft:
         depth = min(count, self.depth, max(row.usable for row in batch.rows), 1 + self._room(batch))
-        tip = self._read(batch)
         chosen_alike = all(row.scores.plain and row.scores.rule is None and row.scores.tree_rule is None for row in batch.rows)
         if self.chains or count <= self.depth or not chosen_alike:
-            return self._chain(batch, tip, depth)
-        return self._tree(batch, tip, depth, count)
+            return self._chain(batch, depth)
+        return self._tree(batch, depth, count)
 
-    def _chain(self, batch: Batch, tip: Tip, depth: int) -> Draft:
+    def _chain(self, batch: Batch, depth: int) -> Draft:
+        tip = self._read(batch, depth)
         distributions = []
         for k in range(depth):
             if (found := batch.write_draft(k, self.unembeddings[k].logits(tip.state[:, -1]))) is not None:
@@ -75,7 +75,8 @@ class RecursiveDrafter(HeadsDrafter):
                 tip = self._step(batch, k + 1, tip, first, batch.drafted(k + 1)[:, -1:])
         return Draft(distributions, [depth] * len(batch.rows))
 
-    def _tree(self, batch: Batch, tip: Tip, depth: int, count: int) -> Draft:
+    def _tree(self, batch: Batch, depth: int, count: int) -> Draft:
+        tip = self._read(batch, depth)
         width = min(WIDEST, -(-count // 2))
         if self.heads.attends and depth > 1:
             width = max(1, min(width, self._room(batch) // (depth - 1)))
@@ -105,19 +106,20 @@ class RecursiveDrafter(HeadsDrafter):
         batch.write(grown.tokens)
         return Draft([], parents=grown.parents)
 
-    def _read(self, batch: Batch) -> Tip:
+    def _read(self, batch: Batch, depth: int) -> Tip:
         """The first head at the last token that the trunk has read, after what else it has not read."""
+        masks = None
         if self.heads.attends:
             positions, hidden = self.window(batch, self.depth, again=1)
-            visible = max(batch.lengths) - 1
-            self.cache.begin(positions, visible)
-            masks = self.view.causal_masks(positions, visible)
+            masks = self._look_at_text(batch, positions)
         else:
             positions, hidden = self.newest(batch)
-            masks = None
         carried, state = self.heads.step(0, hidden, batch.at(positions + 1), positions.clamp(min=0), masks, self.view, self.cache)
-        none = torch.zeros(0, dtype=torch.long, device=batch.device)
-        return Tip(carried[:, -1:], state[:, -1:], none.bool().expand(len(batch.rows), 1, 0), none)
+        return self._root(carried[:, -1:], state[:, -1:])
+
+    def _root(self, carried: Tensor, state: Tensor) -> Tip:
+        none = torch.zeros(0, dtype=torch.long, device=state.device)
+        return Tip(carried, state, none.bool().expand(len(state), 1, 0), none)
 
     def _step(self, batch: Batch, k: int, tip: Tip, parents: Tensor, tokens: Tensor) -> Tip:
         """Head k after `tokens`, which follow the paths `parents` of the tip; both (rows, paths)."""
@@ -133,13 +135,18 @@ class RecursiveDrafter(HeadsDrafter):
         carried, state = self.heads.step(k, tip.carried[rows, parents], tokens, positions, masks, self.view, self.cache)
         return Tip(carried, state, above, depths)
 
-    def _look_back(self, newest: Tensor, positions: Tensor, ancestors: Tensor, depths: Tensor) -> Masks:
-        """Each of the newest drafts sees its row's text and its ancestors.
+    def _look_at_text(self, batch: Batch, positions: Tensor) -> Masks:
+        visible = max(batch.lengths) - 1
+        self.cache.begin(positions, visible)
+        return self.view.causal_masks(positions, visible)
 
-        Drafts take the slots after the text in the order in which heads run over them; newest (rows, 1), positions (rows, drafts).
+    def _look_back(self, newest: Tensor, positions: Tensor, ancestors: Tensor, depths: Tensor) -> Masks:
+        """Each of the newest drafts sees its row's text up to `newest` (rows, 1) and its ancestors; positions (rows, drafts).
+
+        Drafts take the slots after that text in the order in which heads run over them.
         """
         ran, now = ancestors.shape[2], positions.shape[1]
-        visible = int(newest.max()) + 1 + ran
+        visible = max(int(newest.max()) + 1 + ran, 1)
         keys = torch.arange(visible, device=positions.device).expand(len(positions), -1)
         place = keys - newest - 1  # among the drafts
         drafted = (place >= 0) & (place < ran)

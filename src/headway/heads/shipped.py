@@ -25,9 +25,11 @@ from transformers.core_model_loading import PrefixChange, convert_and_load_state
 from transformers.modeling_utils import LoadStateDictConfig
 
 from headway.errors import CheckpointError, UnsupportedModelError
+from headway.files import write_json
 from headway.heads.base import HeadStack
-from headway.heads.layouts import INPUT, LAYOUTS, OUTPUT, Layout
 from headway.heads.sequential import SequentialHeads
+from headway.layouts import INPUT, LAYOUTS, OUTPUT, Layout
+from headway.quantization import trunk_is_quantized
 from headway.trunk import TrunkView
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -107,6 +109,8 @@ def load_shipped(view: TrunkView, shipped: Shipped) -> SequentialHeads:
     Raises: CheckpointError where tensors are missing, left over or of another shape; UnsupportedModelError where the layers
         are of another kind than the trunk's last one.
     """
+    if trunk_is_quantized(view.model):
+        raise UnsupportedModelError(f"The MTP layers in {shipped.folder} are quantised, and heads made of such are not known.")
     places, layout = shipped.places, shipped.naming
     said = {getattr(view.config, name, None) for name in COUNTS} - {None, 0}
     if said and shipped.count not in said:
@@ -170,12 +174,13 @@ def save_with(trunk: PreTrainedModel, heads: HeadStack | None, shipped: Shipped,
     Raises: CheckpointError where the folder that they came from is gone, or a tensor would be lost.
     """
     state = dict(trunk.state_dict())
+    for name, kept in trunk.all_tied_weights_keys.items():
+        if name in state and kept in state and state[name].data_ptr() == state[kept].data_ptr():
+            if shipped.files.keys() & revert_weight_conversion(trunk, {name: state[name]}).keys():
+                state[name] = state[name].clone()  # the checkpoint holds both
+            else:
+                del state[name]
     whole = revert_weight_conversion(trunk, state)  # under the names of the checkpoint
-    seen = set()
-    for name, tensor in state.items():  # tied ones that the checkpoint holds each
-        if name in shipped.files and tensor.data_ptr() in seen:
-            state[name] = tensor.clone()
-        seen.add(tensor.data_ptr())
     extra: dict[str, Tensor] = {}
     if isinstance(heads, SequentialHeads) and heads.origin is not None and home_of(heads) is shipped:
         for parts in named_tensors(heads, trunk, shipped.naming, shipped.depth).values():
@@ -185,18 +190,25 @@ def save_with(trunk: PreTrainedModel, heads: HeadStack | None, shipped: Shipped,
                 extra[name] = _copied(trunk, inner).detach().cpu().clone()
         extra |= {name: extra[name].to(dtype) for name, dtype in heads.origin.dtypes.items() if name in extra}
     extra |= dict(shipped.read(sorted(set(shipped.files) - set(extra) - set(whole))))
-    trunk.save_pretrained(folder, state_dict=state | extra, save_original_format=True)
+    # names are as they shall be: what belongs to no trunk (an encoder of images) would be renamed with it
+    trunk.save_pretrained(folder, state_dict=whole | extra, save_original_format=False)
     if lost := sorted(set(shipped.files) - set(checkpoint_files(folder))):
         raise CheckpointError(f"{', '.join(lost[:3])} of {shipped.folder} would be lost on saving.")
-    _copy_code(shipped.folder, folder)
+    _keep_settings(shipped.folder, folder)
 
 
-def _copy_code(source: Path, folder: Path) -> None:
-    """Copy the files of Python that a config's `auto_map` names, for those who run them; Headway does not."""
-    named = _json(source / "config.json").get("auto_map") or {}
-    for target in (one for value in named.values() for one in (value if isinstance(value, list) else [value])):
-        if isinstance(target, str) and (file := source / f"{target.split('.')[0]}.py").is_file():
-            shutil.copyfile(file, folder / file.name)
+def _keep_settings(source: Path, folder: Path) -> None:
+    """What a config says beside the trunk's own, and the files that it names. The code among these Headway never runs."""
+    before, now = _json(source / "config.json"), _json(folder / "config.json")
+    if "text_config" in before and "text_config" not in now:  # the trunk is the part of a larger model that reads text
+        now.pop("architectures", None)
+        write_json(folder / "config.json", before | {"text_config": before["text_config"] | now})
+    for file in source.glob("*processor_config.json"):
+        shutil.copyfile(file, folder / file.name)
+    for target in (before.get("auto_map") or {}).values():
+        for one in target if isinstance(target, list) else [target]:
+            if one and (file := source / f"{one.split('.')[0]}.py").is_file():
+                shutil.copyfile(file, folder / file.name)
 
 
 def _complain(shipped: Shipped, found: Any) -> None:

@@ -17,10 +17,10 @@ from headway.files import replacing_folder, write_json
 from headway.heads import HeadsConfig, HeadStack
 from headway.interop.accounting import Account, Fate
 from headway.interop.headers import SINGLE, Header, config_of, headers
+from headway.interop.recognition import RECORD
 from headway.model import HeadwayModel, load_trunk
 from headway.quantization import trunk_is_quantized
 
-RECORD = "headway_heads"  # what headway.json would say, in config.json
 MADE_FOR = "base_model_name_or_path"
 
 

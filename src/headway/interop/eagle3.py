@@ -32,13 +32,12 @@ from headway.interop.drafts import (
     write_draft,
 )
 from headway.interop.eagle import EMBEDDING, STEPS, UNEMBEDDING
+from headway.interop.recognition import EAGLE31, LAYER_IDS
 from headway.model import HeadwayModel
 
 ABOUT = "EAGLE-3 drafters as published"
 ENGINES = 'vLLM ({"method": "eagle3"}), SGLang (EAGLE3), SafeAILab\'s EAGLE'
 DEFAULTS = {"norm_before_residual": False, "layer": {}}
-LAYER_IDS = "eagle_aux_hidden_state_layer_ids"
-NOT_HERE = ("norm_before_fc", "fc_norm", "norm_output")  # EAGLE-3.1's
 
 
 def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> Account:
@@ -106,7 +105,7 @@ def read(draft: Draft, model: HeadwayModel, config: Mapping[str, Any], layer: Ma
 
     Args: config: settings of the drafter; layer: of its layer; count: how many steps it takes.
     """
-    for name in NOT_HERE:
+    for name in EAGLE31:
         if config.get(name):
             raise UnsupportedModelError(f"{draft.folder}: {name} is a norm of EAGLE-3.1, which Headway's eagle3 heads do not have.")
     said, depth = recorded(draft, "eagle3"), model.view.config.num_hidden_layers

@@ -33,14 +33,12 @@ from headway.interop.drafts import (
     trunk_for,
     write_draft,
 )
+from headway.interop.recognition import BLOCK, UNEMBEDDING, WITHIN
 from headway.model import HeadwayModel
 
 ABOUT = "Medusa heads as vLLM reads them; import knows FasterDecoding's and ModelOpt's names too"
 ENGINES = 'vLLM up to 0.32 ({"method": "medusa"}; 0.33 dropped Medusa)'
 DEFAULTS = {"layers": 1, "tied": False}
-WITHIN = re.compile(r"medusa_heads?\.")  # in a model's own checkpoint
-BLOCK = re.compile(r"(?:blocks\.(\d+)\.layers\.(\d+)|(\d+)\.(\d+)\.linear)\.(weight|bias)")
-UNEMBEDDING = re.compile(r"lm_heads\.(\d+)\.weight|(\d+)\.(\d+)\.weight")
 
 
 def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> Account:

@@ -8,6 +8,7 @@ models that never had such layers skip none, so beside the weights lies a class 
 import dataclasses
 import json
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -25,16 +26,17 @@ from headway.config import nearest
 from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
 from headway.files import replacing_folder, write_json, write_text
 from headway.heads import CONFIG_FILE, TENSORS_FILE, HeadsConfig, SequentialHeads, shipped_in
-from headway.heads.layouts import LAYOUTS, Layout
 from headway.heads.shipped import checkpoint_files, named_tensors
 from headway.interop.accounting import Account, Fate
+from headway.interop.recognition import MODULE, RECORD
+from headway.layouts import INPUT, LAYOUTS, OUTPUT, Layout
 from headway.model import HeadwayModel, load_trunk
 from headway.quantization import trunk_is_quantized
 
 ABOUT = "MTP layers among the trunk's own tensors, as DeepSeek-V3 has them"
 ENGINES = "transformers >= 5.20 (generate(use_mtp=True)), vLLM with --model-impl transformers"
-RECORD = "headway_heads"  # what headway.json would say, in config.json
-MODULE = "modeling_mtp"
+FAR_SIGHTED = "transformers' MTP layers for {} look back further than its window of {}: beyond it their drafts are worse."
+STATEFUL = "transformers does not decode {} with drafts, since its state cannot be rolled back; vLLM may."
 CODE = '''"""{base} that leaves the MTP layers in its checkpoint to `generate(use_mtp=True)`."""
 
 from transformers import {base}
@@ -51,7 +53,7 @@ def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> Acc
     A layer that serves all depths (option `shared` of the heads) is written once for each depth: transformers' layers are
     distinct. `config.json` says that they are one, and `import_` makes them one again.
 
-    Args: options: `layout`, one of `headway.heads.layouts.LAYOUTS`; default deepseek, which is the one for any trunk.
+    Args: options: `layout`, one of `headway.layouts.LAYOUTS`; default deepseek, which is the one for any trunk.
     Returns: what became of each tensor of trunk and heads.
     Raises: UnsupportedModelError for other heads and trunks than the layout has a place for, ConfigError for an unknown option.
     """
@@ -59,6 +61,10 @@ def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> Acc
     _check(model, heads, layout)
     each = _each_depth(heads) if layout.several else heads
     trunk, depth, count = model.trunk, model.view.config.num_hidden_layers, len(each.layers)
+    if getattr(model.view.config, "sliding_window", None) and not model.view.layer_types:
+        warnings.warn(FAR_SIGHTED.format(type(trunk).__name__, model.view.config.sliding_window), UserWarning, stacklevel=3)
+    if trunk._is_stateful:
+        warnings.warn(STATEFUL.format(type(trunk).__name__), UserWarning, stacklevel=3)
     mtp = named_tensors(each, trunk, layout, depth)
     tensors = {name: tensor for parts in mtp.values() for name, tensor in parts.items()}
     with replacing_folder(folder) as temporary:
@@ -67,11 +73,11 @@ def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> Acc
         if layout is not LAYOUTS["mimo"]:
             _write_class(temporary, trunk, layout.pattern(depth, count), tensors)
         present = set(checkpoint_files(temporary))
-        fates = [*_trunk_fates(trunk, present), *_head_fates(mtp, len(heads.layers))]
+        of_trunk, left = list(_trunk_fates(trunk, present)), list(_left_behind(model, heads))
         if heads.draft_tokens is not None:
-            fates.append(Fate("heads.draft_tokens", reason="transformers drafts with the whole vocabulary"))
-        source = [*trunk.state_dict(), *(f"heads.{name}" for name in heads.state_dict())]
-        account = Account.of(source, fates, present, folder)
+            left.append(Fate("heads.draft_tokens", reason="transformers drafts with the whole vocabulary"))
+        source = [*trunk.state_dict(), *(f"heads.{name}" for name in heads.state_dict()), *(fate.name for fate in left)]
+        account = Account.of(source, [*of_trunk, *_head_fates(mtp, len(heads.layers)), *left], present, folder)
     for name in (CONFIG_FILE, TENSORS_FILE):  # an older save in the same folder
         (folder / name).unlink(missing_ok=True)
     return account
@@ -180,6 +186,23 @@ def _head_fates(mtp: Mapping[str, Mapping[str, Tensor]], layers: int) -> Iterato
         own = f"heads.layers.{min(int(k), layers - 1)}.{inner}"  # a layer for all depths is written for each
         written[own] = written.get(own, ()) + tuple(parts)
     return (Fate(name, names) for name, names in written.items())
+
+
+def _left_behind(model: HeadwayModel, heads: SequentialHeads) -> Iterator[Fate]:
+    """What the checkpoint that the trunk came from holds beside trunk and heads."""
+    shipped = model.shipped
+    if shipped is None:
+        return
+    taken = set(revert_weight_conversion(model.trunk, {n: t.detach().to("meta") for n, t in model.trunk.state_dict().items()}))
+    theirs = heads.count if heads.origin is not None and heads.origin.shipped == shipped else 0
+    for name in sorted(set(shipped.files) - taken):
+        k, inner = shipped.places.get(name, (0, None))
+        if inner in (INPUT, OUTPUT):
+            yield Fate(name, reason="a copy of the trunk's, which transformers shares")
+        elif inner is None:
+            yield Fate(name, reason="transformers does not read it")
+        elif k >= theirs:
+            yield Fate(name, reason="the model has other heads now")
 
 
 def _write_config(folder: Path, model: HeadwayModel, heads: SequentialHeads, count: int, layout: Layout) -> None:

@@ -10,7 +10,7 @@ from headway.interop import eagle3, llama
 from headway.interop.accounting import Account
 from headway.interop.drafts import Draft, record_of, recorded, refuse_options, trunk_for, write_draft
 from headway.interop.eagle import STEPS
-from headway.interop.eagle3 import LAYER_IDS
+from headway.interop.recognition import LAYER_IDS
 from headway.model import HeadwayModel
 
 ABOUT = "EAGLE-3 drafters in the format of vllm-project/speculators"
