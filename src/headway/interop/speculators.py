@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
+from headway.heads.draft_layer import embeddings
 from headway.interop import eagle3, llama
-from headway.interop.accounting import Account
+from headway.interop.accounting import Account, Fate
 from headway.interop.drafts import Draft, record_of, recorded, refuse_options, trunk_for, write_draft
-from headway.interop.eagle import STEPS
+from headway.interop.eagle import EMBEDDING, STEPS
 from headway.interop.recognition import LAYER_IDS
 from headway.model import HeadwayModel
 
@@ -19,7 +20,7 @@ VERSION = "0.9.0"  # of speculators, whose format this is
 
 
 def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> Account:
-    """Write the drafter.
+    """Write the drafter, with a copy of the trunk's embedding.
 
     Args: options: `verifier`, the hub id of the model it drafts for; default: where the trunk was loaded from.
     Raises: UnsupportedModelError as of `eagle3.export`, ConfigError where the trunk has no name and none is given.
@@ -36,6 +37,8 @@ def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> Acc
             stacklevel=3,
         )
     tensors, fates = eagle3.named(heads, "layers.0.", model.unembedding.size)
+    tensors[EMBEDDING] = embeddings(model.view)  # speculators 0.9 would draft with memory that it never filled
+    fates.append(Fate("the trunk's embedding", (EMBEDDING,)))
     config = {
         "architectures": ["Eagle3Speculator"],
         "speculators_model_type": "eagle3",
