@@ -27,6 +27,7 @@ MODELS = {
 
 @torch.no_grad()
 def main(folder: Path) -> None:
+    torch.manual_seed(0)
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore", message=".*vLLM wants a hub id")
     ids = torch.randint(3, 60, (1, 24), generator=torch.Generator().manual_seed(1))

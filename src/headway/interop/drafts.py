@@ -106,13 +106,13 @@ def write_draft(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, T
         return Account.of([fate.name for fate in fates], fates, headers(temporary), folder)
 
 
-def trunk_for(draft: Draft, trunk: str | None, said: str | None) -> HeadwayModel:
+def trunk_for(draft: Draft, trunk: str | None, said: Any) -> HeadwayModel:
     """The model that heads go onto, without them yet.
 
     Args: trunk: what the user names; said: what the folder says they were made for, used where it is a folder here.
     Raises: ConfigError where neither is of use, CheckpointError where it cannot be loaded.
     """
-    if trunk is None and not (said and Path(said).is_dir()):
+    if trunk is None and not (isinstance(said, str) and said and Path(said).is_dir()):
         wanted = f": they were made for {said!r}" if said else ""
         raise ConfigError(f"{draft.folder} holds heads alone. Name the model that they go onto with --trunk{wanted}.")
     return HeadwayModel(load_trunk(trunk or str(said)), None)

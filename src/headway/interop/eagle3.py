@@ -32,7 +32,7 @@ from headway.interop.drafts import (
     write_draft,
 )
 from headway.interop.eagle import EMBEDDING, STEPS, UNEMBEDDING
-from headway.interop.recognition import EAGLE31, LAYER_IDS
+from headway.interop.recognition import EAGLE31, LAYER_IDS, layer_ids
 from headway.model import HeadwayModel
 
 ABOUT = "EAGLE-3 drafters as published"
@@ -139,7 +139,7 @@ def _own(name: str) -> str:
 
 def _layers_read(config: Mapping[str, Any], depth: int, draft: Draft) -> list[int]:
     """Which of the trunk's states are read, by transformers' count."""
-    said = config.get(LAYER_IDS) or (config.get("eagle_config") or {}).get(LAYER_IDS)
+    said = layer_ids(config)
     if said is None and depth < 6:
         raise CheckpointError(
             f"{draft.folder}: {LAYER_IDS} is missing, and there is no usual choice for a trunk of {depth} layers."

@@ -133,7 +133,10 @@ def import_(folder: Path, trunk: str | None) -> HeadwayModel:
 
 def skipping(folder: Path, pattern: str) -> AbstractContextManager[Any]:
     """Within, transformers does not report tensors of such names as unexpected when it loads the model in that folder."""
-    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(AutoConfig.from_pretrained(folder))]
+    try:
+        kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(AutoConfig.from_pretrained(folder))]
+    except (KeyError, OSError, ValueError):  # loading it says what is wrong with it
+        return nullcontext()
     skipped = [*(kind._keys_to_ignore_on_load_unexpected or []), pattern]
     return patch.object(kind, "_keys_to_ignore_on_load_unexpected", skipped)
 
@@ -186,7 +189,7 @@ def _one(tensors: Mapping[str, Tensor], draft: Draft) -> str | None:
 def _tokens(tensors: Mapping[str, Tensor], draft: Draft, model: HeadwayModel) -> Tensor | None:
     """Of a reduced vocabulary, in the order of the rows; vLLM too heeds them only where the config speaks of it."""
     size, whole = draft.config.get("truncated_vocab_size"), model.unembedding.size
-    if "token_map" not in tensors or size is None or size >= whole:
+    if "token_map" not in tensors or not isinstance(size, int) or size >= whole:
         return None
     tokens = tokens_of(tensors["token_map"], whole, f"{draft.folder}: token_map")
     if len(tokens) != size:

@@ -114,11 +114,17 @@ def _eagle(config: Config, tensors: Tensors) -> Found | None:
     return Found("EAGLE-1", engines, "eagle", "eagle", notes=tuple(notes))
 
 
+def layer_ids(config: Config) -> Any:
+    """Which of the trunk's states an EAGLE-3 drafter reads, if its config says so."""
+    nested = config.get("eagle_config")
+    return config.get(LAYER_IDS) or (nested.get(LAYER_IDS) if isinstance(nested, dict) else None)
+
+
 def _of_eagle3(config: Config, tensors: Tensors, otherwise: str) -> list[str]:
     notes = [f"{name} is EAGLE-3.1's: Headway cannot import it" for name in EAGLE31 if config.get(name)]
     if "norm_before_residual" not in config:
         notes.append(f"norm_before_residual is not given: {otherwise}")
-    if not (config.get(LAYER_IDS) or (config.get("eagle_config") or {}).get(LAYER_IDS)):
+    if not layer_ids(config):
         notes.append(f"{LAYER_IDS} is not given: engines read states 2, n/2 and n - 3 of a trunk of n layers")
     said, head = config.get("draft_vocab_size"), tensors.get("lm_head.weight")
     if said is not None and head is not None and head.shape[0] != said:
