@@ -24,9 +24,12 @@ SHIPPING: dict[str, tuple[dict[str, object], int]] = {
 DEEPSEEK = ("deepseek_v3", "glm4_moe")
 
 
-def ship(folder: Path, architecture: str, dtype: torch.dtype = torch.float32, **saving: object) -> MtpModel:
+def ship(
+    folder: Path, architecture: str, dtype: torch.dtype = torch.float32, depth: int | None = None, **saving: object
+) -> MtpModel:
     """Save such a checkpoint; returns its MTP layers as transformers runs them, with the trunk that they sit on."""
     overrides, count = SHIPPING[architecture]
+    overrides = overrides if depth is None else {**overrides, "num_hidden_layers": depth}
     trunk = tiny_trunk("qwen2" if architecture == "mimo" else architecture, vocab_size=64, attention_dropout=0.0, **overrides)
     config = trunk.config
     config.num_mtp_layers, config.mtp_hidden_states_first = count, architecture == "mimo"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from headway.errors import HeadwayError
-from headway.files import replacing_folder, write_json, write_text
+from headway.files import replacing_file, replacing_folder, write_json, write_text
 
 STALL = "import os, sys, time; os.fsync = lambda _: (print('ready', flush=True), time.sleep(60)); "
 
@@ -137,3 +137,14 @@ def test_json_that_other_readers_refuse_is_not_written(tmp_path: Path, value: fl
     with pytest.raises(ValueError):
         write_json(tmp_path / "a.json", [value])
     assert not (tmp_path / "a.json").exists()
+
+
+def test_a_file_written_piece_by_piece_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), replacing_file(tmp_path / "new" / "file") as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert list((tmp_path / "new").iterdir()) == []
+    with replacing_file(tmp_path / "new" / "file") as file:
+        file.write(b"wh")
+        file.write(b"ole")
+    assert (tmp_path / "new" / "file").read_bytes() == b"whole"

@@ -53,7 +53,7 @@ def same_tokens(model: HeadwayModel, ids: torch.Tensor, mask: torch.Tensor, new:
 
 
 @pytest.mark.parametrize("scheme", HERE)
-@pytest.mark.parametrize("family", ["parallel", "sequential"])
+@pytest.mark.parametrize("family", ["parallel", "sequential", "eagle3", "gated-lora"])
 def test_speculative_output_is_the_quantised_trunks_own(scheme: str, family: str) -> None:
     same_tokens(small(scheme, family), *prompts())
 
@@ -108,7 +108,7 @@ def test_weights_shrink_and_embedding_and_unembedding_stay() -> None:
 
 
 @pytest.mark.parametrize("scheme", HERE)
-@pytest.mark.parametrize("family", ["parallel", "sequential"])
+@pytest.mark.parametrize("family", ["parallel", "sequential", "eagle3", "gated-lora"])
 def test_a_saved_model_says_the_same_after_loading_and_saving_again(scheme: str, family: str, tmp_path: Path) -> None:
     model = small(scheme, family)
     ids, mask = prompts()

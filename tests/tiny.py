@@ -61,6 +61,8 @@ FAMILIES = [
     ("eagle", {}),
     ("eagle3", {}),
     ("eagle3", {"layers_read": [0, 3], "norm_before_residual": True, "layer": {"intermediate_size": 40}}),
+    ("gated-lora", {}),
+    ("gated-lora", {"rank": 4, "alpha": 4, "sampler": False}),
 ]
 
 

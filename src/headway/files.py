@@ -7,20 +7,30 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from headway.errors import HeadwayError
 
 
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` to `path`, whole or not at all. Raises HeadwayError where the disk or the rights do not allow it."""
+    with replacing_file(path) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def replacing_file(path: str | Path) -> Iterator[BinaryIO]:
+    """Yield a temporary file beside `path` that takes its place on success and vanishes on failure.
+
+    Raises HeadwayError where the disk or the rights do not allow it.
+    """
     path = Path(path)
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(name, 0o644)

@@ -5,7 +5,7 @@ of the trunk's own kind. A layout says what these are called on disk; what a lay
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 OWN = ("enorm", "hnorm", "eh_proj", "post_norm")
@@ -56,10 +56,11 @@ class Layout:
         found = re.match(self.root, name)
         return found is not None and (not found.groups() or int(found[1]) >= depth)
 
-    def pattern(self, depth: int, count: int) -> str:
-        """A regular expression of the names of `count` layers, as transformers' `_keys_to_ignore_on_load_unexpected` has them."""
-        numbers = "|".join(str(depth + k) for k in range(count))
-        return "^" + self.root.replace(r"(\d+)", rf"({numbers})" if count > 1 else numbers)
+    def pattern(self, names: Iterable[str]) -> str:
+        """A regular expression of the layers that these tensors belong to, for `_keys_to_ignore_on_load_unexpected`."""
+        numbers = sorted({int(number) for name in names for number in re.findall(f"^{self.root}", name) if number.isdigit()})
+        either = "|".join(map(str, numbers))
+        return "^" + self.root.replace(r"(\d+)", f"({either})" if len(numbers) > 1 else either)
 
 
 LAYOUTS: dict[str, Layout] = {

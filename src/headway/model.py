@@ -132,6 +132,8 @@ class HeadwayModel(nn.Module):
         count = heads.count if count is None else count
         if count > heads.count:
             raise CheckpointError(f"{shipped.folder} holds {heads.count} MTP layers, fewer than the {count} asked for.")
+        if shipped != self.shipped:  # the checkpoint that the trunk goes back to has no place for them
+            heads.origin = None
         heads.layers = heads.layers[:count]
         heads.config = dataclasses.replace(heads.config, count=count)
         self.heads = heads.train(self.training) if count else None
@@ -296,7 +298,7 @@ def _skipping_shipped(source: str) -> Iterator[None]:
         yield
         return
     kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(AutoConfig.from_pretrained(source))]
-    skipped = [*(kind._keys_to_ignore_on_load_unexpected or []), shipped.naming.pattern(shipped.depth, shipped.count)]
+    skipped = [*(kind._keys_to_ignore_on_load_unexpected or []), shipped.naming.pattern(shipped.names)]
     with patch.object(kind, "_keys_to_ignore_on_load_unexpected", skipped):
         yield
 

@@ -28,9 +28,12 @@ class Tapped(NamedTuple):
 
     last: Tensor  # after the final norm: what the trunk's own unembedding reads
     inner: Mapping[int, Tensor] = {}  # what enters some of the layers, by their index
+    # of the mask tokens behind each, or behind the last of each row, (batch, seq or 1, masks * hidden), after the final norm
+    masks: Tensor | None = None
 
     def each(self, function: Callable[[Tensor], Tensor]) -> "Tapped":
-        return Tapped(function(self.last), {index: function(states) for index, states in self.inner.items()})
+        inner = {index: function(states) for index, states in self.inner.items()}
+        return Tapped(function(self.last), inner, None if self.masks is None else function(self.masks))
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """What is learnt from an example: completions and assistant turns, and the end of each document."""
 
+import json
+
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from headway.data import encode, encode_all
+from headway.data import encode, encode_all, load_examples
 from headway.errors import DataError
 
 WORDS = ["a", "b", "c", "d", "hello", "there", "user", "assistant", ":", "<eos>", "<unk>"]
@@ -91,3 +93,15 @@ def test_messages_without_a_template_and_text_without_an_eos_are_clear_errors():
         encode({"messages": CHAT}, tokenizer(), 10)
     with pytest.raises(DataError, match="no eos token"):
         encode({"text": "a"}, tokenizer(eos=None), 10)
+
+
+def test_what_was_cut_off_where_it_was_written_is_not_closed(tmp_path):
+    file = tmp_path / "cut.jsonl"
+    rows = [{"prompt": "a b", "completion": " c d", "finish_reason": reason} for reason in ("length", "stop")]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cut, whole = (encode(example, tokenizer(), 10)[0] for example in load_examples(file))
+    assert words(cut["labels"]) == "_ _ c d" and words(whole["labels"]) == "_ _ c d <eos>"
+    for template in (PLAIN, MARKED):
+        found = encode({"messages": CHAT, "finish_reason": "length"}, tokenizer(template), 40)[0]
+        assert words(found["input_ids"]) == "user : a b <eos> assistant : c <eos> user : hello <eos> assistant : there d"
+        assert words(found["labels"]) == "_ _ _ _ _ _ _ c <eos> _ _ _ _ _ _ there d"

@@ -15,7 +15,7 @@ from tests.tiny import tiny_trunk
 FREE = {"eos_token_id": None}
 
 
-@pytest.fixture(scope="module", params=["parallel", "sequential", "medusa", "hydra", "eagle", "eagle3"])
+@pytest.fixture(scope="module", params=["parallel", "sequential", "medusa", "hydra", "eagle", "eagle3", "gated-lora"])
 def model(request):
     return HeadwayModel.from_trunk(tiny_trunk(), family=request.param, count=3).eval()
 

@@ -1,5 +1,6 @@
 """Greedy output is the trunk's own, token for token, whatever drafts and however ragged the rows are."""
 
+import functools
 import warnings
 
 import pytest
@@ -24,6 +25,8 @@ TREES = [
     ("eagle", "dynamic"),
     ("eagle3", "dynamic"),
     ("eagle3", "chain"),
+    ("gated-lora", "dynamic"),
+    ("gated-lora", "chain"),
 ]
 
 
@@ -68,7 +71,7 @@ def test_greedy_equals_transformers_on_every_architecture(architecture, family, 
 
 
 @pytest.mark.parametrize("architecture", MORE_ARCHITECTURES)
-@pytest.mark.parametrize("family", ["parallel", "sequential"])
+@pytest.mark.parametrize("family", ["parallel", "sequential", "eagle3"])
 def test_greedy_equals_transformers_on_unusual_architectures(architecture, family):
     model = HeadwayModel.from_trunk(tiny_trunk(architecture), family=family, count=2)
     with warnings.catch_warnings():
@@ -102,6 +105,7 @@ def test_greedy_equals_transformers_whatever_the_vocabulary_of_the_heads(family,
         assert torch.equal(ours, theirs)
 
 
+@functools.cache
 def repeating_model(family, count):
     """A trunk that repeats itself, and heads trained on that: drafts really are accepted."""
     trunk = tiny_trunk(num_hidden_layers=2)

@@ -38,7 +38,8 @@ def drafted_trees(model, tree, rows, count=None, **kwargs):
                 paths = [()]
                 for token, parent in zip(tokens, draft.parents[r].tolist(), strict=True):
                     paths.append((*paths[parent], token))
-            seen.append((list(row.tokens), [path for path in paths if path]))
+            if max(map(len, paths), default=0) <= row.usable:  # beyond what a row can use drafts may be anything
+                seen.append((list(row.tokens), [path for path in paths if path]))
         return draft
 
     ids, mask = padded(rows, "left")

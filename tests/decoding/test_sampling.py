@@ -84,6 +84,8 @@ WAYS = [
     ("redrafter", FULL),
     ("eagle", FULL),
     ("eagle3", {"acceptance": "block"}),
+    ("gated-lora", FULL),
+    ("gated-lora", {"acceptance": "block"}),
     ("parallel", {"plain": True}),
 ]
 
@@ -108,7 +110,7 @@ def test_drawn_sequences_follow_the_enumerated_distribution(family, way, case, p
         check_drawn(drawn[:, row].tolist(), enumerated(trunk, prompt, case))
 
 
-@pytest.mark.parametrize("family", ["parallel", "sequential", "medusa", "hydra", "eagle", "eagle3"])
+@pytest.mark.parametrize("family", ["parallel", "sequential", "medusa", "hydra", "eagle", "eagle3", "gated-lora"])
 def test_a_seed_decides_the_text_whatever_drafts_and_whatever_the_company(family):
     """The same tokens plainly, with trees, chains and as many drafts as pay, and for each row in other places of a batch."""
     model = HeadwayModel.from_trunk(tiny_trunk(), family=family, count=3)

@@ -1,7 +1,5 @@
 """The command `headway` with settings small enough for a test, and otherwise as it was called."""
 
-import sys
-
 from headway.cli import main
 
 TRAINING = ["--max-steps", "2", "--batch-size", "2", "--length", "128", "--limit", "8", "--quiet"]
@@ -10,6 +8,8 @@ FROM_SCRATCH = [*REPRODUCED, "--sizes", "0.05M", "--tokens", "1", "2", "--points
 SMALL = {
     "pretrain": [*TRAINING, "--hidden-size", "32", "--attention-heads", "2", "--key-value-heads", "2"],
     "heads train": TRAINING,
+    "heads distill": ["--limit", "4", "--max-new-tokens", "8", "--quiet"],
+    "heads compare": ["--limit", "8", "--prompts", "1", "--test-examples", "2", "--repeats", "1", "--batch-size", "2"],
     "finetune": TRAINING,
     "eval": ["--limit", "4", "--max-new-tokens", "8", "--length", "64"],
     "generate": ["--max-new-tokens", "8"],
@@ -23,7 +23,7 @@ SMALL = {
     "demo": ["--seeds", "3", "--steps", "2", "--examples", "40", "--test-examples", "4"],
 }
 
-if __name__ == "__main__":
-    words = sys.argv[1:]
+
+def run(words: list[str]) -> int:
     verb = " ".join(words[:2]) if words[0] in ("heads", "bench", "reproduce") else words[0]
-    sys.exit(main([*words, *SMALL.get(verb, [])]))
+    return main([*words, *SMALL.get(verb, [])])

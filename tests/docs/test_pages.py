@@ -4,9 +4,13 @@ import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.docs.forks import write_commands
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -15,19 +19,33 @@ WITHOUT = {"architecture.md", "gsm8k_stories260k.md"}  # signatures; the output 
 NEEDS = {"quantization.md": "torchao", "evaluation.md": "lm_eval"}  # page -> an optional package that it is about
 
 
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where commands are run: in forks of one process that has imported what they need."""
+    socket = tmp_path_factory.mktemp("docs") / "socket"
+    server = subprocess.Popen([sys.executable, Path(__file__).parent / "forks.py", socket])
+    while not socket.exists():
+        assert server.poll() is None
+        time.sleep(0.1)
+    yield socket
+    server.kill()
+    server.wait()
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name not in WITHOUT], ids=lambda page: page.name)
-def test_what_a_page_says_runs(page: Path, tmp_path: Path) -> None:
+def test_what_a_page_says_runs(page: Path, tmp_path: Path, address: Path) -> None:
     if page.name in NEEDS:
         pytest.importorskip(NEEDS[page.name])
     commands = tmp_path / "bin"
     commands.mkdir()
-    (commands / "headway").write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).parent / "small.py"} "$@"\n')
-    (commands / "headway").chmod(0o755)
+    write_commands(commands, address)
     path = os.pathsep.join([str(commands), str(Path(sys.executable).parent), os.environ["PATH"]])
     blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
     assert blocks
-    for language, code in blocks:
-        command = ["bash", "-euc", code] if language == "bash" else [sys.executable, "-c", code]
+    for number, (language, code) in enumerate(blocks):
+        if language == "python":
+            (tmp_path / f"block{number}.py").write_text(code, encoding="utf-8")
+        command = ["bash", "-euc", code] if language == "bash" else [commands / "python", tmp_path / f"block{number}.py"]
         done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{code}\n{done.stderr}"
 

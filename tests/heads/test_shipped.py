@@ -109,6 +109,21 @@ def test_fine_tuning_keeps_every_tensor_and_transformers_reads_the_result(tmp_pa
                 torch.testing.assert_close(states[k + 1][:, : theirs.shape[1]], theirs, rtol=1e-5, atol=1e-5)
 
 
+@torch.no_grad()
+def test_at_a_published_depth_transformers_decodes_with_what_was_saved(tmp_path, monkeypatch):
+    monkeypatch.undo()  # GLM-4.5-Air has 46 layers, and transformers knows that what follows is none of the trunk's
+    ship(tmp_path / "a", "glm4_moe", depth=46)
+    HeadwayModel.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
+    trunk, report = AutoModelForCausalLM.from_pretrained(tmp_path / "b", output_loading_info=True)
+    assert not any(report.values())
+    drafted = []
+    forward = MtpModel.forward
+    monkeypatch.setattr(MtpModel, "forward", lambda *a, **k: drafted.append(1) or forward(*a, **k))
+    theirs = trunk.generate(IDS[:1], use_mtp=True, max_new_tokens=8, do_sample=False)
+    ours = HeadwayModel.from_pretrained(tmp_path / "b").eval().generate(IDS[:1], max_new_tokens=8)
+    assert drafted and theirs.tolist() == ours.sequences.tolist()
+
+
 @pytest.mark.parametrize("architecture", DEEPSEEK)
 def test_copies_of_the_embedding_follow_it_through_training(tmp_path, shipped, data, architecture):
     finetune(FinetuneConfig(model=str(shipped(architecture)), data=data, out=tmp_path / "out", **QUICK))
@@ -232,7 +247,6 @@ def cut(tensors):
         (lambda t: t.pop("model.layers.3.enorm.weight"), "enorm.weight is missing"),
         (lambda t: t.pop("model.layers.3.mlp.experts.1.down_proj.weight"), "experts.down_proj is of another shape"),
         (cut, "eh_proj.weight is of another shape"),
-        (lambda t: t.update({"model.layers.3.q.weight": torch.zeros(2)}), "q.weight is left over"),
         (lambda t: t.update({"model.layers.4.enorm.weight": torch.zeros(32)}), "2 MTP layers, but its config speaks of 1"),
     ],
 )
@@ -240,6 +254,36 @@ def test_layers_that_are_not_whole_are_refused(tmp_path, shipped, change, said):
     folder = damaged(shipped("glm4_moe"), tmp_path / "damaged", change)
     with pytest.raises(CheckpointError, match=said):
         HeadwayModel.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["model.layers.3.q.weight", "model.layers.3.self_attn.indexer.weight"])
+def test_tensors_that_no_head_has_leave_a_plain_model_and_go_back_as_they_were(tmp_path, shipped, name):
+    folder = damaged(shipped("glm4_moe"), tmp_path / "a", lambda tensors: tensors.update({name: torch.ones(2)}))
+    with pytest.warns(UserWarning, match="used without them"):
+        model = HeadwayModel.from_pretrained(folder)
+    assert model.heads is None
+    model.save_pretrained(tmp_path / "b")
+    before, after = tensors_of(folder), tensors_of(tmp_path / "b")
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_trunk_cut_short_in_its_config_is_not_taken_for_one_with_layers_behind_it(tmp_path):
+    tiny_trunk().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
+    assert HeadwayModel.from_pretrained(tmp_path).heads is None
+
+
+def test_layers_of_one_checkpoint_on_the_trunk_of_another_lie_beside_it(tmp_path, shipped):
+    trunk = tiny_trunk("glm4_moe", seed=3, vocab_size=64)
+    trunk.save_pretrained(tmp_path / "plain")
+    model = HeadwayModel.from_trunk(tmp_path / "plain", count=0)
+    model.attach(shipped("glm4_moe"))
+    model.save_pretrained(tmp_path / "b")
+    assert (tmp_path / "b" / "headway.json").is_file()
+    assert tensors_of(tmp_path / "b").keys() == tensors_of(tmp_path / "plain").keys()
+    ours, theirs = model.heads.state_dict(), HeadwayModel.from_pretrained(tmp_path / "b").heads.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_a_truncated_file_is_refused(tmp_path, shipped):

@@ -109,6 +109,14 @@ def test_published_configs_need_not_say_what_is_usual(tmp_path):
     assert import_(out, "eagle3", trunk).heads.layers_read == [1, 3, 5]
 
 
+def test_queries_may_have_biases_where_outputs_have_none(tmp_path):
+    out, trunk = published(tmp_path, shaken("eagle3", layer={"attention_bias": True}))
+    tensors = load_file(out / "model.safetensors")
+    changed(out, {name: tensor for name, tensor in tensors.items() if not name.endswith("o_proj.bias")}, attention_bias=False)
+    attention = import_(out, "eagle3", trunk).heads.midlayer.self_attn
+    assert torch.equal(attention.k_proj.bias, tensors["midlayer.self_attn.k_proj.bias"]) and not attention.o_proj.bias.any()
+
+
 def test_a_speculator_says_how_many_tokens_it_proposes_and_for_whom(tmp_path):
     model = shaken("eagle3", count=4)
     model.trunk.save_pretrained(tmp_path / "trunk")

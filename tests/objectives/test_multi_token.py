@@ -5,6 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from headway import HeadwayModel
+from headway.errors import ConfigError
+from headway.heads import FAMILIES as FAMILY_CLASSES
 from headway.objectives import MultiToken, NextToken
 from tests.tiny import ARCHITECTURES, FAMILIES, tiny_trunk
 
@@ -44,11 +46,11 @@ def test_next_token_loss_equals_transformers():
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("family", ["parallel", "sequential", "medusa", "hydra", "eagle", "eagle3"])
+@pytest.mark.parametrize("family", ["parallel", "sequential", "medusa", "hydra", "eagle", "eagle3", "gated-lora"])
 def test_packed_loss_equals_unpacked(architecture, family):
     model = HeadwayModel.from_trunk(tiny_trunk(architecture), family=family, count=2)
     documents = [random_rows(1, n, seed=n)[0] for n in (11, 5, 9)]
-    objective = MultiToken()
+    objective = MultiToken(feature_weight=float(FAMILY_CLASSES[family].foresees_states))
     packed = batch_of([[*documents[0], *documents[1], *documents[2], 0, 0]], [[0] * 11 + [1] * 5 + [2] * 9 + [-1] * 2])
     packed["labels"][0, -2:] = -100
     together = objective.loss(model, packed, 0.0, items=1).total
@@ -56,7 +58,7 @@ def test_packed_loss_equals_unpacked(architecture, family):
     torch.testing.assert_close(together, apart, rtol=2e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["parallel", "sequential", "medusa", "hydra", "eagle", "eagle3"])
+@pytest.mark.parametrize("family", ["parallel", "sequential", "medusa", "hydra", "eagle", "eagle3", "gated-lora"])
 @pytest.mark.parametrize("soft", [False, True])
 def test_a_frozen_trunk_gets_no_gradient_and_every_head_does(family, soft):
     model = HeadwayModel.from_trunk(tiny_trunk(), family=family, count=3)
@@ -65,11 +67,13 @@ def test_a_frozen_trunk_gets_no_gradient_and_every_head_does(family, soft):
     assert all(p.grad is None for p in model.trunk.parameters())
     modules = dict(model.heads.named_children())
     alone = modules.get("layers") or modules.get("blocks") or [model.heads]
+    if family == "gated-lora":
+        alone = [*model.heads.adapters, model.heads.sampler, *(torch.nn.ParameterList([e]) for e in model.heads.embeddings)]
     for head in alone:
         assert sum(p.grad.abs().sum() for p in head.parameters()) > 0
 
 
-@pytest.mark.parametrize("family", ["parallel", "medusa", "hydra", "eagle", "eagle3"])
+@pytest.mark.parametrize("family", ["parallel", "medusa", "hydra", "eagle", "eagle3", "gated-lora"])
 @pytest.mark.parametrize("soft", [False, True])
 def test_heads_with_a_reduced_vocabulary_learn_what_they_can_say(family, soft):
     """sum over known tokens of p log(p(. | known) / q), p being the label or what the trunk says."""
@@ -90,6 +94,39 @@ def test_heads_with_a_reduced_vocabulary_learn_what_they_can_say(family, soft):
     torch.testing.assert_close(loss.total, total / (2 * 19), rtol=1e-5, atol=1e-5)
     loss.total.backward()
     assert model.trunk.get_input_embeddings().weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("family", [name for name, kind in FAMILY_CLASSES.items() if kind.foresees_states])
+def test_features_are_smooth_l1_distances_from_the_trunks_later_states(family):
+    """Where the label is learnt, weighted as the head's other loss and divided as it; towards the trunk nothing flows."""
+    model = HeadwayModel.from_trunk(tiny_trunk(), family=family, count=2)
+    batch = batch_of(random_rows(2, 20), [[0] * 8 + [1] * 12, [0] * 20])
+    batch["labels"][1, :6] = -100
+    loss = MultiToken("medusa", total_weight=0.5, feature_weight=3.0).loss(model, batch, 0.0)
+    plain = MultiToken("medusa", total_weight=0.5).loss(model, batch, 0.0)
+    states = [state.detach() for state in model(batch["input_ids"], batch["segments"]).states]
+    expected, distances = 0.0, []
+    for k in (1, 2):
+        for row, i in ((row, i) for row in (0, 1) for i in range(19 - k)):
+            if i >= 5 if row else not i < 8 <= i + k + 1:
+                distances.append(F.smooth_l1_loss(states[k][row, i], states[0][row, i + k]))
+                expected += 3.0 * 0.5 * 0.8**k * distances[-1]
+    items = 7 + 11 + 14
+    torch.testing.assert_close(loss.total - plain.total, expected / items, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss.others["features"], torch.stack(distances).mean())
+    only = MultiToken(next_token=False, total_weight=1e-9, feature_weight=1e9).loss(model, batch, 0.0).total
+    seen = torch.autograd.grad(only, model.trunk.lm_head.weight, allow_unused=True)[0]
+    assert seen is None or seen.abs().max() < 1e-6  # distances are read through no unembedding
+
+
+def test_features_are_refused_where_states_are_of_another_kind():
+    batch = batch_of(random_rows(1, 9))
+    for family in ("medusa", "hydra", "eagle3"):
+        model = HeadwayModel.from_trunk(tiny_trunk(), family=family, count=1)
+        with pytest.raises(ConfigError, match=f"states of {family} heads are no states of a trunk"):
+            MultiToken(feature_weight=1.0).loss(model, batch, 0.0)
+    with pytest.raises(ConfigError, match="feature_weight cannot be negative"):
+        MultiToken(feature_weight=-1.0)
 
 
 @pytest.mark.parametrize("k", [0, 1, 2])

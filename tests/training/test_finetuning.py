@@ -14,11 +14,20 @@ from headway.model import HeadwayModel
 from headway.training import finetune, pretrain, train_heads
 from headway.training.configs import FinetuneConfig, HeadsTrainConfig, PretrainConfig
 from headway.training.finetuning import freeze, load_model, objective_of
+from headway.training.recipes import for_finetuning
 from headway.training.rows import rows_of
 from headway.training.run import load_tokenizer, run
 from tests.training.recipes import losses, save_data, save_tokenizer, weights
 
 QUICK = {"length": 48, "batch_size": 4, "log_steps": 1, "quiet": True, "learning_rate": 1e-2}
+
+
+def test_the_distance_from_the_trunks_states_is_learnt_and_in_the_log(model: str, data: str, out: Path) -> None:
+    config = HeadsTrainConfig(model=model, data=data, out=out, family="eagle", count=2, feature_weight=10.0, max_steps=12, **QUICK)
+    train_heads(config)
+    history = json.loads((out / "history.json").read_text())
+    distances = [entry["loss_features"] for entry in history if "loss_features" in entry]
+    assert len(distances) == 12 and distances[-1] < 0.9 * distances[0]
 
 
 def test_heads_train_leaves_every_bit_of_the_trunk_alone_and_changes_every_head(model: str, data: str, out: Path) -> None:
@@ -102,6 +111,7 @@ def test_heads_have_their_own_learning_rate_and_norms_no_decay(model: str, data:
     config = FinetuneConfig(model=model, data=data, out=out, family="sequential", count=1, max_steps=1, **QUICK)
     tokenizer = load_tokenizer(model)
     ours = load_model(config)
+    config = for_finetuning(config, "sequential", fresh=True)
     freeze(config, ours)
     trainer = run(config, ours, objective_of(config, ours), tokenizer, rows_of(config, tokenizer))
     found = {(group["initial_lr"], group["weight_decay"]) for group in trainer.optimizer.param_groups}

@@ -17,7 +17,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "train next-token against multi-token on the embedded model, compare scores and speed"),
     "pretrain": ("pretrain", "train a small model from scratch, the recipe of the embedded one"),
     "heads train": ("heads_train", "attach heads to a frozen model and train them"),
+    "heads distill": ("heads_distill", "write the model's own samples, to train heads on"),
     "heads inspect": ("heads_inspect", "say what a folder of heads holds"),
+    "heads compare": ("heads_compare", "every head family on one trunk: what it costs, what it keeps, how fast it is"),
     "finetune": ("finetune", "fine-tune a model, with heads or without, in full or with LoRA"),
     "generate": ("generate", "continue a prompt, drafting with the heads; the output is the model's own"),
     "export": ("export", "write a model's heads the way other software reads them"),
@@ -35,7 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "bench plan": ("bench_plan", "whether heads would pay on a model and machine, before training any"),
     "bench decode": ("bench_decode", "ways to decode the same prompts, side by side"),
 }
-RESUMABLE = ("pretrain", "heads train", "finetune", "compare", "demo", "reproduce")
+RESUMABLE = ("pretrain", "heads train", "heads distill", "heads compare", "finetune", "compare", "demo", "reproduce")
 
 
 def main(argv: list[str] | None = None) -> int:

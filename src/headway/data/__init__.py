@@ -1,7 +1,7 @@
 """Where examples come from and how they become batches."""
 
 from headway.data.collator import Collator
-from headway.data.encoding import Encoded, encode, encode_all
+from headway.data.encoding import Encoded, encode, encode_all, encode_prompt
 from headway.data.packing import Row, pack, row_of
 from headway.data.sources import Example, load_examples, load_rows
 from headway.data.word_problems import word_problems
@@ -13,6 +13,7 @@ __all__ = [
     "Row",
     "encode",
     "encode_all",
+    "encode_prompt",
     "load_examples",
     "load_rows",
     "pack",

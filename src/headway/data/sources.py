@@ -17,6 +17,8 @@ Example = dict[str, Any]
 Placed = tuple[str, Mapping[str, Any]]  # a row, and where it stands, for messages
 GENERATED = {"word-problems": 4000, "stdlib": None}
 SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(("validation", "valid", "val", "dev"), "validation")  # by file name
+# what OpenAI's interfaces say of a text that ended because it was long enough; what does not end has no end to learn
+CUT, CUT_OFF = "finish_reason", "length"
 MIXTURES = (".yaml", ".yml")
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".parquet", ".txt")
 # columns that mean something, in order of preference, and what they become
@@ -34,7 +36,8 @@ SHAPES: tuple[tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Example]], ..
 def load_examples(
     source: str | Path, split: str = "train", limit: int | None = None, columns: Mapping[str, str] | None = None
 ) -> list[Example]:
-    """Examples, each {"text"}, {"prompt", "completion"} or {"messages"}.
+    """Examples, each {"text"}, {"prompt", "completion"} or {"messages"}; the latter two with {"finish_reason": "length"} where the
+    data says so.
 
     Args:
         source: "word-problems[:level]", "stdlib", "gsm8k", a local .jsonl[.gz|.xz], .parquet or .txt file (or a folder of
@@ -188,7 +191,7 @@ def example_of(place: str, row: Mapping[str, Any], columns: Mapping[str, str] | 
                 raise DataError(f"{place}: column {wrong[0]!r} is {type(row[wrong[0]]).__name__}, not text.")
             if names == ("messages",) and not _is_chat(row["messages"]):
                 raise DataError(f"{place}: column 'messages' is not a list of objects with role and content.")
-            return shape(row)
+            return shape(row) | ({CUT: CUT_OFF} if row.get(CUT) == CUT_OFF and names != ("text",) else {})
     wanted = "; ".join(" and ".join(names) for names, _ in SHAPES)
     raise DataError(
         f"{place} has the columns {', '.join(row) or 'none'}, but one of these is needed: {wanted}. Map them with --columns."

@@ -6,6 +6,7 @@ from headway.decoding.combined import first_of
 from headway.decoding.engine import Engine
 from headway.decoding.generate import Generation, generate
 from headway.decoding.heads_drafter import heads_drafter
+from headway.decoding.limited import at_most, drafts_trees
 from headway.decoding.ngram import ngram_drafter
 from headway.decoding.probe import why_not_exact
 from headway.decoding.stats import DecodeStats
@@ -16,6 +17,8 @@ __all__ = [
     "Generation",
     "RaggedCache",
     "assistant_drafter",
+    "at_most",
+    "drafts_trees",
     "first_of",
     "generate",
     "heads_drafter",

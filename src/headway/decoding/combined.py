@@ -40,6 +40,9 @@ class CombinedDrafter(ChainDrafter):
     def behind(self, batch: Batch, count: int) -> int:
         return self.first.behind(batch, min(count, self.first.depth)) + self.second.behind(batch, min(count, self.second.depth))
 
+    def masks(self, count: int, usable: int) -> int:
+        return max(part.masks(min(count, part.depth), usable) for part in (self.first, self.second))
+
     def observe(self, tapped: Tapped, positions: Tensor, first: int = 0) -> None:
         self.first.observe(tapped, positions, first)
         self.second.observe(tapped, positions, first)

@@ -23,7 +23,7 @@ class Draft:
     """What was written into the batch's tokens after the settled ones: a chain, or a tree where there are parents.
 
     distributions: what draft k of a chain was drawn from, (rows, vocab) each; empty if none was drawn.
-    lengths: how many drafts of a chain each row has, None if all that were asked for.
+    lengths: how many drafts after each other each row has, None if all that were asked for.
     parents: (rows, drafts), the node that each draft follows; 0 is the last settled token. Siblings differ.
     drawn_from: of a tree, which of the distributions the children of each node, 0 first, were drawn from.
     """
@@ -45,6 +45,10 @@ class Drafter(Protocol):
 
     def behind(self, batch: Batch, count: int) -> int:
         """How many tokens it would have to read first to write `count` drafts, beyond those of a usual round."""
+
+    def masks(self, count: int, usable: int) -> int:
+        """How many mask tokens of the model's heads ride behind each token of a round with drafts, of at most `count` after each
+        other, of which at most `usable` can stay."""
 
     def observe(self, tapped: Tapped, positions: Tensor, first: int = 0) -> None:
         """What the trunk computed for rows from `first` on; (rows, seq) positions, -1 where it will not stay."""
@@ -77,6 +81,9 @@ class ChainDrafter:
 
     def behind(self, batch: Batch, count: int) -> int:
         return sum(n for n in self.unread(batch, count) if n > self.depth + 1) if count else 0
+
+    def masks(self, count: int, usable: int) -> int:
+        return 0
 
     def unread(self, batch: Batch, count: int) -> Iterable[int]:
         """How many settled tokens of each row it has not read."""

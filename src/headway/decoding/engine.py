@@ -8,6 +8,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from headway.decoding.arguments import new_token_limit, resolve
 from headway.decoding.cache import RaggedCache, with_room
 from headway.decoding.compiled import budgets_for, compiled, worthwhile
 from headway.decoding.drafting import MakeDrafter
-from headway.decoding.layout import Layout, chain, kept_positions, lay_out
+from headway.decoding.layout import Layout, chain, kept_positions, lay_out, ridden_prompts
 from headway.decoding.planning import Planner
 from headway.decoding.probe import why_not_exact, why_not_this_long
 from headway.decoding.rows import Batch, Row
@@ -68,7 +69,7 @@ class Engine:
         self.max_rows, self.max_tokens, self.prefill_chunk = max_rows, max_tokens, prefill_chunk
         self.cache = RaggedCache(0, 0, len(self.view.layers) + model.count)
         self.drafter = drafter(model, self.cache) if drafter is not None else None
-        self.room = self.drafter.budgets[-1] if self.drafter is not None else 0
+        self.room = 0 if self.drafter is None else _slots(most := self.drafter.budgets[-1], self.drafter.masks(most, most + 1))
         self.compiled = compiled(model) if compile else None
         self.planner = None
         if adaptive and self.drafter is not None:
@@ -192,10 +193,10 @@ class Engine:
         self.batch.tokens = old.new_zeros(rows, capacity + self.room + 1)
         self.batch.tokens[: old.shape[0], : old.shape[1]] = old
 
-    def _has_room(self, drafts: int) -> bool:
-        """Whether all drafts of a tree find a slot: they stand beside each other, and take more than a row has tokens to go."""
+    def _has_room(self, slots: int) -> bool:
+        """Whether drafts of a tree and masks find slots: beside each other, they take more than a row has tokens to go."""
         try:
-            self._reserve(len(self.batch.rows), max(self.batch.lengths) + drafts)
+            self._reserve(len(self.batch.rows), max(self.batch.lengths) + slots)
         except ConfigError:
             return False
         return True
@@ -236,6 +237,9 @@ class Engine:
         # what padding writes stands after its row, and is overwritten
         start = starts[0] if min(starts) == max(starts) and starts[0] + width == visible else None
         layout = Layout(positions, positions, visible, [0] * len(self.entering), start=start)
+        if self.drafter is not None and any(row.prefilled < row.prompt <= row.prefilled + width for row in self.entering):
+            masks = self.drafter.masks(self.drafter.depth, max(row.usable for row in self.entering))
+            layout = replace(layout, ridden=ridden_prompts(self.view, self.entering, layout, masks) if masks else None)
         tapped = self._forward(layout, first)
         for r, row in enumerate(self.entering):
             if row.prefilled < row.prompt <= row.prefilled + width:
@@ -258,16 +262,18 @@ class Engine:
         batch = self.batch
         began = time.perf_counter()
         budget, draft = self._budget(), None
-        behind = 0
+        behind = masks = 0
         if budget:
             assert self.drafter is not None
             behind = self.drafter.behind(batch, budget)
             with self.tally.timed("draft"):
                 draft = self.drafter.draft(batch, budget)
-            if draft.parents is not None and not self._has_room(draft.parents.shape[1]):
-                budget, draft = 0, None
+            masks = self.drafter.masks(budget, max(row.usable for row in batch.rows))
+            drafts = budget if draft.parents is None else draft.parents.shape[1]
+            if (draft.parents is not None or masks) and not self._has_room(_slots(drafts, masks)):
+                budget, draft, masks = 0, None, 0
         with self.tally.timed("verify"):
-            layout = lay_out(self.view, batch, draft, budget)
+            layout = lay_out(self.view, batch, draft, budget, masks)
             tapped = self._forward(layout)
             logits = self.view.unembedding.logits(tapped.last)
         with self.tally.timed("accept"):
@@ -314,6 +320,12 @@ class Engine:
         """The trunk over all rows of a round, or to read prompts over those from `first` on."""
         rows, inside = layout.slots.shape[0], layout.slots.clamp(min=0)
         input_ids = self.batch.tokens[first or 0 : (first or 0) + rows].gather(1, inside)
+        if (ridden := layout.ridden) is not None:
+            assert self.model.heads is not None
+            self.cache.begin(ridden.slots, ridden.visible, first or 0)
+            positions = ridden.positions.clamp(min=0)
+            behind = (ridden.count, 1 if ridden.last else None)
+            return self.model.heads.run_with_masks(input_ids, positions, ridden.masks, self.view, self.cache, *behind)
         if first is None and self.compiled is not None and worthwhile(layout.slots, self.cache):
             return self.compiled.trunk(self.cache, input_ids, layout.positions, layout.slots, layout.visible, layout.masks)
         masks = layout.masks if layout.tree is not None else self.view.causal_masks(layout.positions, layout.visible, layout.start)
@@ -344,6 +356,11 @@ class Engine:
             if stopped or len(row.tokens) >= row.limit or row.error is not None:
                 finished.append(row)
         self._leave(finished)
+
+
+def _slots(drafts: int, masks: int) -> int:
+    """Slots that a round takes after those of the settled tokens, where so many masks ride behind each token."""
+    return drafts + masks * (1 + drafts)
 
 
 def _write_down(batch: Batch, path: Path, layout: Layout) -> list[tuple[list[int], list[int]]]:

@@ -17,7 +17,7 @@ from headway.decoding.heads_drafter import heads_drafter
 from headway.decoding.plain import decode_plainly
 from headway.decoding.planning import Planner
 from headway.decoding.probe import why_not_exact, why_not_this_long
-from headway.decoding.rows import Row, left_pad, token_lists
+from headway.decoding.rows import Row, first_seed, left_pad, token_lists
 from headway.decoding.scores import Scores
 from headway.decoding.stats import DecodeStats
 from headway.decoding.stopping import Stops, pad_token
@@ -104,7 +104,7 @@ def generate(
             if config.min_length and config.min_new_tokens is None:  # counts columns of the block, padding included
                 config.min_length, config.min_new_tokens = 0, max(0, config.min_length - block.shape[1])
             scores = Scores(config, block.device, generator, acceptance)
-            start = 0 if generator is None else int(torch.randint(2**48, (), generator=generator, device=generator.device))
+            start = 0 if generator is None else first_seed(generator)
             rows = [
                 Row(tokens, len(tokens), len(tokens) + limit, scores, stops, start + number)
                 for number, tokens in enumerate(token_lists(block, mask))

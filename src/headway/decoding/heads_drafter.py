@@ -6,6 +6,7 @@ from headway.decoding.cache import RaggedCache
 from headway.decoding.chained_drafts import ChainedDrafter
 from headway.decoding.compiled import compiled
 from headway.decoding.drafting import Drafter, MakeDrafter
+from headway.decoding.mask_drafts import MaskDrafter
 from headway.decoding.parallel_drafts import ParallelDrafter
 from headway.decoding.recursive_drafts import RecursiveDrafter
 from headway.errors import ConfigError
@@ -30,6 +31,8 @@ def heads_drafter(tree: str | Sequence[Sequence[int]] = "dynamic", compile: bool
             return ChainedDrafter(model.heads, model.view, cache, tree)
         if model.heads.drafting == "recursive":
             return RecursiveDrafter(model.heads, model.view, cache, tree)
+        if model.heads.drafting == "masked":
+            return MaskDrafter(model.heads, model.view, cache, tree)
         return ParallelDrafter(model.heads, model.view, cache, tree, compiled(model) if compile else None)
 
     return make

@@ -1,13 +1,14 @@
 """Where the tokens of a round stand: in their rows, in the cache, and who sees whom."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from headway.decoding.drafting import Draft
-from headway.decoding.rows import Batch
-from headway.ops.trees import Path, Tree
+from headway.decoding.rows import Batch, Row
+from headway.ops.trees import Path, Tree, with_masks
 from headway.trunk import Masks, TrunkView
 
 
@@ -17,7 +18,7 @@ class Layout:
 
     positions: as the trunk counts them, -1 for a draft that a row does not have. slots: in the cache, likewise.
     usable: how many drafts of each row can stay. masks: for a tree; a chain's follow from its positions. start: where the
-    slots of all rows are this one and those after it.
+    slots of all rows are this one and those after it. ridden: where masks ride, what the forward runs over.
     """
 
     positions: Tensor
@@ -27,19 +28,41 @@ class Layout:
     tree: Tree | None = None
     masks: Masks = None
     start: int | None = None
+    ridden: "Ridden | None" = None
 
     @property
     def drafts(self) -> int:
         return self.positions.shape[1] - 1
 
 
-def lay_out(view: TrunkView, batch: Batch, draft: Draft | None, budget: int) -> Layout:
-    """What a round looks at: each row's last settled token and at most `budget` drafts, as many as it can use."""
+@dataclass(frozen=True)
+class Ridden:
+    """A whole forward in which masks ride: its tokens, then the masks behind them, all (rows, tokens in all).
+
+    Masks take slots after those of the tokens, which the next forward overwrites. There is none where nothing is to be drafted:
+    what would follow a row's last token is not asked for, and positions there may be more than the trunk has.
+    """
+
+    positions: Tensor
+    slots: Tensor
+    visible: int
+    masks: Masks
+    count: int  # behind each token
+    last: bool = False  # rather, behind the last token of each row alone
+
+
+def lay_out(view: TrunkView, batch: Batch, draft: Draft | None, budget: int, masks: int = 0) -> Layout:
+    """What a round looks at: each row's last settled token and at most `budget` drafts, as many as it can use; behind each
+    of them as many masks as are given."""
     usable = [max(0, min(budget, row.usable)) for row in batch.rows]
-    if draft is None or draft.parents is None:
-        if draft is not None and draft.lengths is not None:
-            usable = [min(*pair) for pair in zip(usable, draft.lengths, strict=True)]
-        return chain(batch, usable)
+    if draft is not None and draft.lengths is not None:
+        usable = [min(*pair) for pair in zip(usable, draft.lengths, strict=True)]
+    layout = _tree(view, batch, draft, usable) if draft is not None and draft.parents is not None else chain(batch, usable)
+    return replace(layout, ridden=_ridden(view, batch, layout, masks)) if masks else layout
+
+
+def _tree(view: TrunkView, batch: Batch, draft: Draft, usable: list[int]) -> Layout:
+    assert draft.parents is not None
     tree, budget = Tree(draft.parents), draft.parents.shape[1]
     newest = torch.tensor(batch.lengths, device=batch.device)[:, None] - 1  # (rows, 1)
     alive = tree.depths <= torch.tensor(usable, device=batch.device)[:, None]
@@ -58,6 +81,42 @@ def lay_out(view: TrunkView, batch: Batch, draft: Draft | None, budget: int) -> 
     # what is written for a dead draft is overwritten like what a rejected one left
     start = batch.lengths[0] - 1 if min(batch.lengths) == max(batch.lengths) else None
     return Layout(torch.where(alive, positions, -1), torch.where(alive, slots, -1), visible, usable, tree, masks, start)
+
+
+def _ridden(view: TrunkView, batch: Batch, layout: Layout, count: int) -> Ridden:
+    rows, nodes = layout.positions.shape
+    every = nodes * (1 + count)
+    newest = torch.tensor(batch.lengths, device=batch.device)[:, None] - 1  # (rows, 1)
+    positions = torch.cat([layout.positions, _ahead(layout.positions, batch.rows, count)], dim=1)
+    slots = newest + torch.arange(every, device=batch.device)
+    visible = max(batch.lengths) - 1 + every
+    keys = torch.arange(visible, device=batch.device).expand(rows, -1)
+    place = keys - newest  # which token of this forward a slot holds
+    here = (place >= 0) & (place < every)
+    place = place.clamp(0, every - 1)
+    above = layout.tree.ancestors if layout.tree is not None else torch.ones(nodes, nodes, device=batch.device).bool().tril()
+    seen = with_masks(above.expand(rows, -1, -1), count)
+    masks = view.masks(
+        positions,
+        torch.where(here, positions.gather(1, place), torch.where(keys < newest, keys, -1)),
+        allowed=~here[:, None] | seen.gather(2, place[:, None].expand(-1, every, -1)),
+    )
+    return Ridden(positions, torch.where(positions < 0, -1, slots), visible, masks, count)
+
+
+def ridden_prompts(view: TrunkView, rows: Sequence[Row], layout: Layout, count: int) -> Ridden:
+    """Where prompts are read: masks behind the last token of each row, which stand and see as if they followed it."""
+    newest = layout.positions.amax(dim=1, keepdim=True)
+    positions = torch.cat([layout.positions, _ahead(newest, rows, count)], dim=1)
+    visible = max(layout.visible, int(positions.max()) + 1)
+    return Ridden(positions, positions, visible, view.causal_masks(positions, visible), count, last=True)
+
+
+def _ahead(positions: Tensor, rows: Sequence[Row], count: int) -> Tensor:
+    """Positions of the masks behind tokens at (rows, n) positions, (rows, n * count)."""
+    last = torch.tensor([row.limit for row in rows], device=positions.device)[:, None, None] - 2
+    ahead = positions[..., None] + torch.arange(1, count + 1, device=positions.device)
+    return torch.where((positions[..., None] >= 0) & (ahead <= last), ahead, -1).flatten(1)
 
 
 def chain(batch: Batch, usable: list[int]) -> Layout:

@@ -156,6 +156,11 @@ def _way(parents: list[int], node: int) -> list[int]:
     return way[::-1]
 
 
+def first_seed(generator: torch.Generator) -> int:
+    """The seed of the first row of a call of `generate` with that generator; the others count on from it."""
+    return int(torch.randint(2**48, (), generator=generator, device=generator.device))
+
+
 def left_pad(input_ids: Tensor, attention_mask: Tensor | None, config: GenerationConfig) -> tuple[Tensor, Tensor]:
     """The prompts with all padding moved to the left, and the mask that goes with them; both (batch, width).
 

@@ -116,7 +116,7 @@ class PlanConfig:
 
     model: str = field("embedded", help="folder or hub id of the model, or `embedded`; heads it has are left aside")
     shape: str | None = field(None, help="a random Llama in place of a model: HIDDENxLAYERSxHEADSxKV_HEADSxMLPxVOCABULARY")
-    family: Literal["parallel", "sequential"] = field("parallel", help="family of the heads")
+    family: str = field("parallel", help="family of the heads, see headway heads train --list-recipes")
     heads: int = field(4, help="how many heads")
     rates: list[float] = field([0.5, 0.7, 0.9], help="shares of drafts that are right")
     batches: list[int] = field([1, 4, 16], help="prompts decoded together; each size is measured")

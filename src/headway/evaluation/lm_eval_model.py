@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from headway.decoding import DecodeStats, why_not_exact
 from headway.decoding.arguments import resolve
+from headway.decoding.completing import Request, complete, drafter_of
 from headway.errors import ConfigError
-from headway.evaluation.completing import Request, complete, drafter_of
 from headway.evaluation.scoring import load
 from headway.model import HeadwayModel
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from headway.decoding.completing import Request, before_stops, complete, drafter_of
 from headway.errors import ConfigError
-from headway.evaluation.completing import Request, before_stops, complete, drafter_of
 from headway.evaluation.configs import REFERENCE, EvalConfig
 from headway.evaluation.pass_at_k import over_problems
 from headway.evaluation.problems import CODE_TASKS, Problem, load_problems

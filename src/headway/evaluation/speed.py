@@ -1,7 +1,7 @@
 """How much faster the heads make decoding: the same prompts, model and machine, in turns, and the same output."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,23 +48,18 @@ def speed(
 
     chains = [decode(group, drafter=heads_drafter("chain"), adaptive=False) for group in groups]
     trees = [decode(group, adaptive=False) for group in groups]
-    identical, rounds = all(torch.equal(a.sequences, b.sequences) for a, b in zip(chains, trees, strict=True)), []
-    for repeat in range(repeats + 1):
-        outs: dict[bool, list[Generation]] = {True: [], False: []}
-        for group, chain in zip(groups, chains, strict=True):
-            for plain in (True, False) if repeat % 2 else (False, True):
-                outs[plain].append(decode(group, plain=plain))
-                identical &= torch.equal(outs[plain][-1].sequences, chain.sequences)
-        rounds.append({plain: _together(out) for plain, out in outs.items()})
-    del rounds[0]  # it warmed up, and learnt what pays
-    chained = _together(chains)
+    rounds = in_turns(decode, groups, {"heads": {}, "plain": {"plain": True}}, repeats)
+    outs = [trees, *(each for found in rounds for each in found.values())]
+    identical = all(torch.equal(a.sequences, b.sequences) for each in outs for a, b in zip(each, chains, strict=True))
+    timed = [{name: together(each) for name, each in found.items()} for found in rounds[1:]]
+    chained = together(chains)
     return Speed(
-        [found[False].tokens_per_second / found[True].tokens_per_second for found in rounds],
-        statistics.median(found[False].tokens_per_second for found in rounds),
-        statistics.median(found[True].tokens_per_second for found in rounds),
-        rounds[-1][False].tokens_per_forward,
+        [found["heads"].tokens_per_second / found["plain"].tokens_per_second for found in timed],
+        statistics.median(found["heads"].tokens_per_second for found in timed),
+        statistics.median(found["plain"].tokens_per_second for found in timed),
+        timed[-1]["heads"].tokens_per_forward,
         chained.tokens_per_forward,
-        _together(trees).tokens_per_forward,
+        together(trees).tokens_per_forward,
         list(chained.acceptance),
         identical,
         torch.get_num_threads(),
@@ -72,5 +67,28 @@ def speed(
     )
 
 
-def _together(outs: Sequence[Generation]) -> DecodeStats:
+def in_turns(
+    decode: Callable[..., Generation],
+    groups: Sequence[tuple[Tensor, Tensor]],
+    ways: Mapping[str, dict[str, Any]],
+    repeats: int,
+) -> list[dict[str, list[Generation]]]:
+    """Every way to decode every group, one after the other, so that what disturbs the machine disturbs all of them.
+
+    Args:
+        decode: called with a group and what `ways` says beside it.
+    Returns: by repeat and way, what came of each group. The first repeat is one more: it warms up, and learns what pays.
+    """
+    found: list[dict[str, list[Generation]]] = []
+    for repeat in range(repeats + 1):
+        found.append({name: [] for name in ways})
+        for turn, group in enumerate(groups, repeat):
+            first = turn % len(ways)
+            for name in [*ways][first:] + [*ways][:first]:
+                found[-1][name].append(decode(group, **ways[name]))
+    return found
+
+
+def together(outs: Sequence[Generation]) -> DecodeStats:
+    """Several calls as one."""
     return DecodeStats.together([out.stats for out in outs])

@@ -3,6 +3,7 @@
 from headway.heads.base import CONFIG_FILE, TENSORS_FILE, HeadsConfig, HeadStack, read_config
 from headway.heads.eagle import EagleHeads
 from headway.heads.eagle3 import Eagle3Heads
+from headway.heads.gated_lora import GatedLoraHeads
 from headway.heads.hydra import HydraHeads
 from headway.heads.medusa import MedusaHeads
 from headway.heads.parallel import ParallelHeads
@@ -12,7 +13,16 @@ from headway.heads.shipped import Shipped, home_of, load_shipped, save_with, shi
 
 FAMILIES: dict[str, type[HeadStack]] = {
     family.family: family
-    for family in (ParallelHeads, SequentialHeads, MedusaHeads, HydraHeads, ReDrafterHeads, EagleHeads, Eagle3Heads)
+    for family in (
+        ParallelHeads,
+        SequentialHeads,
+        MedusaHeads,
+        HydraHeads,
+        ReDrafterHeads,
+        EagleHeads,
+        Eagle3Heads,
+        GatedLoraHeads,
+    )
 }
 
 __all__ = [
@@ -21,6 +31,7 @@ __all__ = [
     "TENSORS_FILE",
     "Eagle3Heads",
     "EagleHeads",
+    "GatedLoraHeads",
     "HeadStack",
     "HeadsConfig",
     "HydraHeads",

@@ -60,11 +60,12 @@ class HeadStack(nn.Module):
         chained: head k at i reads head k - 1 at i and the token at i + k + 1, and attends to head k at earlier positions.
         recursive: head k goes on from what head k - 1 carried and the token that followed, as if it stood at i + k;
             it attends to nothing, or to the text up to i and to the drafts it goes on from.
+        masked: recursive, and what head 0 starts from are the trunk's own states of mask tokens behind i.
     """
 
     family: ClassVar[str]
     options: ClassVar[frozenset[str]] = frozenset()  # beside those that all families have
-    drafting: ClassVar[Literal["parallel", "chained", "recursive"]]
+    drafting: ClassVar[Literal["parallel", "chained", "recursive", "masked"]]
     foresees_states: ClassVar[bool] = False  # head k's state at i is of the kind of the trunk's last state at i + k + 1
     draft_tokens: Tensor | None  # of a reduced vocabulary: which the heads know, (tokens,), ascending
 
@@ -147,6 +148,24 @@ class HeadStack(nn.Module):
         Returns: what head k + 1 goes on from, (batch, seq, width), and the state that its unembedding reads.
         """
         raise TypeError(f"{type(self).__name__} heads have no steps")
+
+    def run_with_masks(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        masks: Masks,
+        view: TrunkView,
+        cache: Any = None,
+        count: int | None = None,
+        groups: int | None = None,
+    ) -> Tapped:
+        """One pass of the trunk over tokens and, behind all of them, groups of the first `count` mask tokens.
+
+        Args:
+            input_ids: (batch, seq). position_ids: (batch, seq + groups * count), and masks for as many.
+            groups: in a row; default: one for each token.
+        """
+        raise TypeError(f"{type(self).__name__} heads have no mask tokens")
 
     def unembeddings(self, view: TrunkView) -> list[Unembedding]:
         """What each head's states are read through to choose a token: the trunk's, or what a reduced vocabulary leaves of it."""

@@ -40,11 +40,6 @@ class DraftLayer(GradientCheckpointingLayer):
         self.mlp = LlamaMLP(config)
         self.post_attention_layernorm = LlamaRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.rotary_emb = LlamaRotaryEmbedding(config)  # has no parameters
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=config.initializer_range)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
 
     @property
     def config(self) -> LlamaConfig:

@@ -49,9 +49,8 @@ class EagleHeads(HeadStack):
         if (steps := options.get("trained_steps", 1)) < 1:
             raise ConfigError(f"trained_steps is how many steps learn, from 1, not {steps}.")
         stack = cls(made, llama_config(view, options.get("layer") or {}))
-        with torch.no_grad():  # at first the trunk's state passes through, and the token adds a little
-            stack.fc.weight.normal_(std=0.02)
-            stack.fc.weight[:, made.hidden_size :] += torch.eye(made.hidden_size)
+        with torch.no_grad():  # at first the trunk's state passes through
+            stack.fc.weight.zero_()[:, made.hidden_size :] = torch.eye(made.hidden_size)
             if stack.fc.bias is not None:
                 stack.fc.bias.zero_()
         return fit(stack, view)

@@ -53,9 +53,8 @@ class Eagle3Heads(HeadStack):
         like = shared.weight
         known = like if tokens is None else like[tokens.to(like.device)]
         stack = cls(made, llama_config(view, options.get("layer") or {}), known.detach().clone() * shared.scale)
-        with torch.no_grad():  # at first the last of the states read passes through, and the token adds a little
-            stack.fc.weight.normal_(std=0.02)
-            stack.fc.weight[:, -made.hidden_size :] += torch.eye(made.hidden_size)
+        with torch.no_grad():  # at first the last of the states read passes through
+            stack.fc.weight.zero_()[:, -made.hidden_size :] = torch.eye(made.hidden_size)
             stack.norm.weight.copy_(scale_of(view.norm, made.hidden_size, like))
         return fit(stack, view)
 

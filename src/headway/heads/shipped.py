@@ -56,10 +56,10 @@ class Shipped:
 
     @cached_property
     def places(self) -> dict[str, tuple[int, str]]:
-        """Tensor -> head and place in it. Raises CheckpointError for one that has no place in any MTP layer."""
+        """Tensor -> head and place in it. Raises UnsupportedModelError for one that has no place in the heads."""
         found = {name: self.naming.place(name, self.depth) for name in self.names}
         if lost := [name for name, place in found.items() if place is None]:
-            raise CheckpointError(f"{self.folder}: Headway does not know what {lost[0]} is among its MTP layers.")
+            raise UnsupportedModelError(f"Headway does not know what {lost[0]} is among the MTP layers in {self.folder}.")
         return {name: place for name, place in found.items() if place is not None}
 
     @cached_property
@@ -85,20 +85,20 @@ class Origin:
 
 
 def shipped_in(folder: str | Path) -> Shipped | None:
-    """The MTP layers in a folder; None where there are none, or no folder.
+    """The MTP layers in a folder, told by their projections; None where there are none, or no folder.
 
     Raises: CheckpointError where config or tensor files are damaged.
     """
     if not str(folder):
         return None
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     if not folder.is_dir() or not (folder / "config.json").is_file():
         return None
     config = _json(folder / "config.json")
     depth = (config.get("text_config") or config).get("num_hidden_layers")
     files = checkpoint_files(folder)
     for name, layout in LAYOUTS.items():
-        if depth is not None and any(layout.holds(tensor, depth) for tensor in files):
+        if depth is not None and any((layout.place(tensor, depth) or (0, ""))[1] == "eh_proj.weight" for tensor in files):
             return Shipped(folder, name, depth, files)
     return None
 
@@ -106,8 +106,8 @@ def shipped_in(folder: str | Path) -> Shipped | None:
 def load_shipped(view: TrunkView, shipped: Shipped) -> SequentialHeads:
     """The layers as heads.
 
-    Raises: CheckpointError where tensors are missing, left over or of another shape; UnsupportedModelError where the layers
-        are of another kind than the trunk's last one.
+    Raises: CheckpointError where tensors are missing or of another shape; UnsupportedModelError where the layers are of another
+        kind than the trunk's last one.
     """
     if trunk_is_quantized(view.model):
         raise UnsupportedModelError(f"The MTP layers in {shipped.folder} are quantised, and heads made of such are not known.")
@@ -213,12 +213,11 @@ def _keep_settings(source: Path, folder: Path) -> None:
 
 def _complain(shipped: Shipped, found: Any) -> None:
     """Raise where loading left something open."""
-    if found.missing_keys and found.unexpected_keys:
-        both = f"{min(found.missing_keys)} is missing, {min(found.unexpected_keys)} is not known there"
-        raise UnsupportedModelError(f"The MTP layers in {shipped.folder} are of another kind than the trunk's last layer: {both}.")
+    if found.unexpected_keys:
+        kind = f"of another kind than the trunk's last layer, which has no {min(found.unexpected_keys)}"
+        raise UnsupportedModelError(f"The MTP layers in {shipped.folder} are {kind}.")
     for names, what in (
         (found.missing_keys, "missing"),
-        (found.unexpected_keys, "left over"),
         (found.mismatched_keys, "of another shape than this trunk needs"),
         (found.conversion_errors, "not to be converted"),
     ):

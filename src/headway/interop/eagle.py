@@ -84,4 +84,4 @@ def import_(folder: Path, trunk: str | None) -> HeadwayModel:
     reasons, alike = llama.copies(tensors, {EMBEDDING: embeddings(model.view), UNEMBEDDING: model.unembedding.weight})
     tensors = {name: tensor for name, tensor in tensors.items() if name not in reasons}
     settle(draft, {name: [name] for name in tensors}, reasons, quiet=alike)
-    return attach(model, heads, tensors, draft, DEFAULTS, optional=[name for name in heads.kept() if name.endswith("o_proj.bias")])
+    return attach(model, heads, tensors, draft, DEFAULTS, optional=llama.unbiased(heads))

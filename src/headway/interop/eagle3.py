@@ -129,7 +129,7 @@ def read(draft: Draft, model: HeadwayModel, config: Mapping[str, Any], layer: Ma
         alike.append(name)
     settle(draft, {name: [ours] for name, ours in own.items()}, reasons, quiet=alike)
     heads = Eagle3Heads.from_trunk(model.view, count, options)
-    optional = [name for name in heads.kept() if name.endswith("o_proj.bias") or (name == UNEMBEDDING and tokens is None)]
+    optional = llama.unbiased(heads) + ([UNEMBEDDING] if tokens is None else [])
     return attach(model, heads, {ours: tensors[name] for name, ours in own.items()}, draft, DEFAULTS, optional)
 
 

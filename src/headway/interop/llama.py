@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import LlamaConfig
 
 from headway.errors import CheckpointError, UnsupportedModelError
+from headway.heads import HeadStack
 from headway.heads.draft_layer import OPTIONS, llama_config
 from headway.interop.drafts import Draft, same
 from headway.model import HeadwayModel
@@ -54,6 +55,14 @@ def read(said: Mapping[str, Any], draft: Draft, view: TrunkView, recorded: Any) 
     if isinstance(recorded, dict) and set(recorded) <= set(OPTIONS) and _told(llama_config(view, recorded)) == wanted:
         return recorded
     return {name: value for name, value in wanted.items() if value != usual[name]}
+
+
+def unbiased(heads: HeadStack) -> list[str]:
+    """Biases that a file may leave out, made zero: those who set `qkv_bias` have none behind the attention."""
+    found = {name: bias for name, bias in heads.kept().items() if name.endswith("o_proj.bias")}
+    for bias in found.values():
+        bias.data.zero_()
+    return list(found)
 
 
 def copies(tensors: Mapping[str, Tensor], trunks: Mapping[str, Tensor]) -> tuple[dict[str, str], list[str]]:

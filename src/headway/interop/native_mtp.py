@@ -71,7 +71,7 @@ def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> Acc
         trunk.save_pretrained(temporary, state_dict={**trunk.state_dict(), **tensors}, save_original_format=True)
         _write_config(temporary, model, heads, count, layout)
         if layout is not LAYOUTS["mimo"]:
-            _write_class(temporary, trunk, layout.pattern(depth, count), tensors)
+            _write_class(temporary, trunk, layout.pattern(tensors), tensors)
         present = set(checkpoint_files(temporary))
         of_trunk, left = list(_trunk_fates(trunk, present)), list(_left_behind(model, heads))
         if heads.draft_tokens is not None:
@@ -196,7 +196,7 @@ def _left_behind(model: HeadwayModel, heads: SequentialHeads) -> Iterator[Fate]:
     taken = set(revert_weight_conversion(model.trunk, {n: t.detach().to("meta") for n, t in model.trunk.state_dict().items()}))
     theirs = heads.count if heads.origin is not None and heads.origin.shipped == shipped else 0
     for name in sorted(set(shipped.files) - taken):
-        k, inner = shipped.places.get(name, (0, None))
+        k, inner = shipped.naming.place(name, shipped.depth) or (0, None)
         if inner in (INPUT, OUTPUT):
             yield Fate(name, reason="a copy of the trunk's, which transformers shares")
         elif inner is None:

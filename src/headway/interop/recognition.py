@@ -161,9 +161,9 @@ def _mtp(config: Config, tensors: Tensors) -> Found | None:
         return None
     for key, layout in LAYOUTS.items():
         names = frozenset(name for name in tensors if layout.holds(name, depth))
-        if not names:
-            continue
         places = {name: layout.place(name, depth) for name in names}
+        if not any(place and place[1] == "eh_proj.weight" for place in places.values()):
+            continue
         notes = [f"{name} has no place in this layout" for name, place in sorted(places.items()) if place is None][:1]
         count = 1 + max((place[0] for place in places.values() if place), default=-1)
         said = [text[name] for name in COUNTS if text.get(name)]

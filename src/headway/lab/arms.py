@@ -34,10 +34,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """A folder's name that no two runs share."""
-        words = f"{self.task}/{self.arm}"
-        plain = "".join(c if c.isalnum() or c in "-." else "-" for c in words).strip(".-")
-        return f"{plain}-{hashlib.sha256(words.encode()).hexdigest()[:6]}-{self.seed}"
+        return folder_of(f"{self.task}/{self.arm}", self.seed)
 
     @property
     def steps(self) -> int:
@@ -46,6 +43,12 @@ class Run:
     def plain(self) -> dict[str, Any]:
         """As JSON holds it."""
         return dict(json.loads(json.dumps(asdict(self), default=str)))
+
+
+def folder_of(words: str, seed: int) -> str:
+    """A folder's name that no two runs share."""
+    plain = "".join(c if c.isalnum() or c in "-." else "-" for c in words).strip(".-")
+    return f"{plain}-{hashlib.sha256(words.encode()).hexdigest()[:6]}-{seed}"
 
 
 def runs_of(config: CompareConfig, rates: dict[str, dict[str, float]] | None = None) -> list[Run]:

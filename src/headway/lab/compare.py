@@ -72,7 +72,7 @@ def run(config: CompareConfig, title: str = "Does looking ahead help?") -> dict[
         "seconds": time.perf_counter() - started,
     }
     write_json(config.out / "results.json", results)
-    _write_parquet(trained, config.out / "results.parquet")
+    write_parquet(trained, config.out / "results.parquet")
     sentences = words(results)
     write_report(results, config.out / "report.html", sentences, {task: rows_of(results, task) for task in config.tasks})
     for task in config.tasks:
@@ -119,14 +119,14 @@ def _speeds(config: CompareConfig, runs: list[Run], done: Done) -> dict[str, dic
     return found
 
 
-def _write_parquet(runs: list[dict[str, Any]], path: Path) -> None:
-    """A row a run; curves and points as lists."""
+def write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
+    """A row each, with all names that any has; lists stay lists."""
     import pyarrow  # installed with datasets
     from pyarrow import parquet
 
-    names = list(dict.fromkeys(name for run in runs for name in run))
+    names = list(dict.fromkeys(name for row in rows for name in row))
     with replacing_folder(path.parent) as folder:
-        parquet.write_table(pyarrow.Table.from_pylist([{n: run.get(n) for n in names} for run in runs]), folder / path.name)
+        parquet.write_table(pyarrow.Table.from_pylist([{n: row.get(n) for n in names} for row in rows]), folder / path.name)
 
 
 def _table(results: dict[str, Any], task: str, headings: list[str], rows: list[list[str]]) -> Table:

@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import headway.config
 from headway.data import Example, load_examples
 from headway.errors import HeadwayError
 from headway.evaluation.exact_match import exact_match
+from headway.evaluation.measuring import wait
 from headway.evaluation.scoring import held_out_on, load
 from headway.files import write_json
 from headway.lab.configs import TaskConfig
@@ -118,6 +120,7 @@ class Clock(TrainerCallback):
         self._began = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        wait(args.device)
         self.by_step[str(state.global_step)] = time.perf_counter() - self._began
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -172,13 +175,13 @@ def _leave_with(parent: int) -> None:
     os._exit(1)
 
 
-def main(folder: Path) -> int:
+def main(folder: Path, work: Callable[[Path, dict[str, Any]], dict[str, Any]]) -> int:
     """Do what the folder asks for; 2 after a mistake that the user can mend, said on stderr."""
     parent = os.getppid()
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
     asked = json.loads((folder / SPEC).read_text(encoding="utf-8"))
     try:
-        found = rates(folder, asked) if asked.get("rate") else run(folder, asked)
+        found = work(folder, asked)
     except HeadwayError as error:
         print(f"{' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -189,4 +192,4 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), lambda folder, spec: rates(folder, spec) if spec.get("rate") else run(folder, spec)))

@@ -45,11 +45,13 @@ def execute(
     console: Console,
     title: str = "runs",
     after: Callable[[str], None] = lambda name: None,
+    module: str = "headway.lab.one_run",
 ) -> Done:
     """Run what is not finished yet, each spec in `folder` / its name, in the order given.
 
     Args:
-        specs: what `headway.lab.one_run` reads. A run is finished where a result of the same spec lies in its folder.
+        specs: what the module reads that each run is a process of. A run is finished where a result of the same spec lies in its
+            folder.
         after: called with the name of each run once it has finished.
     Raises: KeyboardInterrupt, once all runs have saved what they can.
     """
@@ -69,7 +71,7 @@ def execute(
                 for slot in range(jobs):
                     if left and slot not in running:
                         name = left.pop(0)
-                        running[slot] = (name, _start(folder / name, specs[name], slot, threads))
+                        running[slot] = (name, _start(folder / name, specs[name], slot, threads, module))
                 time.sleep(WAIT)
                 for slot, (name, process) in list(running.items()):
                     if process.poll() is None:
@@ -117,7 +119,7 @@ def _finished(folder: Path, spec: dict[str, Any]) -> dict[str, Any] | None:
     return dict(known["result"]) if known["run"] == spec else None
 
 
-def _start(folder: Path, spec: dict[str, Any], slot: int, threads: int) -> subprocess.Popen[bytes]:
+def _start(folder: Path, spec: dict[str, Any], slot: int, threads: int, module: str) -> subprocess.Popen[bytes]:
     if (folder / SPEC).is_file() and json.loads((folder / SPEC).read_text(encoding="utf-8")) != spec:
         shutil.rmtree(folder)  # what it began was another run
     write_json(folder / SPEC, spec)
@@ -125,7 +127,7 @@ def _start(folder: Path, spec: dict[str, Any], slot: int, threads: int) -> subpr
     if torch.cuda.is_available() and "CUDA_VISIBLE_DEVICES" not in os.environ:
         environment["CUDA_VISIBLE_DEVICES"] = str(slot)
     with (folder / LOG).open("ab") as log:
-        command = [sys.executable, "-m", "headway.lab.one_run", str(folder)]
+        command = [sys.executable, "-m", module, str(folder)]
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
 
 

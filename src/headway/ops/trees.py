@@ -57,6 +57,22 @@ class Tree:
         return self.ancestors.sum(-1) - 1
 
 
+def with_masks(above: Tensor, count: int) -> Tensor:
+    """Who sees whom once `count` masks stand behind each node, after all nodes and node by node.
+
+    A mask sees what its node sees, the masks of that node before it, and itself; nobody else sees a mask.
+
+    Args: above: which nodes see which, bool, (batch, nodes, nodes).
+    Returns: (batch, nodes * (1 + count), nodes * (1 + count)).
+    """
+    batch, nodes, _ = above.shape
+    device = above.device
+    before = torch.ones(count, count, dtype=torch.bool, device=device).tril()
+    own = torch.kron(torch.eye(nodes, dtype=torch.bool, device=device), before).expand(batch, -1, -1)
+    seen = torch.cat([above.repeat_interleave(count, dim=1), own], dim=2)
+    return torch.cat([torch.nn.functional.pad(above, (0, nodes * count)), seen], dim=1)
+
+
 def parents_of(paths: Sequence[Sequence[int]]) -> list[int]:
     """Parents of the drafts of a fixed tree, from the paths to them: (0, 2) is the third child of the root's first child.
 

@@ -4,13 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headway.training.distilling import distill
     from headway.training.finetuning import finetune
     from headway.training.heads import train_heads
     from headway.training.pretraining import pretrain
 
-_HOMES = {"pretrain": "pretraining", "train_heads": "heads", "finetune": "finetuning"}
+_HOMES = {"pretrain": "pretraining", "distill": "distilling", "train_heads": "heads", "finetune": "finetuning"}
 
-__all__ = ["finetune", "pretrain", "train_heads"]
+__all__ = ["distill", "finetune", "pretrain", "train_heads"]
 
 
 def __getattr__(name: str) -> Any:

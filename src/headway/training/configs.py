@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from headway.config import field
+from headway.config import at_least, field
 from headway.errors import ConfigError
 
 
@@ -60,9 +60,9 @@ class TrainingConfig:
         if self.length < 2:
             raise ConfigError(f"length must be at least 2, got {self.length}.")
         for name in ("learning_rate", "weight_decay", "grad_clip", "warmup_ratio", "save_limit"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} cannot be negative, got {getattr(self, name)}.")
-        if self.warmup_ratio >= 1:
+            if (value := getattr(self, name)) is not None and value < 0:
+                raise ConfigError(f"{name} cannot be negative, got {value}.")
+        if self.warmup_ratio is not None and self.warmup_ratio >= 1:
             raise ConfigError(f"warmup_ratio is a share of all steps, below 1, got {self.warmup_ratio}.")
         if not 0 <= self.denoising_sequential <= 1:
             raise ConfigError(f"denoising_sequential is a share, from 0 to 1, got {self.denoising_sequential}.")
@@ -100,44 +100,103 @@ class PretrainConfig(TrainingConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class HeadsTrainConfig(TrainingConfig):
-    """Heads learn, the trunk stays as it is."""
+    """Heads learn, the trunk stays as it is. What is None is filled in by a recipe (`headway.training.recipes`) before training."""
 
     model: str = field(help="folder or hub id of the model to put heads on, or `embedded`")
     heads: str | None = field(None, help="train these saved heads on, instead of fresh ones")
     family: str | None = field(
-        None, help="family of fresh heads: parallel, sequential (none: the MTP layers that the model ships with, else parallel)"
+        None, help="family of fresh heads, see --list-recipes (none: the MTP layers that the model ships with, else parallel)"
     )
-    count: int | None = field(None, help="number of heads (none: 2 fresh ones, or all saved ones)")
+    count: int | None = field(None, help="number of heads (none: as many fresh ones as the recipe says, or all saved ones)")
     options: dict[str, Any] | None = field(None, help="options of the family, such as {linear: true} or {shared: true}")
-    objective: Literal["multi-token", "distillation"] = field("multi-token", help="labels, or the trunk's distribution")
-    head_weights: Literal["constant", "medusa", "beta"] = field("constant", help="1, 0.8^k, or normalised beta^k")
-    beta: float = field(0.6, help="of head_weights=beta")
-    feature_weight: float = field(0.0, help="weight of heads' distance from the trunk's later states (eagle: 10)")
-    learning_rate: float = field(5e-4, help="peak learning rate of the heads")
+    recipe: str | None = field(None, help="published recipe that fills in what is not given (none: that of the heads' family)")
+    objective: Literal["multi-token", "distillation"] = field(None, help="labels, or the trunk's distribution (none: the recipe's)")
+    head_weights: Literal["constant", "medusa", "beta"] = field(None, help="1, 0.8^k, or normalised beta^k (none: the recipe's)")
+    beta: float = field(None, help="of head_weights=beta (none: the recipe's)")
+    feature_weight: float = field(None, help="of the distance of heads' states from the trunk's later ones (none: the recipe's)")
+    learning_rate: float = field(None, help="peak learning rate of the heads (none: the recipe's)")
+    warmup_ratio: float = field(None, help="share of the steps in which the learning rate rises (none: the recipe's)")
+    schedule: Literal["cosine", "constant", "linear"] = field(None, help="learning rate after the warm-up (none: the recipe's)")
+    weight_decay: float = field(None, help="of matrices; norms and biases have none (none: the recipe's)")
+    beta2: float = field(None, help="AdamW's second moment decay (none: the recipe's)")
+    grad_clip: float = field(None, help="largest gradient norm; 0 switches clipping off (none: the recipe's)")
+    draft_vocabulary: int | None = field(
+        None,
+        help="heads know only so many tokens, those learnt most often, and all special ones (none: all of the trunk's)",
+    )
     completion_only: bool = field(False, help="learn completions only, where the data has prompts")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.count is not None and self.count < 1:
-            raise ConfigError(f"count must be at least 1, got {self.count}.")
+        at_least(self, 1, "count", "draft_vocabulary")
+        if "draft_vocabulary" in (self.options or {}):
+            raise ConfigError("draft_vocabulary is no option of a family here but a setting: which tokens is counted in the data.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """The model's own samples, for heads to learn from. Raises ConfigError where settings are out of range or contradict."""
+
+    model: str = field(help="folder or hub id of the model, or `embedded`; its own heads draft, if it has any")
+    data: list[str] | str = field(help="where prompts come from: whatever `headway heads train` learns from")
+    out: Path = field(help="file to write, .jsonl; what an interrupted run has is kept beside it and gone on with")
+    split: str = field("train", help="split of hub and preset data sets")
+    limit: int | None = field(None, help="use only this many examples of each source")
+    columns: dict[str, str] | None = field(None, help="names of the data's own columns, as {prompt: question}")
+    prompt_tokens: int = field(32, help="of texts without prompts: their first so many tokens are the prompt")
+    max_prompt_tokens: int | None = field(
+        None, help="longer prompts are left out (none: those that leave no room for max_new_tokens in the model's context)"
+    )
+    max_new_tokens: int = field(256, help="longest sample; what is cut off there is marked, and learnt without an end")
+    samples: int = field(1, help="samples of each prompt")
+    temperature: float = field(0.3, help="Medusa's for its own samples; 1 is the model's own distribution, 0 takes the likeliest")
+    top_p: float = field(1.0, help="draw from the likeliest tokens that together have this probability")
+    batch_size: int = field(16, help="rows decoded at once; it changes the speed, not the samples")
+    float32: bool = field(False, help="compute in float32, where sums in half precision would let company change a sample")
+    seed: int = field(0, help="of the samples: each depends on it, on the number of its prompt and on its own number alone")
+    resume: bool = field(True, help="go on with what an interrupted run has; else delete it, and `out`, and start over")
+    quiet: bool = field(False, help="no progress bar")
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "limit", "prompt_tokens", "max_prompt_tokens", "max_new_tokens", "samples", "batch_size")
+        at_least(self, 0, "temperature")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p must be above 0 and at most 1, got {self.top_p}.")
+        if self.temperature == 0 and self.samples > 1:
+            raise ConfigError(f"samples: {self.samples} with temperature: 0 would write the same text again and again.")
+        if not self.sources:
+            raise ConfigError("data names nothing to take prompts from.")
+        if self.out.suffix != ".jsonl":
+            raise ConfigError(f"out is read as training data later, so its name must end in .jsonl: {self.out}.")
+        if self.out.resolve() in [Path(source).resolve() for source in self.sources]:
+            raise ConfigError(f"out is the data itself, {self.out}: choose another.")
+
+    @property
+    def sources(self) -> list[str]:
+        return [self.data] if isinstance(self.data, str) else list(self.data)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(TrainingConfig):
-    """Trunk and heads learn a task together."""
+    """Trunk and heads learn a task together. What a recipe says is None until training begins, as in `HeadsTrainConfig`."""
 
     model: str = field(help="folder or hub id of the model, or `embedded`; its own heads are used if it has any")
     heads: str | None = field(None, help="folder of trained heads to attach")
-    family: str | None = field(None, help="attach fresh heads of this family: parallel, sequential")
+    family: str | None = field(None, help="attach fresh heads of this family, see headway heads train --list-recipes")
     count: int | None = field(None, help="number of heads (of saved ones, the first so many)")
     options: dict[str, Any] | None = field(None, help="options of the family of fresh heads")
+    recipe: str | None = field(None, help="published recipe that fills in what is not given (none: that of the heads' family)")
     objective: Literal["multi-token", "next-token", "distillation", "registers"] = field("multi-token", help="what is learnt")
-    head_weights: Literal["constant", "medusa", "beta"] = field("constant", help="1, 0.8^k, or normalised beta^k")
-    beta: float = field(0.6, help="of head_weights=beta")
-    feature_weight: float = field(0.0, help="weight of heads' distance from the trunk's later states (eagle: 10)")
-    total_weight: float = field(1.0, help="factor of all heads' losses")
+    head_weights: Literal["constant", "medusa", "beta"] = field(None, help="1, 0.8^k, or normalised beta^k (none: the recipe's)")
+    beta: float = field(None, help="of head_weights=beta (none: the recipe's)")
+    feature_weight: float = field(None, help="of the distance of heads' states from the trunk's later ones (none: the recipe's)")
+    total_weight: float = field(None, help="factor of all heads' losses (none: the recipe's, which tells fresh heads from trained)")
     weight_schedule: Literal["constant", "sine", "fade-out", "forward", "reverse"] = field(
-        "constant", help="how the total weight changes over the run"
+        None, help="how the total weight changes over the run (none: the recipe's)"
+    )
+    teacher: Literal["itself", "original"] = field(
+        "itself",
+        help="of objective distillation: heads learn from the trunk as it moves, or trunk and heads from what it was",
     )
     register_offsets: int = field(4, help="of objective registers: the furthest that they look ahead")
     register_weight: float = field(0.3, help="of objective registers: their share of the loss, next-token prediction has the rest")
@@ -158,6 +217,8 @@ class FinetuneConfig(TrainingConfig):
         if self.freeze_trunk and (self.lora or self.objective in ("next-token", "registers")):
             other = "lora" if self.lora else f"objective: {self.objective}"
             raise ConfigError(f"freeze_trunk and {other} contradict each other: nothing of the trunk could learn.")
+        if self.teacher == "original" and (self.objective != "distillation" or self.freeze_trunk):
+            raise ConfigError("teacher: original is of objective: distillation, with a trunk that learns: otherwise it is itself.")
         if self.register_offsets < 1:
             raise ConfigError(f"register_offsets must be at least 1, got {self.register_offsets}.")
         if not 0 < self.register_weight < 1:

@@ -1,5 +1,6 @@
 """The second stage: trunk and heads learn a task together, in full or through LoRA (arXiv 2106.09685)."""
 
+import copy
 import dataclasses
 import warnings
 from collections.abc import Sequence
@@ -14,11 +15,12 @@ from transformers import PreTrainedModel, TrainerCallback, set_seed
 
 from headway.errors import ConfigError
 from headway.model import HeadwayModel, has_heads
-from headway.objectives import MultiToken, NextToken, Objective, Registers
+from headway.objectives import FromOriginal, MultiToken, NextToken, Objective, Registers
 from headway.quantization import trunk_is_quantized
 from headway.training.configs import FinetuneConfig, HeadsTrainConfig
 from headway.training.denoising import fit_to
 from headway.training.distributed import gather
+from headway.training.recipes import for_finetuning, recipe_of
 from headway.training.rows import rows_of, validation_of
 from headway.training.run import finish, load_tokenizer, run
 from headway.trunk import TrunkView
@@ -35,6 +37,7 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[TrainerCallback] = ()) 
     tokenizer = load_tokenizer(config.model)
     set_seed(config.seed)
     model = load_model(config)
+    config = for_finetuning(config, model.heads.config.family if model.heads is not None else None, asks_for_fresh_heads(config))
     check(config, model.trunk)
     config = fitting(config, model.trunk)
     dtype = model.trunk.dtype
@@ -43,7 +46,7 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[TrainerCallback] = ()) 
     rows = rows_of(config, tokenizer, config.completion_only)
     validation = validation_of(config, tokenizer, config.completion_only)
     fit_to(rows, model, tokenizer)
-    trainer = run(config, model, objective_of(config, model), tokenizer, rows, validation, callbacks)
+    trainer = run(config, model, objective_of(config, model, adapters), tokenizer, rows, validation, callbacks)
     gather(trainer.step)
     if adapters is not None:
         adapters.merge_and_unload()  # in place: the trunk's layers are the trunk's own again
@@ -55,12 +58,11 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[TrainerCallback] = ()) 
 
 def load_model(config: FinetuneConfig) -> HeadwayModel:
     """The model with the heads that the settings ask for: saved ones, fresh ones, or its own."""
-    fresh = config.family is not None or (config.count is not None and config.heads is None and not has_heads(config.model))
     if config.heads is not None:
         model = HeadwayModel.from_trunk(config.model, count=0)
         model.attach(config.heads, config.count)
-    elif fresh:
-        count = 2 if config.count is None else config.count
+    elif asks_for_fresh_heads(config):
+        count = recipe_of(config.recipe, config.family).count if config.count is None else config.count
         model = HeadwayModel.from_trunk(config.model, config.family or "parallel", count, **(config.options or {}))
     else:
         model = HeadwayModel.from_pretrained(config.model, config.count)
@@ -71,7 +73,13 @@ def load_model(config: FinetuneConfig) -> HeadwayModel:
     return model
 
 
-def objective_of(config: FinetuneConfig, model: HeadwayModel) -> Objective:
+def asks_for_fresh_heads(config: FinetuneConfig) -> bool:
+    """Whether the settings name a family, or a number of heads where there are none."""
+    return config.family is not None or (config.count is not None and config.heads is None and not has_heads(config.model))
+
+
+def objective_of(config: FinetuneConfig, model: HeadwayModel, adapters: LoraModel | None = None) -> Objective:
+    """What the settings minimise, once a recipe has filled them in; `adapters` of the trunk, if it has any."""
     if config.objective == "next-token":
         return NextToken()
     heads = MultiToken(
@@ -83,6 +91,8 @@ def objective_of(config: FinetuneConfig, model: HeadwayModel) -> Objective:
         soft=config.objective == "distillation",
         feature_weight=config.feature_weight,
     )
+    if config.teacher == "original":
+        return FromOriginal(adapters or copy.deepcopy(model.trunk), heads)
     if config.objective != "registers":
         return heads
     return Registers(model, config.register_offsets, config.register_weight, config.register_share, heads, config.seed)

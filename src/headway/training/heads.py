@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainerCallback, set_seed
 
@@ -10,7 +11,9 @@ from headway.objectives import MultiToken
 from headway.training.configs import HeadsTrainConfig
 from headway.training.denoising import fit_to
 from headway.training.distributed import gather
+from headway.training.draft_vocabulary import restrict_heads
 from headway.training.finetuning import cast, check, fitting
+from headway.training.recipes import for_heads, recipe_of
 from headway.training.rows import rows_of, validation_of
 from headway.training.run import finish, load_tokenizer, run
 
@@ -34,17 +37,21 @@ def train_heads(config: HeadsTrainConfig, callbacks: Sequence[TrainerCallback] =
     elif config.family is None and model.shipped is not None:
         model.attach(model.shipped.folder, config.count)
     else:
-        count = 2 if config.count is None else config.count
+        count = recipe_of(config.recipe, config.family).count if config.count is None else config.count
         model = HeadwayModel.from_trunk(trunk, config.family or "parallel", count, **(config.options or {}))
+    assert model.heads is not None
+    config = for_heads(config, model.heads.config.family)
     model.trunk.requires_grad_(False)
     soft = config.objective == "distillation"
     objective = MultiToken(config.head_weights, config.beta, next_token=False, soft=soft, feature_weight=config.feature_weight)
     rows = rows_of(config, tokenizer, config.completion_only)
     validation = validation_of(config, tokenizer, config.completion_only)
     fit_to(rows, model, tokenizer)
+    record: dict[str, Any] = {"stage": "heads", "objective": config.objective, "model": config.model}
+    if config.draft_vocabulary is not None:
+        record |= restrict_heads(model, rows, config.draft_vocabulary, tokenizer, config.quiet)
     trainer = run(config, model, objective, tokenizer, rows, validation, callbacks)
     gather(trainer.step)
     cast(model, dtype)
     model.eval()
-    record = {"stage": "heads", "objective": config.objective, "model": config.model}
     return finish(config, trainer, model, tokenizer, record)

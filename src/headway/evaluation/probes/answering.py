@@ -10,9 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from headway import model_path
 from headway.attention import decoding
 from headway.decoding import DecodeStats, Engine, why_not_exact
+from headway.decoding.completing import drafter_of
 from headway.decoding.rows import Row
 from headway.errors import ConfigError, DataError
-from headway.evaluation.completing import drafter_of
 from headway.evaluation.exact_match import left_padded
 from headway.evaluation.probes.configs import AnsweringConfig
 from headway.evaluation.probes.journal import Journal, fingerprint, key_of

@@ -15,14 +15,15 @@ from headway.attention import decoding
 from headway.decoding import DecodeStats, Engine, heads_drafter, ngram_drafter, why_not_exact
 from headway.decoding.arguments import resolve
 from headway.decoding.drafting import MakeDrafter
-from headway.decoding.rows import Row
+from headway.decoding.rows import Row, first_seed
 from headway.decoding.stopping import Stops
 from headway.model import HeadwayModel
 
 
 @dataclass(frozen=True)
 class Request:
-    """prompt: its tokens. stops: strings that end the text. settings: arguments of `generate`, max_new_tokens among them."""
+    """prompt: its tokens. stops: strings that end the text. settings: arguments of `generate`, max_new_tokens among them.
+    seed: as that of `generate`, which with the same arguments draws the same tokens."""
 
     prompt: list[int]
     stops: tuple[str, ...] = ()
@@ -60,7 +61,8 @@ def complete(
     # the longest first: if memory runs out, then at once
     for number in sorted(range(len(requests)), key=lambda n: -len(requests[n].prompt)):
         request = requests[number]
-        row = engine.submit(request.prompt, seed=request.seed, **request.settings)
+        seed = first_seed(torch.Generator(model.device).manual_seed(request.seed))
+        row = engine.submit(request.prompt, seed=seed, **request.settings)
         row.emit = partial(_note, touched, row)
         row.stops = GeneratedStops(resolve(model.trunk, None, request.settings), request.stops, tokenizer, row.prompt)
         numbers[row] = number

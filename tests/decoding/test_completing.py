@@ -6,7 +6,7 @@ from transformers import AutoTokenizer
 
 from headway import HeadwayModel, embedded_path
 from headway.decoding import heads_drafter
-from headway.evaluation.completing import Request, before_stops, complete
+from headway.decoding.completing import Request, before_stops, complete
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,16 @@ def test_a_stop_ends_a_text_at_once_but_not_across_the_end_of_the_prompt(model, 
 def test_a_trunk_that_the_engine_cannot_decode_is_decoded_plainly(model, tokenizer, monkeypatch):
     requests = [Request(tokenizer(text).input_ids, (), {"max_new_tokens": 5}) for text in ("1 + 1 =", "The cat")]
     expected, _ = completed(model, tokenizer, requests)
-    monkeypatch.setattr("headway.evaluation.completing.why_not_exact", lambda trunk: "a reason")
+    monkeypatch.setattr("headway.decoding.completing.why_not_exact", lambda trunk: "a reason")
     found, stats = completed(model, tokenizer, requests)
     assert found == expected and stats.tokens_per_forward == 1
+
+
+def test_a_request_draws_what_generate_draws_with_its_seed(model, tokenizer):
+    settings = {"max_new_tokens": 12, "do_sample": True, "temperature": 0.8, "top_k": 0}
+    requests = [Request(tokenizer(text).input_ids, (), settings, seed) for text, seed in (("The", 7), ("The", 8), ("One day", 7))]
+    found, _ = completed(model, tokenizer, requests, drafter=heads_drafter())
+    for request, new in zip(requests, found, strict=True):
+        alone = model.generate(torch.tensor([request.prompt]), seed=request.seed, **settings)
+        assert new == alone.sequences[0, len(request.prompt) :].tolist()
+    assert found[0] != found[1]

@@ -1,0 +1,116 @@
+"""Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685, section 4.1) beside a trunk's linear layers, for some tokens alone.
+
+They hang on the trunk while a `with` block lasts and in no other pass: a model that is only looked at stays as it is, which no
+library that puts its own layers in place of the model's (peft) can promise.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.pytorch_utils import Conv1D
+
+from headway.trunk import TrunkView
+
+
+class LowRank(nn.Module):
+    """x -> B A x, zero at first; parameters rather than layers, for those are quantised."""
+
+    def __init__(self, layer: nn.Module, rank: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        inputs, outputs = widths(layer)
+        device = next(layer.parameters()).device
+        self.lora_A = nn.Parameter(torch.empty(rank, inputs, device=device, dtype=dtype))
+        self.lora_B = nn.Parameter(torch.zeros(outputs, rank, device=device, dtype=dtype))
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        return F.linear(F.linear(x, self.lora_A), self.lora_B)
+
+
+class Adapters(nn.ModuleList):
+    """A pair of matrices for each adapted layer of the trunk: of layer i of the decoder, by name.
+
+    Args: layers: those of each layer of the decoder, by their names in it. scale: of what is added.
+    """
+
+    def __init__(self, layers: Sequence[Mapping[str, nn.Module]], rank: int, scale: float, dtype: torch.dtype) -> None:
+        super().__init__(
+            nn.ModuleDict({name.replace(".", "-"): LowRank(layer, rank, dtype) for name, layer in found.items()})
+            for found in layers
+        )
+        self.scale = scale
+
+    @contextmanager
+    def opened(self, view: TrunkView, start: int) -> Iterator[None]:
+        """Within, they act on tokens from `start` on of each row; those before come out of every layer bit for bit as without."""
+        with ExitStack() as stack:
+            for layer, pairs in zip(view.layers, self, strict=True):
+                assert isinstance(pairs, nn.ModuleDict)
+                if getattr(layer, "gradient_checkpointing", False) and layer.training:
+                    # such a layer runs once more in the backward pass, when this block is long left
+                    hooked = functools.partial(self._hooked, layer, pairs, start)
+                    plain: Any = layer._gradient_checkpointing_func
+                    stack.callback(setattr, layer, "_gradient_checkpointing_func", plain)
+                    setattr(layer, "_gradient_checkpointing_func", _within(hooked, plain))  # noqa: B010
+                else:
+                    stack.enter_context(self._hooked(layer, pairs, start))
+            yield
+
+    @contextmanager
+    def _hooked(self, layer: nn.Module, pairs: nn.ModuleDict, start: int) -> Iterator[None]:
+        def add(pair: nn.Module, _layer: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+            return torch.cat([output[:, :start], output[:, start:] + self.scale * pair(args[0][:, start:])], dim=1)
+
+        with ExitStack() as stack:
+            for name, pair in pairs.items():
+                linear = layer.get_submodule(name.replace("-", "."))
+                stack.callback(linear.register_forward_hook(functools.partial(add, pair)).remove)
+            yield
+
+
+def widths(layer: nn.Module) -> tuple[int, int]:
+    """Inputs and outputs of a linear layer."""
+    if isinstance(layer, Conv1D):
+        return layer.weight.shape[0], layer.weight.shape[1]
+    assert isinstance(layer, nn.Linear)
+    return layer.in_features, layer.out_features
+
+
+@contextmanager
+def recording(view: TrunkView) -> Iterator[list[dict[str, nn.Module]]]:
+    """Which linear layers of each layer of the decoder get a state for every token, (batch, seq, width), in the passes within.
+
+    Experts get states that were sorted by expert, in which tokens have no place.
+    """
+    found: list[dict[str, nn.Module]] = [{} for _ in view.layers]
+
+    def keep(index: int, name: str, layer: nn.Module, args: tuple[Any, ...], _output: Any) -> None:
+        if args and args[0].dim() == 3:
+            found[index][name] = layer
+
+    with ExitStack() as stack:
+        for index, layer in enumerate(view.layers):
+            for name, module in layer.named_modules():
+                if isinstance(module, nn.Linear | Conv1D):
+                    stack.callback(module.register_forward_hook(functools.partial(keep, index, name)).remove)
+        yield found
+
+
+def _within(context: Callable[[], Any], checkpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """`checkpoint` of functions that run within `context`, each time they run."""
+
+    def run(function: Callable[..., Any], *args: Any) -> Any:
+        def inside(*args: Any) -> Any:
+            with context():
+                return function(*args)
+
+        return checkpoint(inside, *args)
+
+    return run

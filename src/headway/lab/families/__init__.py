@@ -1,0 +1,1 @@
+"""`headway heads compare`: every head family on the same trunk, with the same data and budget."""
