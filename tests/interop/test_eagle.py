@@ -59,7 +59,7 @@ def test_a_published_drafter_brings_its_own_sizes_and_copies_of_the_trunks_tenso
     assert back.heads.config.options == model.heads.config.options and back.count == 5
     tuned = tiny_trunk(seed=4)
     tuned.save_pretrained(tmp_path / "tuned")
-    with pytest.warns(UserWarning, match="embed_tokens.weight is left out: it is not the trunk's own"):
+    with pytest.warns(UserWarning, match="_[a-z]+.weight is left out: it is not the trunk's own"):
         import_(tmp_path / "out", "eagle", str(tmp_path / "tuned"))
 
 

@@ -164,6 +164,9 @@ def test_what_is_no_eagle3_checkpoint_is_named(tmp_path):
     refuses(CheckpointError, "d2t, which says which, is missing", {n: t for n, t in tensors.items() if n != "d2t"})
     refuses(CheckpointError, "norm.weight is missing", {n: t for n, t in tensors.items() if n != "norm.weight"})
     refuses(CheckpointError, "layers.1.mlp.up_proj.weight has no place", tensors | {"layers.1.mlp.up_proj.weight": torch.ones(1)})
+    with pytest.raises(CheckpointError, match="holds EAGLE-3, native: import it --from eagle3"):
+        import_(out, "speculators", trunk)
+    save_file({"fc.weight": tensors["fc.weight"]}, out / "model.safetensors")
     with pytest.raises(CheckpointError, match="names no speculators_model_type"):
         import_(out, "speculators", trunk)
     changed(out, tensors, speculators_model_type="dflash")

@@ -89,7 +89,7 @@ def test_traps_of_eagles_configs_are_noted(tmp_path):
         "fc_norm is EAGLE-3.1",
         "norm_before_residual is not given",
         "2, n/2 and n - 3",
-        "lm_head knows 1",
+        "lm_head is 1",
         "SGLang wants",
     ):
         assert note in said

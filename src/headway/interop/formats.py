@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from headway.config import nearest
-from headway.errors import ConfigError
+from headway.errors import CheckpointError, ConfigError
 from headway.interop import eagle, eagle3, medusa, native_mtp, speculators
 from headway.interop.accounting import Account
+from headway.interop.recognition import recognise
 from headway.model import HeadwayModel
 
 
@@ -52,7 +53,10 @@ def import_(folder: str | Path, source: str, trunk: str | None = None) -> Headwa
     Args: trunk: folder or hub id of the model to attach them to; default: the one in the folder, where the format has one.
     Raises: ConfigError for an unknown format, CheckpointError where the folder is damaged, of another format, or does not fit.
     """
-    return _format(source).import_(Path(folder), trunk)
+    one, found = _format(source), recognise(folder)
+    if found.get("format", source) != source:
+        raise CheckpointError(f"{folder} holds {found['layout']}: import it --from {found['format']}.")
+    return one.import_(Path(folder), trunk)
 
 
 def _format(name: str) -> Format:

@@ -127,8 +127,8 @@ def _of_eagle3(config: Config, tensors: Tensors, otherwise: str) -> list[str]:
     if not layer_ids(config):
         notes.append(f"{LAYER_IDS} is not given: engines read states 2, n/2 and n - 3 of a trunk of n layers")
     said, head = config.get("draft_vocab_size"), tensors.get("lm_head.weight")
-    if said is not None and head is not None and head.shape[0] != said:
-        notes.append(f"draft_vocab_size is {said}, and lm_head knows {head.shape[0]} tokens")
+    if said is not None and head is not None and head.shape[:1] != (said,):
+        notes.append(f"draft_vocab_size is {said}, and lm_head is {' x '.join(map(str, head.shape))}")
     return notes
 
 
