@@ -38,7 +38,8 @@ def run(arguments: list[str]) -> None:
         facts += [[f"{group}.{key}", str(value)] for key, value in found.get(group, {}).items()]
     facts += [["note", note] for note in found.get("notes", [])]
     print(table(["heads", str(config.folder)], facts))
-    print(table(["tensor", "shape", "dtype"], [[t["name"], str(t["shape"]), t["dtype"]] for t in found["tensors"]]))
+    if found["tensors"]:
+        print(table(["tensor", "shape", "dtype"], [[t["name"], str(t["shape"]), t["dtype"]] for t in found["tensors"]]))
 
 
 def inspect(folder: Path) -> dict[str, Any]:
