@@ -1,6 +1,8 @@
 """`headway heads inspect` reads headers and says what is missing."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,7 +73,33 @@ def test_layers_that_a_model_ships_with_are_named_with_their_layout_and_engines(
     assert "vLLM" in capsys.readouterr().out
 
 
-def test_a_folder_without_heads_of_any_format_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plain_model_is_called_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny_trunk().save_pretrained(tmp_path)
+    assert main(["heads", "inspect", str(tmp_path)]) == 0
+    assert "a plain model without heads" in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_to_look_out_for_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_file({"blocks.0.layers.0.bias": torch.zeros(4), "lm_heads.0.weight": torch.zeros(9, 4)}, tmp_path / "model.safetensors")
+    assert main(["heads", "inspect", str(tmp_path)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Medusa, vLLM's naming" in shown and "note" in shown and "medusa_fc_bias" in shown
+
+
+def test_nothing_and_pickles_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["heads", "inspect", str(tmp_path / "nowhere")]) == 2
     assert main(["heads", "inspect", str(tmp_path)]) == 2
-    assert "nothing is in a format that Headway knows" in " ".join(capsys.readouterr().err.split())
+    assert "holds no heads" in capsys.readouterr().err
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    assert main(["heads", "inspect", str(tmp_path)]) == 2
+    assert "weights_only=True" in capsys.readouterr().err
+
+
+def test_naming_a_layout_does_not_import_torch(tmp_path: Path) -> None:
+    save_file(
+        {"fc.weight": torch.zeros(2, 4), "layers.0.self_attn.q_proj.weight": torch.zeros(2, 2)}, tmp_path / "model.safetensors"
+    )
+    code = (
+        f"import sys; from headway.cli import main; main(['heads', 'inspect', {str(tmp_path)!r}]); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0

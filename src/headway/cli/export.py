@@ -15,7 +15,7 @@ class ExportConfig:
     """Settings of `headway export`."""
 
     model: str = field(help="folder or hub id of the model with heads")
-    to: str = field(help="the format: transformers")
+    to: str = field(help="the format: transformers, medusa, eagle, eagle3 or speculators")
     out: Path = field(help="folder to write")
     options: dict[str, Any] | None = field(None, help="options of the format, such as {layout: deepseek}")
     seed: int = field(0, "taken as every verb takes it; nothing here is random")
@@ -23,7 +23,7 @@ class ExportConfig:
 
 def run(arguments: list[str]) -> None:
     config = load(ExportConfig, overrides=arguments, prog="headway export", about=ABOUT)
-    from headway.interop import FORMATS, export, inspect  # after --help has had its chance: this takes seconds
+    from headway.interop import FORMATS, export, recognise  # after --help has had its chance: this takes seconds
     from headway.model import HeadwayModel
     from headway.training.run import copy_tokenizer
 
@@ -31,6 +31,4 @@ def run(arguments: list[str]) -> None:
     if FORMATS[config.to].whole:
         copy_tokenizer(config.model, config.out)
     print(account)
-    found = inspect(config.out)
-    assert found is not None
-    say(f"{config.out}, read by {found['engines']}")
+    say(f"{config.out}, read by {recognise(config.out)['engines']}")

@@ -10,7 +10,7 @@ from headway.cli.console import table
 from headway.config import field, load
 from headway.errors import CheckpointError
 
-ABOUT = "Say what heads a folder holds, for what trunk, and how they were trained: headway heads inspect FOLDER."
+ABOUT = "Say what heads a folder holds, in which layout, and which engines serve it: headway heads inspect FOLDER."
 CONFIG_FILE, TENSORS_FILE = "headway.json", "headway.safetensors"
 
 
@@ -18,7 +18,7 @@ CONFIG_FILE, TENSORS_FILE = "headway.json", "headway.safetensors"
 class InspectConfig:
     """Settings of `headway heads inspect`."""
 
-    folder: Path = field(help="a folder with heads, by Headway or in a format of others, or `embedded`")
+    folder: Path = field(help="any folder of a model or of heads, by Headway or by others, or `embedded`")
     json: bool = field(False, "print JSON in place of tables")
     seed: int = field(0, "taken as every verb takes it; nothing here is random")
 
@@ -28,15 +28,18 @@ def run(arguments: list[str]) -> None:
         arguments = ["--folder", *arguments]
     config = load(InspectConfig, overrides=arguments, prog="headway heads inspect", about=ABOUT)
     folder = _folder(config.folder)
-    found = inspect(folder) if (folder / CONFIG_FILE).is_file() else of_others(folder)
+    own = (folder / CONFIG_FILE).is_file() or (folder / TENSORS_FILE).is_file()
+    found = inspect(folder) if own else of_others(folder)
     if config.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return
     facts = [[key, str(value)] for key, value in found.items() if not isinstance(value, dict | list)]
     for group in ("options", "training"):
         facts += [[f"{group}.{key}", str(value)] for key, value in found.get(group, {}).items()]
+    facts += [["note", note] for note in found.get("notes", [])]
     print(table(["heads", str(config.folder)], facts))
-    print(table(["tensor", "shape", "dtype"], [[t["name"], str(t["shape"]), t["dtype"]] for t in found["tensors"]]))
+    if found["tensors"]:
+        print(table(["tensor", "shape", "dtype"], [[t["name"], str(t["shape"]), t["dtype"]] for t in found["tensors"]]))
 
 
 def inspect(folder: Path) -> dict[str, Any]:
@@ -53,19 +56,12 @@ def inspect(folder: Path) -> dict[str, Any]:
 
 
 def of_others(folder: Path) -> dict[str, Any]:
-    """What others wrote: which format it is, and what reads that. Raises CheckpointError where no format knows it."""
-    from headway.interop import inspect as inspect_others  # seconds, which Headway's own heads need not
+    """What others wrote: its layout, and what serves it. Raises CheckpointError where it is damaged, or a pickle."""
+    from headway.interop.recognition import recognise
 
-    found = inspect_others(folder) if folder.is_dir() else None
-    if found is None:
-        raise CheckpointError(f"{folder} holds no heads: {CONFIG_FILE} is missing, and nothing is in a format that Headway knows.")
-    names, files = found.pop("names"), found.pop("files")
-    tensors = [tensor for file in files for tensor in _tensors(folder / file) if tensor["name"] in set(names)]
-    return found | {
-        "parameters": sum(math.prod(tensor["shape"]) for tensor in tensors),
-        "dtype": " ".join(sorted({tensor["dtype"] for tensor in tensors})),
-        "tensors": sorted(tensors, key=lambda tensor: tensor["name"]),
-    }
+    if folder.is_dir() and not any(folder.iterdir()):
+        raise CheckpointError(f"{folder} holds no heads: {CONFIG_FILE} is missing, and everything else.")
+    return recognise(folder)
 
 
 def _config(path: Path) -> dict[str, Any]:

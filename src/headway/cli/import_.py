@@ -14,7 +14,7 @@ class ImportConfig:
     """Settings of `headway import`."""
 
     folder: Path = field(help="the folder to read")
-    from_: str = field(help="its format: transformers")
+    from_: str = field(help="its format: transformers, medusa, eagle, eagle3 or speculators")
     out: Path = field(help="folder to write")
     trunk: str | None = field(None, help="folder or hub id of the model the heads go onto (default: the one in the folder)")
     seed: int = field(0, "taken as every verb takes it; nothing here is random")
@@ -29,6 +29,6 @@ def run(arguments: list[str]) -> None:
 
     model = import_(config.folder, config.from_, config.trunk)
     model.save_pretrained(config.out)
-    copy_tokenizer(config.trunk or config.folder, config.out)
+    copy_tokenizer(config.trunk or model.trunk.config.name_or_path or config.folder, config.out)
     assert model.heads is not None
     say(f"{config.out} holds the model and {model.count} {model.heads.family} heads")

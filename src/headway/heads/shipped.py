@@ -27,8 +27,8 @@ from transformers.modeling_utils import LoadStateDictConfig
 from headway.errors import CheckpointError, UnsupportedModelError
 from headway.files import write_json
 from headway.heads.base import HeadStack
-from headway.heads.layouts import INPUT, LAYOUTS, OUTPUT, Layout
 from headway.heads.sequential import SequentialHeads
+from headway.layouts import INPUT, LAYOUTS, OUTPUT, Layout
 from headway.quantization import trunk_is_quantized
 from headway.trunk import TrunkView
 

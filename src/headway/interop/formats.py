@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from headway.config import nearest
-from headway.errors import ConfigError
-from headway.interop import native_mtp
+from headway.errors import CheckpointError, ConfigError
+from headway.interop import eagle, eagle3, medusa, native_mtp, speculators
 from headway.interop.accounting import Account
+from headway.interop.recognition import recognise
 from headway.model import HeadwayModel
 
 
@@ -19,7 +20,6 @@ class Format:
     whole: whether such a folder holds the trunk as well.
     export: (model, folder to write, options) -> what became of each tensor of the heads.
     import_: (folder, trunk to attach to, or None where the folder holds one) -> the model with the heads.
-    inspect: what a folder of this format holds, from names and settings alone; None for a folder of another.
     """
 
     about: str
@@ -27,11 +27,14 @@ class Format:
     whole: bool
     export: Callable[[HeadwayModel, Path, Mapping[str, Any]], Account]
     import_: Callable[[Path, str | None], HeadwayModel]
-    inspect: Callable[[Path], dict[str, Any] | None]
 
 
 FORMATS: dict[str, Format] = {
-    "transformers": Format(native_mtp.ABOUT, native_mtp.ENGINES, True, native_mtp.export, native_mtp.import_, native_mtp.inspect),
+    "transformers": Format(native_mtp.ABOUT, native_mtp.ENGINES, True, native_mtp.export, native_mtp.import_),
+    "medusa": Format(medusa.ABOUT, medusa.ENGINES, False, medusa.export, medusa.import_),
+    "eagle": Format(eagle.ABOUT, eagle.ENGINES, False, eagle.export, eagle.import_),
+    "eagle3": Format(eagle3.ABOUT, eagle3.ENGINES, False, eagle3.export, eagle3.import_),
+    "speculators": Format(speculators.ABOUT, speculators.ENGINES, False, speculators.export, speculators.import_),
 }
 
 
@@ -50,15 +53,10 @@ def import_(folder: str | Path, source: str, trunk: str | None = None) -> Headwa
     Args: trunk: folder or hub id of the model to attach them to; default: the one in the folder, where the format has one.
     Raises: ConfigError for an unknown format, CheckpointError where the folder is damaged, of another format, or does not fit.
     """
-    return _format(source).import_(Path(folder), trunk)
-
-
-def inspect(folder: str | Path) -> dict[str, Any] | None:
-    """What a folder holds that another than Headway wrote, and in which format; None where no format knows it."""
-    for name, one in FORMATS.items():
-        if (found := one.inspect(Path(folder))) is not None:
-            return {"format": name, "engines": one.engines} | found
-    return None
+    one, found = _format(source), recognise(folder)
+    if found.get("format", source) != source:
+        raise CheckpointError(f"{folder} holds {found['layout']}: import it --from {found['format']}.")
+    return one.import_(Path(folder), trunk)
 
 
 def _format(name: str) -> Format:

@@ -26,23 +26,17 @@ from headway.config import nearest
 from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
 from headway.files import replacing_folder, write_json, write_text
 from headway.heads import CONFIG_FILE, TENSORS_FILE, HeadsConfig, SequentialHeads, shipped_in
-from headway.heads.layouts import INPUT, LAYOUTS, OUTPUT, Layout
 from headway.heads.shipped import checkpoint_files, named_tensors
 from headway.interop.accounting import Account, Fate
+from headway.interop.recognition import MODULE, RECORD
+from headway.layouts import INPUT, LAYOUTS, OUTPUT, Layout
 from headway.model import HeadwayModel, load_trunk
 from headway.quantization import trunk_is_quantized
 
 ABOUT = "MTP layers among the trunk's own tensors, as DeepSeek-V3 has them"
 ENGINES = "transformers >= 5.20 (generate(use_mtp=True)), vLLM with --model-impl transformers"
-ENGINES_OF = {  # a layout
-    "deepseek": f"{ENGINES}; vLLM's own DeepSeek and GLM",
-    "qwen3_next": "vLLM for Qwen3-Next and Qwen3.5; transformers >= 5.20 where the config has num_mtp_layers",
-    "mimo": "vLLM, one token a step",
-}
 FAR_SIGHTED = "transformers' MTP layers for {} look back further than its window of {}: beyond it their drafts are worse."
 STATEFUL = "transformers does not decode {} with drafts, since its state cannot be rolled back; vLLM may."
-RECORD = "headway_heads"  # what headway.json would say, in config.json
-MODULE = "modeling_mtp"
 CODE = '''"""{base} that leaves the MTP layers in its checkpoint to `generate(use_mtp=True)`."""
 
 from transformers import {base}
@@ -59,7 +53,7 @@ def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> Acc
     A layer that serves all depths (option `shared` of the heads) is written once for each depth: transformers' layers are
     distinct. `config.json` says that they are one, and `import_` makes them one again.
 
-    Args: options: `layout`, one of `headway.heads.layouts.LAYOUTS`; default deepseek, which is the one for any trunk.
+    Args: options: `layout`, one of `headway.layouts.LAYOUTS`; default deepseek, which is the one for any trunk.
     Returns: what became of each tensor of trunk and heads.
     Raises: UnsupportedModelError for other heads and trunks than the layout has a place for, ConfigError for an unknown option.
     """
@@ -111,21 +105,6 @@ def import_(folder: Path, trunk: str | None) -> HeadwayModel:
         _restore(heads, record)
     _forget_layers(config)
     return model
-
-
-def inspect(folder: Path) -> dict[str, Any] | None:
-    """Family, number and layout of the MTP layers among a checkpoint's tensors, and these tensors' names; None without any."""
-    if (shipped := shipped_in(folder)) is None:
-        return None
-    return {
-        "family": "sequential",
-        "count": shipped.count,
-        "layout": f"{shipped.layout} ({shipped.naming.about})",
-        "engines": ENGINES_OF[shipped.layout],
-        "layers": shipped.depth,
-        "files": sorted({shipped.files[name] for name in shipped.names}),
-        "names": shipped.names,
-    }
 
 
 def speaking_of_layers(config: Any, count: int) -> AbstractContextManager[Any]:

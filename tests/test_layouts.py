@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headway.heads.layouts import INPUT, LAYOUTS, OUTPUT
+from headway.layouts import INPUT, LAYOUTS, OUTPUT
 
 INNER = [
     "enorm.weight",

@@ -1,0 +1,97 @@
+"""What a folder of safetensors says of itself: its settings, and the name, shape and type of each tensor. Nothing is loaded."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headway.errors import CheckpointError
+
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+NOT_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth")
+CONVERSION = (
+    "from safetensors.torch import save_file; import torch; "
+    "save_file({{n: t.clone() for n, t in torch.load('{name}', weights_only=True, map_location='cpu').items()}}, '{target}')"
+)
+
+
+@dataclass(frozen=True)
+class Header:
+    """One tensor on disk."""
+
+    shape: tuple[int, ...]
+    dtype: str  # as safetensors calls it: F32, BF16, ...
+    file: str
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """`config.json`; empty where there is none. Raises CheckpointError where it is damaged."""
+    path = folder / "config.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Settings. Raises CheckpointError where the file cannot be read, or holds something else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}.") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} is damaged: it holds no settings.")
+    return found
+
+
+def headers(folder: Path) -> dict[str, Header]:
+    """Every tensor in a folder, by name: of its model, or of all its safetensors files where none has a model's name.
+
+    Raises: CheckpointError where there is no such folder, a file is missing or damaged, or weights are there as pickles alone.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is no folder.")
+    if (folder / SINGLE).is_file():
+        files = [SINGLE]
+    elif (folder / INDEX).is_file():
+        placed = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(placed, dict):
+            raise CheckpointError(f"{folder / INDEX} is damaged: it names no files.")
+        files = sorted(set(placed.values()))
+    else:
+        files = sorted(path.name for path in folder.glob("*.safetensors"))
+    if not files:
+        refuse_pickles(folder)
+    return {name: header for file in files for name, header in headers_in(folder / file).items()}
+
+
+def headers_in(path: Path) -> dict[str, Header]:
+    """Every tensor in a file, by name. Raises CheckpointError where it is missing or damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise CheckpointError(f"{path.parent} is not whole: {path.name} is missing.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in sorted(file.keys())}
+            return {name: Header(tuple(one.get_shape()), one.get_dtype(), path.name) for name, one in slices.items()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}.") from error
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raise CheckpointError, with the way to convert them, where a folder holds weights as pickles."""
+    found = sorted({path for pattern in PICKLES for path in folder.glob(pattern)})
+    found = [path for path in found if not any(path.match(pattern) for pattern in NOT_WEIGHTS)]
+    if found:
+        target = SINGLE if found[0].name.startswith("pytorch_model") else found[0].with_suffix(".safetensors").name
+        command = CONVERSION.format(name=found[0].name, target=target)
+        raise CheckpointError(
+            f"{folder} holds its weights in {found[0].name}, a pickle: opening one can run any code that its author put there, so "
+            f'Headway reads safetensors alone. To convert it, with the loader of torch that runs no code: python -c "{command}"'
+        )
+
+
+def counted(tensors: Mapping[str, Header]) -> tuple[int, str]:
+    """How many numbers there are in all, and of which types."""
+    return sum(math.prod(one.shape) for one in tensors.values()), " ".join(sorted({one.dtype for one in tensors.values()}))
