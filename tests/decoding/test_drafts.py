@@ -50,6 +50,9 @@ class Told:
     def behind(self, batch, count):
         return 0
 
+    def masks(self, count, usable):
+        return 0
+
     def draft(self, batch, count):
         for r, row in enumerate(batch.rows):
             end = len(row.tokens)

@@ -57,7 +57,7 @@ def test_each_family_is_trained_by_its_own_recipe_where_only_its_name_is_given(
 @pytest.mark.parametrize("family", ["parallel", "sequential"])
 def test_the_first_two_families_are_trained_as_they_were_before_there_were_recipes(family: str) -> None:
     before = {"objective": "multi-token", "head_weights": "constant", "beta": 0.6, "learning_rate": 5e-4, "schedule": "cosine"}
-    before |= {"warmup_ratio": 0.03, "weight_decay": 0.01, "beta2": 0.999, "grad_clip": 1.0}
+    before |= {"warmup_ratio": 0.03, "weight_decay": 0.01, "beta2": 0.999, "grad_clip": 1.0, "feature_weight": 0.0}
     heads = for_heads(HeadsTrainConfig(model="embedded", data="stdlib", out=Path("x"), family=family), family)
     assert {name: getattr(heads, name) for name in OF_HEADS} == before and RECIPES[family].count == 2
     for fresh in (False, True):
