@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 from unittest.mock import patch
@@ -138,7 +139,7 @@ class HeadwayModel(nn.Module):
         heads.config = dataclasses.replace(heads.config, count=count)
         self.heads = heads.train(self.training) if count else None
 
-    @property
+    @cached_property
     def view(self) -> TrunkView:
         return TrunkView(self.trunk)
 

@@ -20,7 +20,7 @@ SMALL = {
     "reproduce polynomial": FROM_SCRATCH,
     "reproduce scale": FROM_SCRATCH,
     "reproduce finetuning": [*REPRODUCED, "--examples", "20"],
-    "demo": ["--seeds", "3", "--steps", "2", "--examples", "40", "--test-examples", "4"],
+    "demo": ["--seeds", "3", "--steps", "2", "--examples", "40", "--test-examples", "4", "--speed-prompts", "1"],
 }
 
 

@@ -70,6 +70,7 @@ class DemoConfig:
     seeds: int = field(5, help="runs of each arm; at least 3, since a difference needs a spread")
     examples: int = field(2400, help="word problems to learn from")
     test_examples: int = field(200, help="held-out word problems to score")
+    speed_prompts: int = field(16, help="how many prompts to time, one at a time")
     steps: int = field(70, help="optimiser steps of each run")
     batch_size: int = field(4, help="packed rows in a step")
     length: int = field(256, help="tokens in a packed row")

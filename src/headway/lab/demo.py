@@ -48,6 +48,7 @@ def run(config: DemoConfig) -> dict[str, Any]:
             budget=config.steps,
             seeds=config.seeds,
             seed=config.seed,
+            speed_prompts=config.speed_prompts,
             points=4,
             point_examples=50,
         )
