@@ -31,7 +31,7 @@ SAID = 500  # characters of a failed run's last words
 
 @dataclass(frozen=True)
 class Done:
-    """Results and failures by the name of the run."""
+    """Results and failures by the name of the run, in the order in which they were asked for."""
 
     results: dict[str, dict[str, Any]]
     failures: dict[str, str]
@@ -52,14 +52,16 @@ def execute(
     Args:
         specs: what the module reads that each run is a process of. A run is finished where a result of the same spec lies in its
             folder.
-        after: called with the name of each run once it has finished.
+        after: called with the name of each run that has finished, also in an earlier call, which may have been killed before.
     Raises: KeyboardInterrupt, once all runs have saved what they can.
     """
-    done = Done({}, {})
+    results: dict[str, dict[str, Any]] = {}
+    failures: dict[str, str] = {}
     left = []
     for name, spec in specs.items():
         if (result := _finished(folder / name, spec)) is not None:
-            done.results[name] = result
+            results[name] = result
+            after(name)
         else:
             left.append(name)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
@@ -79,16 +81,17 @@ def execute(
                     del running[slot]
                     result = _finished(folder / name, specs[name])
                     if result is None:
-                        done.failures[name] = _last_words(folder / name, process.returncode)
+                        failures[name] = _last_words(folder / name, process.returncode)
                         console.print(f"[red]{name.replace('[', '')} failed:[/red]", end=" ")
-                        console.print(done.failures[name], markup=False, highlight=False)
+                        console.print(failures[name], markup=False, highlight=False)
                     else:
-                        done.results[name] = result
+                        results[name] = result
                         after(name)
                     progress.advance(bar)
         finally:
             _end([process for _, process in running.values()])
-    return done
+    kept = {name: results[name] for name in specs if name in results}
+    return Done(kept, {name: failures[name] for name in specs if name in failures})
 
 
 def jobs_for(models: Sequence[str], threads: int) -> int:
