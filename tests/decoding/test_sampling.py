@@ -94,7 +94,10 @@ WAYS = [
 ALONE, RAGGED = [[1, 3]], [[1, 3], [2], [4, 0, 1, 1]]
 EVERY = [(*way, case, prompts) for way in WAYS for case in CASES for prompts in (ALONE, RAGGED)]
 # what is accepted does not depend on the family that drafted: two of them in every case, the others in one
-ENOUGH = [each for each in EVERY if each[0] in ("parallel", "sequential") or each[2:] == (CASES[3], RAGGED)]
+FIRST = ("parallel", "sequential")
+ENOUGH = [
+    each for each in EVERY if each[2:] == (CASES[3], RAGGED) or (each[0] in FIRST and (each[3] is RAGGED or each[2] is CASES[3]))
+]
 
 
 @pytest.mark.parametrize(("family", "way", "case", "prompts"), ENOUGH)
