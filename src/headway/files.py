@@ -1,4 +1,4 @@
-"""Writing that is whole or not there: a temporary name in the same folder, then a rename."""
+"""Writing that is whole or not there: a temporary name in the same folder, then a rename. Reading that says what is damaged."""
 
 import json
 import os
@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from headway.errors import HeadwayError
+from headway.errors import CheckpointError, HeadwayError
+
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"  # of a model's tensors: which file holds each, or one for all
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -43,6 +45,17 @@ def replacing_file(path: str | Path) -> Iterator[BinaryIO]:
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON; NaN and infinities are refused, since other readers refuse them too."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Settings of a checkpoint. Raises CheckpointError where the file cannot be read, or holds something else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}.") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} is damaged: it holds no settings.")
+    return found
 
 
 @contextmanager

@@ -43,17 +43,13 @@ class ChainedDrafter(RecursiveDrafter):
         return self._root(torch.cat(carried, dim=2), first)
 
     def _step(self, batch: Batch, k: int, tip: Tip, parents: Tensor, tokens: Tensor) -> Tip:
-        rows = torch.arange(len(batch.rows), device=batch.device)[:, None]
         newest = torch.tensor(batch.lengths, device=batch.device)[:, None] - 2
-        itself = torch.eye(tokens.shape[1], dtype=torch.bool, device=batch.device).expand(len(batch.rows), -1, -1)
-        above = torch.cat([tip.ancestors[rows, parents], itself], dim=2)
-        depths = torch.cat([tip.depths, torch.full_like(tokens[0], k)])
-        before = tip.carried[rows, parents].split(self.heads.config.hidden_size, dim=2)
-        carried, state = [], before[0]
-        for d, hidden in enumerate(before[:-1], k):
+        before = self._followed(k, tip, parents)
+        carried, state = [], before.state
+        for d, hidden in enumerate(before.carried.split(self.heads.config.hidden_size, dim=2)[:-1], k):
             positions = (newest - d + k).expand_as(tokens)
-            masks = self._look_back(newest - d, positions, above, depths)
+            masks = self._look_back(newest - d, positions, before.ancestors, before.depths)
             hidden, own = self.heads.step(d, hidden, tokens, positions.clamp(min=0), masks, self.view, self.cache)
             state = own if d == k else state
             carried.append(hidden)
-        return Tip(torch.cat(carried, dim=2), state, above, depths)
+        return before._replace(carried=torch.cat(carried, dim=2), state=state)

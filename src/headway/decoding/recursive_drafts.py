@@ -123,17 +123,22 @@ class RecursiveDrafter(HeadsDrafter):
 
     def _step(self, batch: Batch, k: int, tip: Tip, parents: Tensor, tokens: Tensor) -> Tip:
         """Head k after `tokens`, which follow the paths `parents` of the tip; both (rows, paths)."""
-        rows = torch.arange(len(batch.rows), device=batch.device)[:, None]
         newest = torch.tensor(batch.lengths, device=batch.device)[:, None] - 2
         positions = (newest + k).expand_as(tokens)
-        above, depths, masks = tip.ancestors[rows, parents], tip.depths, None
+        before, masks = self._followed(k, tip, parents), None
         if self.heads.attends:
-            itself = torch.eye(tokens.shape[1], dtype=torch.bool, device=batch.device).expand(len(batch.rows), -1, -1)
-            above = torch.cat([above, itself], dim=2)
-            depths = torch.cat([depths, torch.full_like(tokens[0], k)])
-            masks = self._look_back(newest, positions, above, depths)
-        carried, state = self.heads.step(k, tip.carried[rows, parents], tokens, positions, masks, self.view, self.cache)
-        return Tip(carried, state, above, depths)
+            masks = self._look_back(newest, positions, before.ancestors, before.depths)
+        carried, state = self.heads.step(k, before.carried, tokens, positions, masks, self.view, self.cache)
+        return before._replace(carried=carried, state=state)
+
+    def _followed(self, k: int, tip: Tip, parents: Tensor) -> Tip:
+        """Of the paths `parents` of the tip, which head k goes on from, and itself among their ancestors once it has run."""
+        rows = torch.arange(len(parents), device=parents.device)[:, None]
+        carried, state, above = (part[rows, parents] for part in tip[:3])
+        if not self.heads.attends:
+            return Tip(carried, state, above, tip.depths)
+        itself = torch.eye(parents.shape[1], dtype=torch.bool, device=parents.device).expand(len(parents), -1, -1)
+        return Tip(carried, state, torch.cat([above, itself], dim=2), torch.cat([tip.depths, torch.full_like(parents[0], k)]))
 
     def _look_at_text(self, batch: Batch, positions: Tensor) -> Masks:
         visible = max(batch.lengths) - 1

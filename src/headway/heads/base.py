@@ -205,8 +205,9 @@ class HeadStack(nn.Module):
         try:
             with safe_open(path, framework="pt") as file:
                 found = from_safetensors({name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {})  # noqa: SIM118
+                names = self.disk_names()
                 for name, parameter in self.kept().items():
-                    on_disk = self.disk_names()[name]
+                    on_disk = names[name]
                     if on_disk not in found:
                         raise CheckpointError(f"{path} has no tensor {on_disk}, which a {self.family} head needs.")
                     value = found[on_disk]

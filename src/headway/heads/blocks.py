@@ -5,6 +5,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from headway.heads.base import HeadStack
 from headway.ops import Unembedding
 from headway.trunk import TrunkView
 
@@ -47,7 +48,23 @@ class OwnUnembeddings(nn.Module):
                 parameters[k] = nn.Parameter(old.detach()[tokens])
 
     def each(self, view: TrunkView, tokens: Tensor | None) -> list[Unembedding]:
-        """What the heads' states are read through, of `tokens` alone where the vocabulary is reduced."""
+        """What states are read through, of `tokens` alone where the vocabulary is reduced; one a matrix."""
         shared = replace(view.unembedding, tokens=tokens, vocabulary=view.unembedding.size)
         biases = list(self.biases) or [None] * len(self.weights)
         return [replace(shared, weight=weight, bias=bias) for weight, bias in zip(self.weights, biases, strict=True)]
+
+
+class ReadingStack(HeadStack):
+    """Heads that read their states through matrices of their own, or through the trunk's; fewer than heads are used in turn."""
+
+    unembedding: OwnUnembeddings | None
+
+    def unembeddings(self, view: TrunkView) -> list[Unembedding]:
+        if self.unembedding is None:
+            return super().unembeddings(view)
+        return (self.unembedding.each(view, self.draft_tokens) * self.count)[: self.count]
+
+    def restrict(self, tokens: Tensor) -> None:
+        super().restrict(tokens)
+        if self.unembedding is not None and self.draft_tokens is not None:
+            self.unembedding.restrict(self.draft_tokens)

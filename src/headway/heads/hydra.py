@@ -13,13 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from headway.errors import ConfigError
-from headway.heads.base import HeadsConfig, HeadStack, check_runs, copy_layer
-from headway.heads.blocks import OwnUnembeddings, ResidualBlock
-from headway.ops import Unembedding
+from headway.heads.base import HeadsConfig, check_runs, copy_layer
+from headway.heads.blocks import OwnUnembeddings, ReadingStack, ResidualBlock
 from headway.trunk import Masks, Tapped, TrunkView
 
 
-class HydraHeads(HeadStack):
+class HydraHeads(ReadingStack):
     """Options: `layers`, residual blocks of a head, 1 if not given; `prefix`, a layer of the trunk's kind before all heads; `tied`,
     whether heads share the trunk's unembedding."""
 
@@ -71,11 +70,3 @@ class HydraHeads(HeadStack):
             carried = self.prefix["norm"](view.run_layer(self.prefix["layer"], carried, position_ids, masks, cache))
         seen = torch.cat([carried, view.model.get_input_embeddings()(tokens)], dim=-1)  # (batch, seq, (k + 2) * hidden)
         return seen, self.blocks[k](seen)
-
-    def unembeddings(self, view: TrunkView) -> list[Unembedding]:
-        return super().unembeddings(view) if self.unembedding is None else self.unembedding.each(view, self.draft_tokens)
-
-    def restrict(self, tokens: Tensor) -> None:
-        super().restrict(tokens)
-        if self.unembedding is not None and self.draft_tokens is not None:
-            self.unembedding.restrict(self.draft_tokens)

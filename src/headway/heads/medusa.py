@@ -10,13 +10,12 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from headway.errors import ConfigError
-from headway.heads.base import HeadsConfig, HeadStack
-from headway.heads.blocks import OwnUnembeddings, ResidualBlock
-from headway.ops import Unembedding
+from headway.heads.base import HeadsConfig
+from headway.heads.blocks import OwnUnembeddings, ReadingStack, ResidualBlock
 from headway.trunk import Masks, Tapped, TrunkView
 
 
-class MedusaHeads(HeadStack):
+class MedusaHeads(ReadingStack):
     """Options: `layers`, residual blocks of a head, 1 if not given; `tied`, whether heads share the trunk's unembedding."""
 
     family = "medusa"
@@ -55,11 +54,3 @@ class MedusaHeads(HeadStack):
         count: int | None = None,
     ) -> list[Tensor]:
         return [block(hidden) for block in self.blocks[:count]]
-
-    def unembeddings(self, view: TrunkView) -> list[Unembedding]:
-        return super().unembeddings(view) if self.unembedding is None else self.unembedding.each(view, self.draft_tokens)
-
-    def restrict(self, tokens: Tensor) -> None:
-        super().restrict(tokens)
-        if self.unembedding is not None and self.draft_tokens is not None:
-            self.unembedding.restrict(self.draft_tokens)

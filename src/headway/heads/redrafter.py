@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from headway.errors import ConfigError
-from headway.heads.base import HeadsConfig, HeadStack
-from headway.heads.blocks import OwnUnembeddings, ResidualBlock
-from headway.ops import Unembedding
+from headway.heads.base import HeadsConfig
+from headway.heads.blocks import OwnUnembeddings, ReadingStack, ResidualBlock
 from headway.trunk import Masks, Tapped, TrunkView
 
 
-class ReDrafterHeads(HeadStack):
+class ReDrafterHeads(ReadingStack):
     """Options: `layers`, residual blocks, 2 if not given; `tied`, whether it shares the trunk's unembedding.
 
     However many heads there are, the parameters are the same.
@@ -69,13 +68,3 @@ class ReDrafterHeads(HeadStack):
         state = F.silu(self.from_state(state) + self.from_token(view.model.get_input_embeddings()(tokens)))
         carried = torch.cat([last, state], dim=-1)
         return carried, self.blocks(self.project(carried))
-
-    def unembeddings(self, view: TrunkView) -> list[Unembedding]:
-        if self.unembedding is None:
-            return super().unembeddings(view)
-        return self.unembedding.each(view, self.draft_tokens) * self.count
-
-    def restrict(self, tokens: Tensor) -> None:
-        super().restrict(tokens)
-        if self.unembedding is not None and self.draft_tokens is not None:
-            self.unembedding.restrict(self.draft_tokens)

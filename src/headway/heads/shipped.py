@@ -6,7 +6,6 @@ does (experts are merged on loading and split on saving); only the names of the 
 """
 
 import copy
-import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -25,14 +24,13 @@ from transformers.core_model_loading import PrefixChange, convert_and_load_state
 from transformers.modeling_utils import LoadStateDictConfig
 
 from headway.errors import CheckpointError, UnsupportedModelError
-from headway.files import write_json
+from headway.files import INDEX, SINGLE, read_json, write_json
 from headway.heads.base import HeadStack
 from headway.heads.sequential import SequentialHeads
 from headway.layouts import INPUT, LAYOUTS, OUTPUT, Layout
 from headway.quantization import trunk_is_quantized
 from headway.trunk import TrunkView
 
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 COUNTS = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers")
 
 
@@ -94,7 +92,7 @@ def shipped_in(folder: str | Path) -> Shipped | None:
     folder = Path(folder).resolve()
     if not folder.is_dir() or not (folder / "config.json").is_file():
         return None
-    config = _json(folder / "config.json")
+    config = read_json(folder / "config.json")
     depth = (config.get("text_config") or config).get("num_hidden_layers")
     files = checkpoint_files(folder)
     for name, layout in LAYOUTS.items():
@@ -199,7 +197,7 @@ def save_with(trunk: PreTrainedModel, heads: HeadStack | None, shipped: Shipped,
 
 def _keep_settings(source: Path, folder: Path) -> None:
     """What a config says beside the trunk's own, and the files that it names. The code among these Headway never runs."""
-    before, now = _json(source / "config.json"), _json(folder / "config.json")
+    before, now = read_json(source / "config.json"), read_json(folder / "config.json")
     if "text_config" in before and "text_config" not in now:  # the trunk is the part of a larger model that reads text
         now.pop("architectures", None)
         write_json(folder / "config.json", before | {"text_config": before["text_config"] | now})
@@ -258,7 +256,7 @@ def checkpoint_files(folder: Path) -> dict[str, str]:
     if (folder / SINGLE).is_file():
         with _opened(folder / SINGLE) as tensors:
             return dict.fromkeys(tensors.keys(), SINGLE)
-    return dict(_json(folder / INDEX).get("weight_map", {})) if (folder / INDEX).is_file() else {}
+    return dict(read_json(folder / INDEX).get("weight_map", {})) if (folder / INDEX).is_file() else {}
 
 
 @contextmanager
@@ -268,13 +266,3 @@ def _opened(path: Path) -> Iterator[Any]:
             yield tensors
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}. Fetch the checkpoint again.") from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}.") from error
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path} is damaged: it holds no settings.")
-    return found

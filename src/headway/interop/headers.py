@@ -1,6 +1,5 @@
 """What a folder of safetensors says of itself: its settings, and the name, shape and type of each tensor. Nothing is loaded."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from headway.errors import CheckpointError
+from headway.files import INDEX, SINGLE, read_json
 
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 NOT_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth")
 CONVERSION = (
@@ -31,17 +30,6 @@ def config_of(folder: Path) -> dict[str, Any]:
     """`config.json`; empty where there is none. Raises CheckpointError where it is damaged."""
     path = folder / "config.json"
     return read_json(path) if path.is_file() else {}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Settings. Raises CheckpointError where the file cannot be read, or holds something else."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}.") from error
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path} is damaged: it holds no settings.")
-    return found
 
 
 def headers(folder: Path) -> dict[str, Header]:

@@ -18,7 +18,7 @@ from headway.errors import ConfigError
 from headway.model import HeadwayModel
 from headway.objectives.loss import Batch, Loss
 from headway.objectives.weights import HEAD_WEIGHTS, SCHEDULES
-from headway.ops import IGNORE, SoftTargets, linear_cross_entropy, shift_labels
+from headway.ops import IGNORE, SoftTargets, Unembedding, linear_cross_entropy, shift_labels
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,7 @@ def _loss(
     unembeddings = model.unembeddings[: len(states)]
     if soft:
         own = states[0].detach()
-        for k in range(1, len(states)):
-            # the trunk at i + k has read up to there and predicts the same token as head k at i
-            targets[k] = SoftTargets(torch.roll(own, -k, dims=1).flatten(0, 1), shifted[k] != IGNORE, unembeddings[0])
+        targets[1:] = [taught(own, k, labels, unembeddings[0]) for k, labels in enumerate(shifted[1:], 1)]
     if items is None:
         items = (shifted[0] != IGNORE).sum().clamp(min=1)
     flat = [state.flatten(0, 1) for state in states]
@@ -100,6 +98,12 @@ def _loss(
     features = sum(weight * distance for weight, distance in zip(weights[1:], distances, strict=True)) / items
     mean = torch.stack(distances).sum().detach() / torch.stack(rows).sum()  # NaN where there is none
     return Loss(total + feature_weight * features, means, {"features": mean})
+
+
+def taught(own: Tensor, k: int, shifted: Tensor, unembedding: Unembedding) -> SoftTargets:
+    """What a trunk of states `own` (batch, seq, hidden) teaches head k, where there are labels, (batch * seq,), shifted for it."""
+    # the trunk at i + k has read up to there and predicts the same token as head k at i
+    return SoftTargets(torch.roll(own, -k, dims=1).flatten(0, 1), shifted != IGNORE, unembedding)
 
 
 def _distance(own: Tensor, foreseen: Tensor, valid: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 
 from headway.model import HeadwayModel
 from headway.objectives.loss import Batch, Loss
-from headway.objectives.multi_token import MultiToken
-from headway.ops import IGNORE, SoftTargets, linear_cross_entropy, shift_labels
+from headway.objectives.multi_token import MultiToken, taught
+from headway.ops import linear_cross_entropy, shift_labels
 from headway.trunk import TrunkView
 
 
@@ -38,12 +38,10 @@ class FromOriginal(nn.Module):
         with torch.no_grad(), self._original(model) as view:
             theirs, read = view.run(ids, *model.layout(ids, segments, prefix)).last, view.unembedding
         states = model(ids, segments, prefix=prefix).states
-        valid = [shift_labels(labels, k + 1, segments).flatten() != IGNORE for k in range(len(states))]
-        # the original at i + k has read up to there and predicts the same token as head k at i
-        targets = [SoftTargets(torch.roll(theirs, -k, dims=1).flatten(0, 1), each, read) for k, each in enumerate(valid)]
+        targets = [taught(theirs, k, shift_labels(labels, k + 1, segments).flatten(), read) for k in range(len(states))]
         weights = self.heads.weights(model.count, progress)
         flat = [state.flatten(0, 1) for state in states]
-        items = valid[0].sum().clamp(min=1) if items is None else items
+        items = targets[0].valid.sum().clamp(min=1) if items is None else items
         total, means = linear_cross_entropy(flat, targets, model.unembeddings, weights, items)
         return Loss(total, means)
 
