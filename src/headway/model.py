@@ -36,7 +36,7 @@ from headway.heads import (
 )
 from headway.ops import Unembedding
 from headway.quantization import NO_TORCHAO, adapt, quantize, trunk_is_quantized
-from headway.trunk import Masks, Tapped, TrunkView
+from headway.trunk import ForwardContext, Masks, Tapped, TrunkView
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ class HeadwayModel(nn.Module):
         count = self.count if count is None else count
         states = [tapped.last]
         if self.heads is not None and count:
-            states += self.heads.states(self.heads.reads(tapped), input_ids, positions, masks, self.view, count=count)
+            states += self.heads.states(self.heads.reads(tapped), input_ids, ForwardContext(self.view, positions, masks), count)
         return Foresight(states)
 
     def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:

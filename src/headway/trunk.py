@@ -232,6 +232,26 @@ class TrunkView:
         return self.config._attn_implementation in implementations and (window is None or window >= length)
 
 
+class ForwardContext(NamedTuple):
+    """Where the tokens stand that layers of heads run over, what they may look at, and the trunk that lends its parts.
+
+    position_ids: (batch, seq). masks: as `TrunkView.masks` makes them. cache: holds earlier tokens' keys and takes those of these.
+    """
+
+    view: TrunkView
+    position_ids: Tensor
+    masks: Masks = None
+    cache: Any = None
+
+    def rotary(self, hidden: Tensor) -> Any:
+        """What the last layer of the trunk takes as `position_embeddings`; None where positions enter otherwise."""
+        return self.view.rotary(hidden, self.position_ids)
+
+    def run_layer(self, layer: nn.Module, hidden: Tensor, rotary: Any = None) -> Tensor:
+        """As `TrunkView.run_layer`."""
+        return self.view.run_layer(layer, hidden, self.position_ids, self.masks, self.cache, rotary)
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Without dropout and the like; modules that were training train on afterwards, and no others."""

@@ -87,6 +87,15 @@ def test_a_mistake_in_a_real_process_shows_no_traceback() -> None:
     assert "headway: error: " in done.stderr and "no-such-folder" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
+    command = [sys.executable, "-m", "headway.cli", "heads", "inspect", "embedded"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (141, "")
+
+
 def raising(error: BaseException, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
     def run(arguments: list[str]) -> None:
         raise error

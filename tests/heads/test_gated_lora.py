@@ -53,12 +53,13 @@ def test_tokens_in_a_pass_with_masks_are_the_same_bit_for_bit_whatever_the_adapt
     plain = type(model.heads).run_with_masks
     passes = []
 
-    def both(self, input_ids, positions, masks, view, cache=None, *args, **kwargs):
-        trained = plain(self, input_ids, positions, masks, view, cache, *args, **kwargs)
+    def both(self, input_ids, context, *args):
+        before = context._replace(cache=copy.deepcopy(context.cache))
+        trained = plain(self, input_ids, context, *args)
         kept = [pair.lora_B.data for pair in pairs]
         for pair in pairs:
             pair.lora_B.data = torch.zeros_like(pair.lora_B)
-        zeroed = plain(self, input_ids, positions, masks, view, copy.deepcopy(cache), *args, **kwargs)
+        zeroed = plain(self, input_ids, before, *args)
         for pair, value in zip(pairs, kept, strict=True):
             pair.lora_B.data = value
         passes.append((trained, zeroed))

@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from headway import HeadwayModel
 from headway.interop import export
+from headway.trunk import ForwardContext
 from tests.interop.checks import shaken
 from tests.tiny import tiny_trunk
 
@@ -53,7 +54,7 @@ def computed(model: HeadwayModel, ids: torch.Tensor) -> dict[str, torch.Tensor]:
     """
     positions, masks = model.layout(ids)
     tapped = model.run(ids, positions, masks)
-    states = model.heads.states(model.heads.reads(tapped), ids, positions, masks, model.view)
+    states = model.heads.states(model.heads.reads(tapped), ids, ForwardContext(model.view, positions, masks))
     logits = [u.known_logits(s)[0] for u, s in zip(model.unembeddings[1:], states, strict=True)]
     shared = model.unembedding
     known = shared if model.heads.draft_tokens is None else shared.restricted(model.heads.draft_tokens)

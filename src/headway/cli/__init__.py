@@ -41,7 +41,8 @@ RESUMABLE = ("pretrain", "heads train", "heads distill", "heads compare", "finet
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb and return the exit code: 0, 2 after a mistake that the user can mend, 130 when interrupted."""
+    """Run one verb and return the exit code: 0, 2 after a mistake that the user can mend, 130 when interrupted, 141 when nobody
+    reads on, as behind `| head`."""
     words = list(sys.argv[1:] if argv is None else argv)
     verb = ""
     try:
@@ -61,9 +62,13 @@ def main(argv: list[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _plainly(warnings.showwarning)
             import_module(f"headway.cli.{VERBS[verb][0]}").run(words[len(verb.split()) :])
+        sys.stdout.flush()
     except HeadwayError as error:
         print(f"headway: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports the same once more when it ends
+        return 141
     except KeyboardInterrupt:
         hint = "; repeat the command to go on where it stopped" if verb in RESUMABLE else ""
         print(f"\nheadway: interrupted{hint}.", file=sys.stderr)

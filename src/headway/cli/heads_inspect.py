@@ -1,7 +1,6 @@
 """`headway heads inspect FOLDER`: what a folder of heads holds, without loading the tensors."""
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,8 @@ from typing import Any
 from headway.cli.console import table
 from headway.config import field, load
 from headway.errors import CheckpointError
+from headway.files import read_json
+from headway.interop.headers import counted, headers_in
 
 ABOUT = "Say what heads a folder holds, in which layout, and which engines serve it: headway heads inspect FOLDER."
 CONFIG_FILE, TENSORS_FILE = "headway.json", "headway.safetensors"
@@ -44,14 +45,17 @@ def run(arguments: list[str]) -> None:
 
 def inspect(folder: Path) -> dict[str, Any]:
     """What is on disk. Raises CheckpointError where a file is missing or damaged."""
-    found = _config(folder / CONFIG_FILE)
-    tensors = _tensors(folder / TENSORS_FILE)
+    if not (path := folder / CONFIG_FILE).is_file():
+        raise CheckpointError(f"{folder} holds no heads: {CONFIG_FILE} is missing.")
+    found = read_json(path)
+    if "family" not in found:
+        raise CheckpointError(f"{path} is not what Headway writes: it names no family.")
+    tensors = headers_in(folder / TENSORS_FILE)
     found |= {"format": "headway", "engines": "Headway; others after `headway export`"}
     found.setdefault("options", {})
     found.setdefault("training", {})
-    found["parameters"] = sum(math.prod(tensor["shape"]) for tensor in tensors)
-    found["dtype"] = " ".join(sorted({tensor["dtype"] for tensor in tensors}))
-    found["tensors"] = tensors
+    found["parameters"], found["dtype"] = counted(tensors)
+    found["tensors"] = [{"name": name, "shape": list(one.shape), "dtype": one.dtype} for name, one in tensors.items()]
     return found
 
 
@@ -62,32 +66,6 @@ def of_others(folder: Path) -> dict[str, Any]:
     if folder.is_dir() and not any(folder.iterdir()):
         raise CheckpointError(f"{folder} holds no heads: {CONFIG_FILE} is missing, and everything else.")
     return recognise(folder)
-
-
-def _config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(f"{path.parent} holds no heads: {path.name} is missing.")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}.") from error
-    if not isinstance(found, dict) or "family" not in found:
-        raise CheckpointError(f"{path} is not what Headway writes: it names no family.")
-    return found
-
-
-def _tensors(path: Path) -> list[dict[str, Any]]:
-    """Name, shape and dtype of each tensor, from the header alone."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise CheckpointError(f"{path.parent} holds no tensors: {path.name} is missing. Save the heads again.")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            slices = {name: file.get_slice(name) for name in sorted(file.keys())}
-            return [{"name": n, "shape": list(s.get_shape()), "dtype": s.get_dtype()} for n, s in slices.items()]
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged: {error}. Save the heads again.") from error
 
 
 def _folder(folder: Path) -> Path:

@@ -21,11 +21,10 @@ class ChainedDrafter(RecursiveDrafter):
 
     def _chain(self, batch: Batch, depth: int) -> Draft:
         positions, hidden = self.window(batch, depth, again=self.depth)
-        masks = self._look_at_text(batch, positions)
-        inside = positions.clamp(min=0)
+        context = self._context(positions, self._look_at_text(batch, positions))
         distributions = []
         for k in range(depth):
-            hidden, state = self.heads.step(k, hidden, batch.at(positions + k + 1), inside, masks, self.view, self.cache)
+            hidden, state = self.heads.step(k, hidden, batch.at(positions + k + 1), context)
             if (found := batch.write_draft(k, self.unembeddings[k].logits(state[:, -1]))) is not None:
                 distributions.append(found)
         return Draft(distributions, [depth] * len(batch.rows))
@@ -33,11 +32,10 @@ class ChainedDrafter(RecursiveDrafter):
     def _read(self, batch: Batch, depth: int) -> Tip:
         """What the tip carries is the states of all heads at the ends of their texts, (rows, 1, heads * width)."""
         positions, hidden = self.window(batch, depth, again=self.depth)
-        masks = self._look_at_text(batch, positions)
-        inside = positions.clamp(min=0)
+        context = self._context(positions, self._look_at_text(batch, positions))
         first, carried = hidden, []
         for d in range(depth):
-            hidden, state = self.heads.step(d, hidden, batch.at(positions + d + 1), inside, masks, self.view, self.cache)
+            hidden, state = self.heads.step(d, hidden, batch.at(positions + d + 1), context)
             first = first if d else state[:, -1:]
             carried.append(hidden[:, [max(-1 - d, -hidden.shape[1])]])  # of a text that short nothing is looked at
         return self._root(torch.cat(carried, dim=2), first)
@@ -48,8 +46,8 @@ class ChainedDrafter(RecursiveDrafter):
         carried, state = [], before.state
         for d, hidden in enumerate(before.carried.split(self.heads.config.hidden_size, dim=2)[:-1], k):
             positions = (newest - d + k).expand_as(tokens)
-            masks = self._look_back(newest - d, positions, before.ancestors, before.depths)
-            hidden, own = self.heads.step(d, hidden, tokens, positions.clamp(min=0), masks, self.view, self.cache)
+            context = self._context(positions, self._look_back(newest - d, positions, before.ancestors, before.depths))
+            hidden, own = self.heads.step(d, hidden, tokens, context)
             state = own if d == k else state
             carried.append(hidden)
         return before._replace(carried=torch.cat(carried, dim=2), state=state)

@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 from headway.decoding.cache import RaggedCache, with_room
 from headway.errors import ConfigError, UnsupportedModelError
 from headway.model import HeadwayModel
-from headway.trunk import Masks, Tapped
+from headway.trunk import ForwardContext, Masks, Tapped
 
 TOKENS = (1, 4, 8, 16)  # of a row in a round: the last settled one and its drafts
 FORMS = 64  # compiled forms that are kept of one function
@@ -132,7 +132,7 @@ class Compiled:
         self, cache: RaggedCache, input_ids: Tensor, positions: Tensor, masks: Masks, hidden: Tensor, count: int
     ) -> list[Tensor]:
         assert self.heads is not None
-        return self.heads.states(hidden, input_ids, positions, masks, self.view, cache, count)
+        return self.heads.states(hidden, input_ids, ForwardContext(self.view, positions, masks, cache), count)
 
     def _padded(self, masks: Masks, more: tuple[int, ...], keys: int) -> Masks:
         if isinstance(masks, dict):

@@ -31,7 +31,7 @@ from headway.decoding.stopping import Stops
 from headway.errors import ConfigError, UnsupportedModelError
 from headway.model import HeadwayModel
 from headway.ops.trees import Path
-from headway.trunk import Tapped
+from headway.trunk import ForwardContext, Tapped
 
 LUCK = 0.5  # of 16 rows of 32 tokens, full batches were a fifth faster over plain decoding than batches that nobody joins
 
@@ -323,9 +323,8 @@ class Engine:
         if (ridden := layout.ridden) is not None:
             assert self.model.heads is not None
             self.cache.begin(ridden.slots, ridden.visible, first or 0)
-            positions = ridden.positions.clamp(min=0)
-            behind = (ridden.count, 1 if ridden.last else None)
-            return self.model.heads.run_with_masks(input_ids, positions, ridden.masks, self.view, self.cache, *behind)
+            context = ForwardContext(self.view, ridden.positions.clamp(min=0), ridden.masks, self.cache)
+            return self.model.heads.run_with_masks(input_ids, context, ridden.count, 1 if ridden.last else None)
         if first is None and self.compiled is not None and worthwhile(layout.slots, self.cache):
             return self.compiled.trunk(self.cache, input_ids, layout.positions, layout.slots, layout.visible, layout.masks)
         masks = layout.masks if layout.tree is not None else self.view.causal_masks(layout.positions, layout.visible, layout.start)

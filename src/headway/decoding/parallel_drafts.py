@@ -15,7 +15,7 @@ from headway.errors import ConfigError
 from headway.heads import HeadStack
 from headway.ops.multi_candidate import shape
 from headway.ops.trees import Grown, grow, parents_of
-from headway.trunk import TrunkView
+from headway.trunk import ForwardContext, TrunkView
 
 CHUNK = 4096  # settled tokens that heads catch up on at once
 
@@ -93,7 +93,7 @@ class ParallelDrafter(HeadsDrafter):
         where = torch.tensor([rows, positions], device=batch.device)
         for part in where.split(CHUNK, dim=1):
             self.cache.begin_storing(part[:1], part[1:])
-            self.heads.store_keys(self.states[part[:1], part[1:]], part[1:], self.view, self.cache, heads)
+            self.heads.store_keys(self.states[part[:1], part[1:]], ForwardContext(self.view, part[1:], None, self.cache), heads)
 
     def _newest(self, batch: Batch, heads: int) -> Tensor:
         """What the first heads make of the last token that the trunk has read, (rows, heads, hidden)."""
@@ -105,7 +105,8 @@ class ParallelDrafter(HeadsDrafter):
             return torch.cat(self.compiled.newest(self.cache, hidden, batch.at(positions), positions, heads), dim=1)
         self.cache.begin(positions, visible, start=start)
         masks = self.view.causal_masks(positions, visible, start)
-        found = self.heads.states(hidden, batch.at(positions), positions, masks, self.view, self.cache, heads)
+        context = ForwardContext(self.view, positions, masks, self.cache)
+        found = self.heads.states(hidden, batch.at(positions), context, heads)
         return torch.cat(found, dim=1)
 
     def _logits(self, states: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from headway.decoding.rows import Batch
 from headway.errors import ConfigError
 from headway.heads import HeadStack
 from headway.ops.trees import likeliest
-from headway.trunk import Masks, TrunkView
+from headway.trunk import ForwardContext, Masks, TrunkView
 
 WIDEST = 10  # paths that heads go on from at once, EAGLE-2's own choice
 
@@ -114,7 +114,7 @@ class RecursiveDrafter(HeadsDrafter):
             masks = self._look_at_text(batch, positions)
         else:
             positions, hidden = self.newest(batch)
-        carried, state = self.heads.step(0, hidden, batch.at(positions + 1), positions.clamp(min=0), masks, self.view, self.cache)
+        carried, state = self.heads.step(0, hidden, batch.at(positions + 1), self._context(positions, masks))
         return self._root(carried[:, -1:], state[:, -1:])
 
     def _root(self, carried: Tensor, state: Tensor) -> Tip:
@@ -128,7 +128,7 @@ class RecursiveDrafter(HeadsDrafter):
         before, masks = self._followed(k, tip, parents), None
         if self.heads.attends:
             masks = self._look_back(newest, positions, before.ancestors, before.depths)
-        carried, state = self.heads.step(k, before.carried, tokens, positions, masks, self.view, self.cache)
+        carried, state = self.heads.step(k, before.carried, tokens, self._context(positions, masks))
         return before._replace(carried=carried, state=state)
 
     def _followed(self, k: int, tip: Tip, parents: Tensor) -> Tip:
@@ -139,6 +139,9 @@ class RecursiveDrafter(HeadsDrafter):
             return Tip(carried, state, above, tip.depths)
         itself = torch.eye(parents.shape[1], dtype=torch.bool, device=parents.device).expand(len(parents), -1, -1)
         return Tip(carried, state, torch.cat([above, itself], dim=2), torch.cat([tip.depths, torch.full_like(parents[0], k)]))
+
+    def _context(self, positions: Tensor, masks: Masks) -> ForwardContext:
+        return ForwardContext(self.view, positions.clamp(min=0), masks, self.cache)
 
     def _look_at_text(self, batch: Batch, positions: Tensor) -> Masks:
         visible = max(batch.lengths) - 1

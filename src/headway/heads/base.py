@@ -16,7 +16,7 @@ from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
 from headway.files import replacing_folder, write_json
 from headway.ops import Unembedding
 from headway.quantization import dequantized, from_safetensors, is_quantized, to_safetensors
-from headway.trunk import Masks, Tapped, TrunkView
+from headway.trunk import ForwardContext, Tapped, TrunkView
 
 CONFIG_FILE = "headway.json"
 TENSORS_FILE = "headway.safetensors"
@@ -111,58 +111,33 @@ class HeadStack(nn.Module):
         """What the heads start from, (batch, seq, width)."""
         raise TypeError(f"{type(self).__name__} is not a head family")
 
-    def states(
-        self,
-        hidden: Tensor,
-        input_ids: Tensor,
-        position_ids: Tensor,
-        masks: Masks,
-        view: TrunkView,
-        cache: Any = None,
-        count: int | None = None,
-    ) -> list[Tensor]:
+    def states(self, hidden: Tensor, input_ids: Tensor, context: ForwardContext, count: int | None = None) -> list[Tensor]:
         """States of the first `count` heads (default: all) over whole sequences, each (batch, seq, hidden), normed and ready
         for the unembedding; `hidden` is what `reads` gives."""
         found = []
         for k in range(self.count if count is None else count):
             # past the end of a row or a segment the token is a wrong one: no label reads those positions
             tokens = torch.roll(input_ids, -(k + 1), dims=1)
-            hidden, state = self.step(k, hidden, tokens, position_ids, masks, view, cache)
+            hidden, state = self.step(k, hidden, tokens, context)
             found.append(state)
         return found
 
-    def step(
-        self,
-        k: int,
-        carried: Tensor,
-        tokens: Tensor,
-        position_ids: Tensor,
-        masks: Masks,
-        view: TrunkView,
-        cache: Any = None,
-    ) -> tuple[Tensor, Tensor]:
+    def step(self, k: int, carried: Tensor, tokens: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:
         """Head k of a chained or recursive family at positions i, given the token at i + k + 1.
 
         Args: carried: what head k - 1 carried on, for k = 0 what `reads` gives, (batch, seq, width); tokens (batch, seq);
-            position_ids (batch, seq): i where heads are chained, i + k where they are recursive.
+            context: at i where heads are chained, at i + k where they are recursive.
         Returns: what head k + 1 goes on from, (batch, seq, width), and the state that its unembedding reads.
         """
         raise TypeError(f"{type(self).__name__} heads have no steps")
 
     def run_with_masks(
-        self,
-        input_ids: Tensor,
-        position_ids: Tensor,
-        masks: Masks,
-        view: TrunkView,
-        cache: Any = None,
-        count: int | None = None,
-        groups: int | None = None,
+        self, input_ids: Tensor, context: ForwardContext, count: int | None = None, groups: int | None = None
     ) -> Tapped:
         """One pass of the trunk over tokens and, behind all of them, groups of the first `count` mask tokens.
 
         Args:
-            input_ids: (batch, seq). position_ids: (batch, seq + groups * count), and masks for as many.
+            input_ids: (batch, seq). context: of (batch, seq + groups * count).
             groups: in a row; default: one for each token.
         """
         raise TypeError(f"{type(self).__name__} heads have no mask tokens")

@@ -16,7 +16,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRMSNorm, LlamaRotaryEmbedding
 
 from headway.errors import ConfigError, UnsupportedModelError
-from headway.trunk import Masks, TrunkView
+from headway.trunk import ForwardContext, TrunkView
 
 # of the layer, where they are not to be as the trunk's
 SIZES = ("attention_bias", "head_dim", "intermediate_size", "num_attention_heads", "num_key_value_heads", "rms_norm_eps")
@@ -45,15 +45,14 @@ class DraftLayer(GradientCheckpointingLayer):
     def config(self) -> LlamaConfig:
         return self.self_attn.config
 
-    def forward(
-        self, attended: Tensor, residual: Tensor, position_ids: Tensor, masks: Masks, view: TrunkView, cache: Any = None
-    ) -> Tensor:
+    def forward(self, attended: Tensor, residual: Tensor, context: ForwardContext) -> Tensor:
         """`attended` (batch, seq, inputs * hidden) is what attention reads, `residual` (batch, seq, hidden) what it adds to."""
-        self.config._attn_implementation = view.config._attn_implementation  # masks are made for the trunk's
+        self.config._attn_implementation = context.view.config._attn_implementation  # masks are made for the trunk's
+        masks = context.masks
         if isinstance(masks, dict):
             masks = masks["full_attention"] if "full_attention" in masks else next(iter(masks.values()))
-        rotary = self.rotary_emb(attended, position_ids)
-        found, _ = self.self_attn(attended, position_embeddings=rotary, attention_mask=masks, past_key_values=cache)
+        rotary = self.rotary_emb(attended, context.position_ids)
+        found, _ = self.self_attn(attended, position_embeddings=rotary, attention_mask=masks, past_key_values=context.cache)
         hidden = residual + found
         return hidden + self.mlp(self.post_attention_layernorm(hidden))
 

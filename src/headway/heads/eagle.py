@@ -16,7 +16,7 @@ from headway.errors import ConfigError
 from headway.heads.base import HeadsConfig, HeadStack
 from headway.heads.draft_layer import DraftLayer, embedded, fit, llama_config
 from headway.heads.unrolled import unrolled
-from headway.trunk import Masks, Tapped, TrunkView
+from headway.trunk import ForwardContext, Tapped, TrunkView
 
 NOISE = 0.1
 
@@ -58,31 +58,13 @@ class EagleHeads(HeadStack):
     def reads(self, tapped: Tapped) -> Tensor:
         return tapped.last
 
-    def states(
-        self,
-        hidden: Tensor,
-        input_ids: Tensor,
-        position_ids: Tensor,
-        masks: Masks,
-        view: TrunkView,
-        cache: Any = None,
-        count: int | None = None,
-    ) -> list[Tensor]:
+    def states(self, hidden: Tensor, input_ids: Tensor, context: ForwardContext, count: int | None = None) -> list[Tensor]:
         options, count = self.config.options, self.count if count is None else count
         if self.training and (noise := options.get("noise", NOISE)):
             hidden = hidden + noise * (2 * torch.rand_like(hidden) - 1)
-        return unrolled(self, hidden, input_ids, position_ids, masks, view, count, options.get("trained_steps"))
+        return unrolled(self, hidden, input_ids, context, count, options.get("trained_steps"))
 
-    def step(
-        self,
-        k: int,
-        carried: Tensor,
-        tokens: Tensor,
-        position_ids: Tensor,
-        masks: Masks,
-        view: TrunkView,
-        cache: Any = None,
-    ) -> tuple[Tensor, Tensor]:
-        joined = self.fc(torch.cat([embedded(tokens, view), carried], dim=-1))
-        state = self.layers[0](joined, joined, position_ids, masks, view, cache)
+    def step(self, k: int, carried: Tensor, tokens: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:
+        joined = self.fc(torch.cat([embedded(tokens, context.view), carried], dim=-1))
+        state = self.layers[0](joined, joined, context)
         return state, state

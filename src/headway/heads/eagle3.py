@@ -19,7 +19,7 @@ from headway.heads.base import HeadsConfig, HeadStack
 from headway.heads.draft_layer import DraftLayer, embedded, fit, llama_config, scale_of
 from headway.heads.unrolled import unrolled
 from headway.ops import Unembedding
-from headway.trunk import Masks, Tapped, TrunkView
+from headway.trunk import ForwardContext, Tapped, TrunkView
 
 
 class Eagle3Heads(HeadStack):
@@ -69,30 +69,12 @@ class Eagle3Heads(HeadStack):
     def reads(self, tapped: Tapped) -> Tensor:
         return torch.cat([tapped.inner[i] if i < self.config.layers else tapped.last for i in self.layers_read], dim=-1)
 
-    def states(
-        self,
-        hidden: Tensor,
-        input_ids: Tensor,
-        position_ids: Tensor,
-        masks: Masks,
-        view: TrunkView,
-        cache: Any = None,
-        count: int | None = None,
-    ) -> list[Tensor]:
-        return unrolled(self, hidden, input_ids, position_ids, masks, view, self.count if count is None else count)
+    def states(self, hidden: Tensor, input_ids: Tensor, context: ForwardContext, count: int | None = None) -> list[Tensor]:
+        return unrolled(self, hidden, input_ids, context, self.count if count is None else count)
 
-    def step(
-        self,
-        k: int,
-        carried: Tensor,
-        tokens: Tensor,
-        position_ids: Tensor,
-        masks: Masks,
-        view: TrunkView,
-        cache: Any = None,
-    ) -> tuple[Tensor, Tensor]:
+    def step(self, k: int, carried: Tensor, tokens: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:
         carried = self.fc(carried) if k == 0 else carried
-        carried = self.midlayer(embedded(tokens, view), carried, position_ids, masks, view, cache)
+        carried = self.midlayer(embedded(tokens, context.view), carried, context)
         return carried, self.norm(carried)
 
     def unembeddings(self, view: TrunkView) -> list[Unembedding]:
@@ -112,13 +94,11 @@ class MidLayer(DraftLayer):
         self.input_layernorm = LlamaRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.norm_before_residual = norm_before_residual
 
-    def forward(
-        self, embedded: Tensor, hidden: Tensor, position_ids: Tensor, masks: Masks, view: TrunkView, cache: Any = None
-    ) -> Tensor:
+    def forward(self, embedded: Tensor, hidden: Tensor, context: ForwardContext) -> Tensor:
         normed = self.hidden_norm(hidden)
         attended = torch.cat([self.input_layernorm(embedded), normed], dim=-1)
         residual = normed if self.norm_before_residual else hidden
-        return super().forward(attended, residual, position_ids, masks, view, cache)
+        return super().forward(attended, residual, context)
 
 
 def default_layers(layers: int) -> tuple[int, int, int]:

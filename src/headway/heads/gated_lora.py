@@ -22,7 +22,7 @@ from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
 from headway.heads.adapters import Adapters, recording
 from headway.heads.base import HeadsConfig, HeadStack
 from headway.ops.trees import with_masks
-from headway.trunk import Masks, Tapped, TrunkView, evaluating
+from headway.trunk import ForwardContext, Masks, Tapped, TrunkView, evaluating
 
 RANK = 16  # the paper's 128 is for 8 billion parameters, and it finds that far fewer still work
 PROBE = 6  # tokens
@@ -61,56 +61,32 @@ class GatedLoraHeads(HeadStack):
     def reads(self, tapped: Tapped) -> Tensor:
         return tapped.last if tapped.masks is None else tapped.masks
 
-    def states(
-        self,
-        hidden: Tensor,
-        input_ids: Tensor,
-        position_ids: Tensor,
-        masks: Masks,
-        view: TrunkView,
-        cache: Any = None,
-        count: int | None = None,
-    ) -> list[Tensor]:
+    def states(self, hidden: Tensor, input_ids: Tensor, context: ForwardContext, count: int | None = None) -> list[Tensor]:
         """As those of all families; `hidden` is not read, for masks start from the text."""
         count = self.count if count is None else count
-        ahead, every = _whole(view, position_ids, masks, count)
-        position_ids = torch.cat([position_ids, ahead.expand(len(position_ids), -1)], dim=1)
-        answered = self.run_with_masks(input_ids, position_ids, every, view, count=count).masks
+        ahead, every = _whole(context, count)
+        position_ids = torch.cat([context.position_ids, ahead.expand(len(input_ids), -1)], dim=1)
+        answered = self.run_with_masks(input_ids, context._replace(position_ids=position_ids, masks=every), count).masks
         assert answered is not None
-        return super().states(answered, input_ids, position_ids, masks, view, count=count)
+        return super().states(answered, input_ids, context, count)
 
-    def step(
-        self,
-        k: int,
-        carried: Tensor,
-        tokens: Tensor,
-        position_ids: Tensor,
-        masks: Masks,
-        view: TrunkView,
-        cache: Any = None,
-    ) -> tuple[Tensor, Tensor]:
+    def step(self, k: int, carried: Tensor, tokens: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:
         """Head k after the token at i + k + 1; carried, (batch, seq, masks * hidden): the states of all masks behind i."""
         width = self.config.hidden_size
         state = carried[..., k * width : (k + 1) * width]
-        return carried, state if self.sampler is None else self.sampler(state, view.model.get_input_embeddings()(tokens))
+        return carried, state if self.sampler is None else self.sampler(state, context.view.model.get_input_embeddings()(tokens))
 
     def run_with_masks(
-        self,
-        input_ids: Tensor,
-        position_ids: Tensor,
-        masks: Masks,
-        view: TrunkView,
-        cache: Any = None,
-        count: int | None = None,
-        groups: int | None = None,
+        self, input_ids: Tensor, context: ForwardContext, count: int | None = None, groups: int | None = None
     ) -> Tapped:
+        view = context.view
         count = self.count if count is None else count
         batch, tokens = input_ids.shape
         groups = tokens if groups is None else groups
         embedded = view.model.get_input_embeddings()(input_ids)
         own = torch.stack(list(self.embeddings)[:count]).to(embedded.dtype).repeat(groups, 1).expand(batch, -1, -1)
         with self.adapters.opened(view, tokens):
-            states = view.run(torch.cat([embedded, own], dim=1), position_ids, masks, cache).last
+            states = view.run(torch.cat([embedded, own], dim=1), *context[1:]).last
         return Tapped(states[:, :tokens], masks=states[:, tokens:].reshape(batch, groups, -1))
 
     def disk_names(self) -> dict[str, str]:
@@ -145,11 +121,12 @@ class Sampler(nn.Module):
         return state + self.blocks(torch.cat([state, embedded], dim=-1))
 
 
-def _whole(view: TrunkView, position_ids: Tensor, masks: Masks, count: int) -> tuple[Tensor, Masks]:
+def _whole(context: ForwardContext, count: int) -> tuple[Tensor, Masks]:
     """Where the masks of whole sequences stand, (batch, seq * count), and who sees whom once they follow the tokens.
 
-    Tokens see what `masks` lets them see; masks what their token sees, itself and the masks of that token before them.
+    Tokens see what the context's masks let them see; masks what their token sees, itself and the masks of that token before them.
     """
+    view, position_ids, masks = context[:3]
     alike = masks is None  # every row is one document: what holds for one row holds for all
     position_ids = (position_ids[:1] if alike else position_ids).int()
     length = position_ids.shape[1]
@@ -210,7 +187,7 @@ def _adapted(view: TrunkView) -> list[dict[str, nn.Module]]:
             ids = torch.arange(1, PROBE + 1, device=model.device)[None] % view.config.vocab_size
             positions = torch.arange(PROBE, device=model.device)[None]
             embedded = model.get_input_embeddings()(ids)
-            ahead, every = _whole(view, positions, None, 1)
+            ahead, every = _whole(ForwardContext(view, positions), 1)
             both = torch.cat([embedded, embedded.roll(-1, dims=1)], dim=1)
             plain = view.run(ids, positions, view.masks(positions, positions)).last.float()
             states = view.run(both, torch.cat([positions, ahead], dim=1), every).last.float()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from headway.errors import ConfigError
 from headway.heads.base import HeadsConfig, check_runs, copy_layer
 from headway.heads.blocks import OwnUnembeddings, ReadingStack, ResidualBlock
-from headway.trunk import Masks, Tapped, TrunkView
+from headway.trunk import ForwardContext, Tapped, TrunkView
 
 
 class HydraHeads(ReadingStack):
@@ -56,17 +56,8 @@ class HydraHeads(ReadingStack):
     def reads(self, tapped: Tapped) -> Tensor:
         return tapped.last
 
-    def step(
-        self,
-        k: int,
-        carried: Tensor,
-        tokens: Tensor,
-        position_ids: Tensor,
-        masks: Masks,
-        view: TrunkView,
-        cache: Any = None,
-    ) -> tuple[Tensor, Tensor]:
+    def step(self, k: int, carried: Tensor, tokens: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:
         if k == 0 and self.prefix is not None:
-            carried = self.prefix["norm"](view.run_layer(self.prefix["layer"], carried, position_ids, masks, cache))
-        seen = torch.cat([carried, view.model.get_input_embeddings()(tokens)], dim=-1)  # (batch, seq, (k + 2) * hidden)
+            carried = self.prefix["norm"](context.run_layer(self.prefix["layer"], carried))
+        seen = torch.cat([carried, context.view.model.get_input_embeddings()(tokens)], dim=-1)  # (batch, seq, (k + 2) * hidden)
         return seen, self.blocks[k](seen)

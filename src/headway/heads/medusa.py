@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from headway.errors import ConfigError
 from headway.heads.base import HeadsConfig
 from headway.heads.blocks import OwnUnembeddings, ReadingStack, ResidualBlock
-from headway.trunk import Masks, Tapped, TrunkView
+from headway.trunk import ForwardContext, Tapped, TrunkView
 
 
 class MedusaHeads(ReadingStack):
@@ -43,14 +43,5 @@ class MedusaHeads(ReadingStack):
     def reads(self, tapped: Tapped) -> Tensor:
         return tapped.last
 
-    def states(
-        self,
-        hidden: Tensor,
-        input_ids: Tensor,
-        position_ids: Tensor,
-        masks: Masks,
-        view: TrunkView,
-        cache: Any = None,
-        count: int | None = None,
-    ) -> list[Tensor]:
+    def states(self, hidden: Tensor, input_ids: Tensor, context: ForwardContext, count: int | None = None) -> list[Tensor]:
         return [block(hidden) for block in self.blocks[:count]]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from headway.attention import KeysStored, only_storing_keys
 from headway.heads.base import HeadsConfig, HeadStack, check_runs, copy_layer
-from headway.trunk import Masks, Tapped, TrunkView
+from headway.trunk import ForwardContext, Tapped, TrunkView
 
 
 class ParallelHeads(HeadStack):
@@ -56,29 +56,20 @@ class ParallelHeads(HeadStack):
     def reads(self, tapped: Tapped) -> Tensor:
         return tapped.last if self.linear else tapped.inner[self.taps[0]]
 
-    def states(
-        self,
-        hidden: Tensor,
-        input_ids: Tensor,
-        position_ids: Tensor,
-        masks: Masks,
-        view: TrunkView,
-        cache: Any = None,
-        count: int | None = None,
-    ) -> list[Tensor]:
+    def states(self, hidden: Tensor, input_ids: Tensor, context: ForwardContext, count: int | None = None) -> list[Tensor]:
         layers = self.layers[:count]
         if self.linear:
             return [layer(hidden) for layer in layers]
-        rotary = view.rotary(hidden, position_ids)  # once for all
-        return [view.norm(view.run_layer(layer, hidden, position_ids, masks, cache, rotary)) for layer in layers]
+        rotary = context.rotary(hidden)  # once for all
+        return [context.view.norm(context.run_layer(layer, hidden, rotary)) for layer in layers]
 
-    def store_keys(self, hidden: Tensor, position_ids: Tensor, view: TrunkView, cache: Any, count: int) -> None:
+    def store_keys(self, hidden: Tensor, context: ForwardContext, count: int) -> None:
         """Put into the cache what later positions will look at of `hidden` (batch, seq, hidden), for the first `count` heads."""
-        rotary = view.rotary(hidden, position_ids)
-        with only_storing_keys(view.config):
+        rotary = context.rotary(hidden)
+        with only_storing_keys(context.view.config):
             for layer in self.layers[:count]:
                 with suppress(KeysStored):
-                    view.run_layer(layer, hidden, position_ids, None, cache, rotary)
+                    context.run_layer(layer, hidden, rotary)
 
     def extra_repr(self) -> str:
         return f"count={self.count}, linear={self.linear}"

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from headway.errors import ConfigError
 from headway.heads.base import HeadsConfig
 from headway.heads.blocks import OwnUnembeddings, ReadingStack, ResidualBlock
-from headway.trunk import Masks, Tapped, TrunkView
+from headway.trunk import ForwardContext, Tapped, TrunkView
 
 
 class ReDrafterHeads(ReadingStack):
@@ -53,18 +53,9 @@ class ReDrafterHeads(ReadingStack):
     def reads(self, tapped: Tapped) -> Tensor:
         return tapped.last
 
-    def step(
-        self,
-        k: int,
-        carried: Tensor,
-        tokens: Tensor,
-        position_ids: Tensor,
-        masks: Masks,
-        view: TrunkView,
-        cache: Any = None,
-    ) -> tuple[Tensor, Tensor]:
+    def step(self, k: int, carried: Tensor, tokens: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:
         width = self.config.hidden_size
         last, state = carried.split(width, dim=-1) if k else (carried, torch.zeros_like(carried))
-        state = F.silu(self.from_state(state) + self.from_token(view.model.get_input_embeddings()(tokens)))
+        state = F.silu(self.from_state(state) + self.from_token(context.view.model.get_input_embeddings()(tokens)))
         carried = torch.cat([last, state], dim=-1)
         return carried, self.blocks(self.project(carried))

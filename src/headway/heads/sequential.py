@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from headway.heads.base import HeadsConfig, HeadStack, check_runs, copy_layer
-from headway.trunk import Masks, Tapped, TrunkView
+from headway.trunk import ForwardContext, Tapped, TrunkView
 
 if TYPE_CHECKING:
     from headway.heads.shipped import Origin
@@ -42,22 +42,12 @@ class SequentialHeads(HeadStack):
     def reads(self, tapped: Tapped) -> Tensor:
         return tapped.last
 
-    def step(
-        self,
-        k: int,
-        carried: Tensor,
-        tokens: Tensor,
-        position_ids: Tensor,
-        masks: Masks,
-        view: TrunkView,
-        cache: Any = None,
-    ) -> tuple[Tensor, Tensor]:
+    def step(self, k: int, carried: Tensor, tokens: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:
         shared = len(self.layers) < self.count
         layer = self.layers[0 if shared else k]
-        if shared and cache is not None:
-            cache = _CacheOfDepth(cache, k)
-        embedded = view.model.get_input_embeddings()(tokens)
-        state = layer(embedded, carried, position_ids, masks, view, cache)
+        if shared and context.cache is not None:
+            context = context._replace(cache=_CacheOfDepth(context.cache, k))
+        state = layer(context.view.model.get_input_embeddings()(tokens), carried, context)
         return state, state
 
     def disk_names(self) -> dict[str, str]:
@@ -83,9 +73,9 @@ class SequentialLayer(nn.Module):
             self.eh_proj.weight[:, width:].copy_(torch.eye(width))
         self.mtp_block = copy_layer(view.layers[-1], index)
 
-    def forward(self, embedded: Tensor, hidden: Tensor, position_ids: Tensor, masks: Masks, view: TrunkView, cache: Any) -> Tensor:
+    def forward(self, embedded: Tensor, hidden: Tensor, context: ForwardContext) -> Tensor:
         joined = self.eh_proj(torch.cat([self.enorm(embedded), self.hnorm(hidden)], dim=-1))
-        return self.post_norm(view.run_layer(self.mtp_block, joined, position_ids, masks, cache))
+        return self.post_norm(context.run_layer(self.mtp_block, joined))
 
 
 class _CacheOfDepth:

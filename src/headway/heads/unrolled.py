@@ -11,16 +11,14 @@ import torch
 from torch import Tensor
 
 from headway.heads.base import HeadStack
-from headway.trunk import Masks, TrunkView
+from headway.trunk import ForwardContext, Masks
 
 
 def unrolled(
     heads: HeadStack,
     hidden: Tensor,
     input_ids: Tensor,
-    position_ids: Tensor,
-    masks: Masks,
-    view: TrunkView,
+    context: ForwardContext,
     count: int,
     taught: int | None = None,
 ) -> list[Tensor]:
@@ -34,22 +32,22 @@ def unrolled(
     for k in range(count):
         # past the end of a row or a segment the token is a wrong one: no label reads those positions
         tokens = torch.roll(input_ids, -(k + 1), dims=1)
-        seen = masks if k == 0 else masks_of_step(k, position_ids, masks, view)
         keys = StepKeys(keys)
+        at_step = context if k == 0 else context._replace(position_ids=context.position_ids + k, masks=masks_of_step(k, context))
         with torch.set_grad_enabled(learns and (taught is None or k < taught)):
-            hidden, state = heads.step(k, hidden, tokens, position_ids + k, seen, view, keys)
+            hidden, state = heads.step(k, hidden, tokens, at_step._replace(cache=keys))
         found.append(state)
     return found
 
 
-def masks_of_step(k: int, position_ids: Tensor, masks: Masks, view: TrunkView) -> Masks:
-    """What step `k` sees of the keys of all steps up to it, laid end to end; `masks` are those of the first step."""
-    rows = position_ids if masks is not None else position_ids[:1]  # without masks all rows are alike
+def masks_of_step(k: int, context: ForwardContext) -> Masks:
+    """What step `k` sees of the keys of all steps up to it, laid end to end; `context` is that of the first step."""
+    rows = context.position_ids if context.masks is not None else context.position_ids[:1]  # without masks all rows are alike
     rows = rows.int()  # numbers of (batch, queries, keys) are made of them
     segments = (rows == 0).cumsum(1)
     index = torch.arange(rows.shape[1], device=rows.device)
     text, path = index <= index[:, None], index == index[:, None]
-    return view.masks(
+    return context.view.masks(
         rows + k,
         torch.cat([rows + step for step in range(k + 1)], dim=1),
         segments,
