@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM
 from headway.training import finetune
 from headway.training.checkpoints import MARKER
 from tests.training.recipes import losses, weights
-from tests.training.two_processes import config_of
+from tests.training.two_processes import RUNS, config_of
 
-RUNS = [f"{kind}-{name}" for kind in ("ddp", "fsdp") for name in ("plain", "lora", "registers")]
+PAIRS = [f"{kind}-{name}" for kind in ("ddp", "fsdp") for name in RUNS]
 
 
 def _launch(model: str, data: str, out: Path) -> None:
@@ -29,15 +29,14 @@ def _launch(model: str, data: str, out: Path) -> None:
 def runs(model: str, data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     _launch(model, data, folder)
-    finetune(config_of(model, data, folder / "single-plain"))
-    finetune(dataclasses.replace(config_of(model, data, folder / "single-lora"), lora=True))
-    finetune(dataclasses.replace(config_of(model, data, folder / "single-registers"), objective="registers"))
+    for name, changes in RUNS.items():
+        finetune(dataclasses.replace(config_of(model, data, folder / f"single-{name}"), **changes))
     return folder
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", PAIRS)
 def test_two_processes_give_the_losses_and_weights_of_one(runs: Path, name: str) -> None:
-    single = runs / f"single-{name.split('-')[1]}"
+    single = runs / f"single-{name.split('-', 1)[1]}"
     assert losses(runs / name) == pytest.approx(losses(single), abs=1e-5)
     expected, found = weights(single), weights(runs / name)
     assert set(expected) == set(found)
@@ -47,11 +46,11 @@ def test_two_processes_give_the_losses_and_weights_of_one(runs: Path, name: str)
 
 
 def test_two_processes_resume_from_their_checkpoint(model: str, data: str, runs: Path, tmp_path: Path) -> None:
-    for name in RUNS:
+    for name in PAIRS:
         shutil.copytree(runs / name, tmp_path / name)
         shutil.rmtree(tmp_path / name / "checkpoint-6")
     _launch(model, data, tmp_path)
-    for name in RUNS:
+    for name in PAIRS:
         marker = Path(name) / "checkpoint-3" / MARKER
         assert (tmp_path / marker).stat().st_mtime == (runs / marker).stat().st_mtime, f"{name} started over"
         expected, found = weights(runs / name), weights(tmp_path / name)

@@ -27,17 +27,22 @@ def config_of(model: str, data: str, out: Path) -> FinetuneConfig:
     )
 
 
+RUNS = {
+    "plain": {},
+    "lora": {"lora": True},
+    "registers": {"objective": "registers"},
+    "medusa": {"family": "medusa"},  # parameters that are no layers
+    "eagle3": {"family": "eagle3"},  # steps over keys of the steps before
+    "gated-lora": {"family": "gated-lora"},  # adapters on the trunk's layers
+}
+
+
 def main(model: str, data: str, out: str) -> None:
     for kind in ("ddp", "fsdp"):
-        runs = {
-            "plain": {},
-            "lora": {"lora": True, "gradient_accumulation": 2, "batch_size": 1},
-            "registers": {"objective": "registers"},
-        }
-        for name, changes in runs.items():
+        for name, changes in RUNS.items():
             config = config_of(model, data, Path(out) / f"{kind}-{name}")
-            config = dataclasses.replace(config, sharding=kind, **{"batch_size": 2, **changes})
-            finetune(config)
+            batches = {"batch_size": 1, "gradient_accumulation": 2} if name == "lora" else {"batch_size": 2}
+            finetune(dataclasses.replace(config, sharding=kind, **changes, **batches))
 
 
 if __name__ == "__main__":
