@@ -87,6 +87,8 @@ def test_what_is_level_is_not_called_better() -> None:
     first = words(results(run("hydra", speed=1.3), run("medusa", speed=1.2), run("parallel", speed=0.9)))[0]
     assert "with a chain: hydra, medusa, parallel, 1.50" in first
     assert "hydra, 1.30x plain (1.20 to 1.40); its spread and that of medusa overlap." in first
+    last = words(results(run("hydra", speed=1.3), run("medusa", speed=1.2), run("parallel", speed=1.2)))[0]
+    assert "its spread and that of all others overlap." in last
 
 
 def test_tables_say_how_tokens_a_forward_are_counted_and_what_is_published_elsewhere() -> None:

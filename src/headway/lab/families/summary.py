@@ -127,7 +127,8 @@ def words(results: Results) -> list[str]:
         parts.append(f"fastest with as many drafts as pay: {label}, {median(fastest[label]):.2f}x plain ({spread})")
         level = [one for one, found in fastest.items() if one != label and max(found) >= min(fastest[label])]
         if level:
-            parts.append(f"its spread and that of {', '.join(level)} overlap")
+            everyone = len(level) > 1 and len(level) == len(fastest) - 1
+            parts.append(f"its spread and that of {'all others' if everyone else ', '.join(level)} overlap")
         lines.append(f"{how}: {'; '.join(parts)}.")
     others = [
         f"{label} ({way}, temperature {temperature})"
