@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import headway.config
 from headway.errors import ConfigError
 from headway.heads import FAMILIES
 from headway.lab.families.configs import HeadsCompareConfig
@@ -17,6 +18,16 @@ def config(**changes: Any) -> HeadsCompareConfig:
 
 def test_without_names_all_families_that_there_are_take_part() -> None:
     assert [entry.label for entry in entries(config())] == list(FAMILIES)
+
+
+@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("name", ["embedded", "code"])
+def test_the_comparisons_that_the_documentation_reports_are_settings_that_can_be(name: str, joint: bool) -> None:
+    file = Path(__file__).parents[3] / f"examples/families/{name}.yaml"
+    given = ["--config", str(file), *(["--joint"] if joint else [])]
+    config = headway.config.load(HeadsCompareConfig, overrides=given, prog="headway heads compare", about="")
+    runs = [spec["training"] for spec in specs_of(config).values() if "training" in spec]
+    assert {run["family"] for run in runs} <= set(FAMILIES) and len(runs) == len(config.families)
 
 
 def test_all_runs_of_a_seed_differ_in_family_and_its_own_settings_alone() -> None:
