@@ -19,7 +19,9 @@ import headway.config
 from headway.errors import HeadwayError
 from headway.lab.families import comparing
 from headway.lab.families.configs import HeadsCompareConfig
+from headway.lab.families.runs import ALONE
 from headway.lab.runs import Done
+from tests.lab.families import test_summary as fakes
 from tests.lab.families.test_one_run import SMALL
 
 MAD = {"family": "medusa", "label": "<b>mad</b> $x$", "learning_rate": 1e30, "grad_clip": 0.0}
@@ -94,3 +96,18 @@ def test_a_trunk_that_cannot_be_measured_ends_the_comparison(tmp_path: Path, mon
     monkeypatch.setattr(comparing, "execute", lambda *args, **kwargs: Done({}, {"trunk": "no such file"}))
     with pytest.raises(HeadwayError, match="The trunk cannot be measured: no such file"):
         comparing.run(config(tmp_path))
+
+
+def test_training_without_heads_stands_beside_the_families_and_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trunk = fakes.results()["trunk"]
+
+    def execute(specs: dict[str, Any], *args: Any, **kwargs: Any) -> Done:
+        known = {"trunk": trunk, ALONE: {"label": ALONE, "trunk_loss": 1.875}, "medusa": fakes.run("medusa", trunk_loss=2.25)}
+        return Done({name: known[spec["label"]] for name, spec in specs.items()}, {})
+
+    monkeypatch.setattr(comparing, "execute", execute)
+    found = comparing.run(config(tmp_path, families=["medusa"], joint=True))
+    assert [run["label"] for run in found["runs"]] == found["families"] == ["medusa"]
+    assert [run["trunk_loss"] for run in found["alone"]] == [1.875]
+    page = (tmp_path / "report.html").read_text()
+    assert ALONE in page and "-0.1250" in page and "+0.2500" in page

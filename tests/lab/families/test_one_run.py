@@ -17,7 +17,7 @@ from headway.evaluation.scoring import held_out_on, load
 from headway.heads import FAMILIES
 from headway.lab.families.configs import HeadsCompareConfig
 from headway.lab.families.one_run import Memory, parameters, prompts_of, work
-from headway.lab.families.runs import specs_of
+from headway.lab.families.runs import ALONE, specs_of
 from headway.lab.one_run import MODEL
 from headway.model import HeadwayModel
 from tests.tiny import tiny_trunk
@@ -35,7 +35,7 @@ def specs(trunk: Path, **changes: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("joint", [False, True])
 def test_figures_of_a_run_are_those_of_direct_calls(tmp_path: Path, trunk: Path, joint: bool) -> None:
-    (before, spec) = specs(trunk, families=["hydra"], joint=joint, temperatures=[0.0, 0.8])
+    before, *_, spec = specs(trunk, families=["hydra"], joint=joint, temperatures=[0.0, 0.8])
     found, plain = work(tmp_path, spec), work(tmp_path / "trunk", before)
     model, tokenizer = load(str(tmp_path / MODEL))
     examples = load_examples("word-problems:1", "test", 4)
@@ -52,6 +52,16 @@ def test_figures_of_a_run_are_those_of_direct_calls(tmp_path: Path, trunk: Path,
     assert found["seconds"] == sum(by_step.values()) and len(by_step) == found["steps"] == 4
     assert found["step_seconds"] == by_step["4"], "the first steps warm up"
     assert found["memory_mib"] > 0 and found["trained"]["learning_rate"] == pytest.approx(0.004 if joint else 0.001)
+
+
+def test_a_learning_trunk_is_set_against_one_that_learns_without_heads(tmp_path: Path, trunk: Path) -> None:
+    settings = {"head_weights": "medusa", "total_weight": 0.5, "objective": "distillation", "heads_learning_rate": 0.01}
+    before, alone, _ = specs(trunk, families=["hydra"], joint=True, settings=settings)
+    found, plain = work(tmp_path, alone), work(tmp_path / "trunk", before)
+    model, tokenizer = load(str(tmp_path / MODEL))
+    assert model.heads is None and alone["label"] == ALONE and found["steps"] == 4 and found["memory_mib"] > 0
+    assert found["trunk_loss"] == held_out_on(model, tokenizer, load_examples("word-problems:1", "test", 4), 96).losses[0]
+    assert found["trunk_loss"] != plain["trunk_loss"] and "decoding" not in found
 
 
 def test_all_families_see_the_same_rows_in_the_same_order(tmp_path: Path, trunk: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import headway.config
 from headway.errors import ConfigError
 from headway.heads import FAMILIES
 from headway.lab.families.configs import HeadsCompareConfig
-from headway.lab.families.runs import entries, specs_of
+from headway.lab.families.runs import ALONE, entries, specs_of
 
 
 def config(**changes: Any) -> HeadsCompareConfig:
@@ -26,7 +26,7 @@ def test_the_comparisons_that_the_documentation_reports_are_settings_that_can_be
     file = Path(__file__).parents[3] / f"examples/families/{name}.yaml"
     given = ["--config", str(file), *(["--joint"] if joint else [])]
     config = headway.config.load(HeadsCompareConfig, overrides=given, prog="headway heads compare", about="")
-    runs = [spec["training"] for spec in specs_of(config).values() if "training" in spec]
+    runs = [spec["training"] for spec in specs_of(config).values() if "family" in spec.get("training", {})]
     assert {run["family"] for run in runs} <= set(FAMILIES) and len(runs) == len(config.families)
 
 
@@ -77,8 +77,16 @@ def test_settings_that_cannot_be_are_refused_before_anything_runs(changes: dict[
 
 
 def test_a_learning_trunk_takes_settings_of_finetuning() -> None:
-    training = list(specs_of(config(families=["medusa"], joint=True, settings={"total_weight": 0.3})).values())[1]["training"]
+    training = list(specs_of(config(families=["medusa"], joint=True, settings={"total_weight": 0.3})).values())[2]["training"]
     assert training["total_weight"] == 0.3
+
+
+def test_a_learning_trunk_also_learns_without_heads_for_as_long() -> None:
+    found = list(specs_of(config(families=["medusa"], joint=True, seeds=2, settings={"weight_decay": 0.0})).values())
+    assert [spec["label"] for spec in found] == ["trunk", ALONE, "medusa", ALONE, "medusa"]
+    alone, medusa = (dict(spec["training"]) for spec in found[1:3])
+    assert (alone.pop("count"), alone.pop("objective")) == (0, "next-token")
+    assert (medusa.pop("count"), medusa.pop("family")) == (4, "medusa") and alone == medusa
 
 
 @pytest.mark.parametrize("changes", [{"seeds": 0}, {"max_seconds": 0.0}, {"temperatures": []}, {"temperatures": [-1.0]}])

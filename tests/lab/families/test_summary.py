@@ -6,6 +6,7 @@ from typing import Any
 from headway.lab.families.configs import HeadsCompareConfig
 from headway.lab.families.published import plain
 from headway.lab.families.report import write_report
+from headway.lab.families.runs import ALONE
 from headway.lab.families.summary import cost, decoding, held_out, notes, published, words
 
 
@@ -38,12 +39,15 @@ def run(label: str, seed: int = 0, speed: float = 1.2, trees: bool = True, **cha
     }
 
 
-def results(*runs: dict[str, Any], joint: bool = False, failures: dict[str, str] | None = None) -> dict[str, Any]:
+def results(
+    *runs: dict[str, Any], joint: bool = False, failures: dict[str, str] | None = None, alone: float | None = None
+) -> dict[str, Any]:
     settings = HeadsCompareConfig(out=Path("out"), data="stdlib", validation="word-problems", joint=joint)
     trunk = {"trunk_loss": 2.0, "trunk_parameters": 3000, "dtype": "float32", "device": "cpu", "prompts": 2, "held_out_tokens": 9}
     return {
         **{"title": "Families", "settings": vars(settings), "temperatures": ["0"], "trunk": trunk, "runs": list(runs)},
         "families": list(dict.fromkeys([*(one["label"] for one in runs), *(failures or {})])),
+        "alone": [] if alone is None else [{"label": ALONE, "trunk_loss": alone}],
         **{"failures": failures or {}, "published": plain(), "seconds": 60.0},
     }
 
@@ -68,6 +72,14 @@ def test_a_frozen_trunk_has_changed_by_exactly_nothing_and_one_that_has_not_is_t
     assert any("exactly what it was with every family" in line for line in words(results(still)))
     assert any("and yet its held-out loss differs with medusa" in line for line in words(results(still, moved)))
     assert not any("frozen" in line for line in words(results(still, moved, joint=True)))
+
+
+def test_what_the_trunk_learns_without_heads_stands_beside_what_it_learns_with_them() -> None:
+    found = results(run("medusa", trunk_loss=2.25), joint=True, alone=1.875)
+    headings, rows = held_out(found)
+    assert [row[:3] for row in rows] == [["before", "2.0000", ""], [ALONE, "1.8750", "-0.1250"], ["medusa", "2.2500", "+0.2500"]]
+    assert all(len(row) == len(headings) for row in rows)
+    assert any("Without heads, on the same rows, its held-out loss changed by -0.1250." in line for line in words(found))
 
 
 def test_a_busy_machine_is_told_of() -> None:

@@ -20,7 +20,7 @@ from headway.lab.families import summary
 from headway.lab.families.configs import HeadsCompareConfig
 from headway.lab.families.published import plain
 from headway.lab.families.report import write_report
-from headway.lab.families.runs import TRUNK, entries, rates_of, specs_of
+from headway.lab.families.runs import ALONE, TRUNK, entries, rates_of, specs_of
 from headway.lab.one_run import MODEL
 from headway.lab.runs import execute
 
@@ -59,7 +59,8 @@ def run(config: HeadsCompareConfig) -> dict[str, Any]:
     trunk = done.results.pop(folder_of(TRUNK, config.seed), None)
     if trunk is None:
         raise HeadwayError(f"The trunk cannot be measured: {next(iter(done.failures.values()))}")
-    if not done.results:
+    runs = [run for run in done.results.values() if run["label"] != ALONE]
+    if not runs:
         raise HeadwayError(f"Every family failed; the first: {next(iter(done.failures.values()))}")
     failures |= {f"{specs[name]['label']}, seed {specs[name]['seed']}": reason for name, reason in done.failures.items()}
     results: dict[str, Any] = {
@@ -68,7 +69,8 @@ def run(config: HeadsCompareConfig) -> dict[str, Any]:
         "families": [entry.label for entry in families],
         "temperatures": [f"{temperature:g}" for temperature in config.temperatures],
         "trunk": trunk,
-        "runs": list(done.results.values()),
+        "alone": [run for run in done.results.values() if run["label"] == ALONE],
+        "runs": runs,
         "failures": failures,
         "published": plain(),
         "seconds": time.perf_counter() - started,

@@ -51,7 +51,7 @@ def work(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
     return {
         **found,
         "processor_seconds": clock.processor,
-        "family": spec["training"]["family"],
+        "family": spec["training"].get("family"),
         "steps": steps,
         "seconds": clock.seconds,
         "step_seconds": clock.rate if steps > WARMING else clock.seconds / steps,
@@ -162,7 +162,8 @@ class Memory(TrainerCallback):
             return
         self.peak = 0.0
         heads = kwargs["model"].model.heads
-        self._heads = sum(parameter.numel() * parameter.element_size() for parameter in heads.parameters()) / 2**20
+        own = heads.parameters() if heads is not None else ()
+        self._heads = sum(parameter.numel() * parameter.element_size() for parameter in own) / 2**20
         self._found = self._open.enter_context(peak_memory(args.device))
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

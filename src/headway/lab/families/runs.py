@@ -14,6 +14,7 @@ from headway.lab.families.configs import HeadsCompareConfig
 from headway.training.configs import FinetuneConfig, HeadsTrainConfig
 
 TRUNK = "trunk"
+ALONE = "next-token alone"  # where the trunk learns too: what it learns without heads
 OWN = ("out", "data", "model", "heads", "seed", "max_steps", "epochs", "validation", "resume", "quiet")  # alike for all, or unused
 MEASURED = ("validation", "test_examples", "length", "prompts", "prompt_tokens", "max_new_tokens", "tree_nodes", "repeats")
 
@@ -40,7 +41,7 @@ def entries(config: HeadsCompareConfig) -> list[Entry]:
             raise ConfigError(f"families, {label or family}: {decided[0]} is set by the comparison itself, for all alike.")
         options = ", ".join(f"{name} {value}" for name, value in (settings.get("options") or {}).items())
         label = str(label or (f"{family} ({options})" if options else family))
-        if label == TRUNK or label in [one.label for one in found]:
+        if label in (TRUNK, ALONE) or label in [one.label for one in found]:
             raise ConfigError(f"families: two are called {label!r}. Give each a `label` of its own.")
         found.append(Entry(label, family, settings))
     return found
@@ -48,6 +49,8 @@ def entries(config: HeadsCompareConfig) -> list[Entry]:
 
 def specs_of(config: HeadsCompareConfig, steps: dict[str, int] | None = None) -> dict[str, dict[str, Any]]:
     """What each run's process reads, by the name of its folder: the trunk as it is, then seed by seed every family.
+
+    Where the trunk learns too, each seed begins with the same training without heads.
 
     Args: steps: by label, where they are not `max_steps` for all.
     Raises: ConfigError for settings that cannot be, naming the family.
@@ -57,6 +60,9 @@ def specs_of(config: HeadsCompareConfig, steps: dict[str, int] | None = None) ->
     shared["measured"] = measured
     specs: dict[str, dict[str, Any]] = {folder_of(TRUNK, config.seed): {"label": TRUNK, "seed": config.seed, **shared}}
     for seed in range(config.seed, config.seed + config.seeds):
+        if config.joint:
+            training = _alone(config, seed, (steps or {}).get(ALONE, config.max_steps))
+            specs[folder_of(ALONE, seed)] = {"label": ALONE, "seed": seed, **shared, "training": training}
         for entry in entries(config):
             number = (steps or {}).get(entry.label, config.max_steps)
             training = settings_of(config, entry, seed, number)
@@ -67,12 +73,23 @@ def specs_of(config: HeadsCompareConfig, steps: dict[str, int] | None = None) ->
 
 def settings_of(config: HeadsCompareConfig, entry: Entry, seed: int, steps: int) -> dict[str, Any]:
     """Settings of the training verb without `out`. What nobody gave is left to the verb, which knows what suits the family."""
-    given: dict[str, Any] = {name: getattr(config, name) for name in ("model", "data", "count", "batch_size", "length", "limit")}
+    own = {"count": config.count, **config.settings, **entry.settings, "family": entry.family}
+    return _checked(config, own, seed, steps, entry.label)
+
+
+def _alone(config: HeadsCompareConfig, seed: int, steps: int) -> dict[str, Any]:
+    of_heads = ("objective", "options")
+    own = {name: value for name, value in config.settings.items() if name not in of_heads}
+    return _checked(config, {**own, "count": 0, "objective": "next-token"}, seed, steps, ALONE)
+
+
+def _checked(config: HeadsCompareConfig, own: dict[str, Any], seed: int, steps: int, label: str) -> dict[str, Any]:
+    given: dict[str, Any] = {name: getattr(config, name) for name in ("model", "data", "batch_size", "length", "limit")}
     if config.learning_rate is not None:
         given["learning_rate"] = config.learning_rate
-    given |= {**config.settings, **entry.settings, "family": entry.family, "max_steps": steps, "seed": seed, "quiet": True}
+    given |= {**own, "max_steps": steps, "seed": seed, "quiet": True}
     given["save_steps"] = min(given.get("save_steps", 100), steps)
-    headway.config.build(kind(config.joint), {**given, "out": "unused"}, f"families, {entry.label}")
+    headway.config.build(kind(config.joint), {**given, "out": "unused"}, f"families, {label}")
     return given
 
 

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from statistics import mean, median
 from typing import Any
 
+from headway.lab.families.runs import ALONE
+
 Results = dict[str, Any]
 Table = tuple[list[str], list[list[str]]]  # headings and cells
 WAYS = ("adaptive", "chain", "tree")
@@ -47,13 +49,13 @@ def held_out(results: Results, wide: bool = True) -> Table:
     """Losses in nats on text that nobody learnt from; how often a head's first choice is the trunk's."""
     headings = ["family", "trunk", "change", "heads", "as the trunk %"] + (["as the text %"] if wide else [])
     rows = [[*("before", f"{results['trunk']['trunk_loss']:.4f}"), *[""] * (len(headings) - 2)]]
+    if results["alone"]:
+        rows.append([*_trunk(results, ALONE, results["alone"]), *[""] * (len(headings) - 3)])
     for label, runs in _each(results):
         if not runs:
             rows.append(_failed(label, headings))
             continue
-        changes = [run["trunk_loss"] - results["trunk"]["trunk_loss"] for run in runs]
-        cells = [label, f"{mean(run['trunk_loss'] for run in runs):.4f}"]
-        cells += ["0" if not any(changes) else f"{mean(changes):+.4f}", " ".join(f"{x:.2f}" for x in _means(runs, "head_losses"))]
+        cells = [*_trunk(results, label, runs), " ".join(f"{x:.2f}" for x in _means(runs, "head_losses"))]
         cells += [_percent(_means(runs, "agreement"))] + ([_percent(_means(runs, "accuracy"))] if wide else [])
         rows.append(cells)
     return headings, rows
@@ -146,6 +148,9 @@ def words(results: Results) -> list[str]:
         lines.append("The trunk was frozen: its held-out loss is exactly what it was with every family.")
     elif not settings["joint"]:
         lines.append(f"The trunk was frozen, and yet its held-out loss differs with {', '.join(changed)}.")
+    if results["alone"]:
+        change = mean(run["trunk_loss"] for run in results["alone"]) - results["trunk"]["trunk_loss"]
+        lines.append(f"The trunk learnt too. Without heads, on the same rows, its held-out loss changed by {change:+.4f}.")
     if results["trunk"]["device"] == "cpu":
         shares = {
             label: sum(r["processor_seconds"] for r in runs) / sum(r["seconds"] for r in runs) for label, runs in here.items()
@@ -190,6 +195,13 @@ def counted(number: int, one: str, many: str = "") -> str:
 
 def _each(results: Results) -> list[tuple[str, list[dict[str, Any]]]]:
     return [(label, of_family(results, label)) for label in labels_of(results)]
+
+
+def _trunk(results: Results, label: str, runs: list[dict[str, Any]]) -> list[str]:
+    """Who, the trunk's held-out loss after it, and the change."""
+    changes = [run["trunk_loss"] - results["trunk"]["trunk_loss"] for run in runs]
+    change = f"{mean(changes):+.4f}" if any(changes) else "0"
+    return [label, f"{mean(run['trunk_loss'] for run in runs):.4f}", change]
 
 
 def _failed(label: str, headings: list[str]) -> list[str]:
