@@ -61,8 +61,8 @@ def said(model, tokens, path):
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text", "gpt2"])
 def test_chains_are_what_heads_say_of_the_whole_text(family, options, architecture):
     model = model_of(family, options, architecture)
-    seen = drafted_trees(model, "chain", prompts(3), max_new_tokens=14)
-    assert len(seen) > 8
+    seen = drafted_trees(model, "chain", prompts(3), max_new_tokens=20)
+    assert len(seen) > 12
     for tokens, paths in seen[::3]:
         for path in paths:
             assert path[-1] == int(said(model, tokens, path[:-1]).argmax())
