@@ -58,13 +58,13 @@ def headers_in(path: Path) -> dict[str, Header]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise CheckpointError(f"{path.parent} is not whole: {path.name} is missing.")
+        raise CheckpointError(f"{path.parent} is not whole: {path.name} is missing. Save or fetch it again.")
     try:
         with safe_open(path, framework="numpy") as file:
             slices = {name: file.get_slice(name) for name in sorted(file.keys())}
             return {name: Header(tuple(one.get_shape()), one.get_dtype(), path.name) for name, one in slices.items()}
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}.") from error
+        raise CheckpointError(f"{path} is damaged: {error}. Save or fetch it again.") from error
 
 
 def refuse_pickles(folder: Path) -> None:

@@ -149,8 +149,8 @@ def words(results: Results) -> list[str]:
     elif not settings["joint"]:
         lines.append(f"The trunk was frozen, and yet its held-out loss differs with {', '.join(changed)}.")
     if results["alone"]:
-        change = mean(run["trunk_loss"] for run in results["alone"]) - results["trunk"]["trunk_loss"]
-        lines.append(f"The trunk learnt too. Without heads, on the same rows, its held-out loss changed by {change:+.4f}.")
+        change = _trunk(results, ALONE, results["alone"])[2]
+        lines.append(f"The trunk learnt too. Without heads, on the same rows, its held-out loss changed by {change}.")
     if results["trunk"]["device"] == "cpu":
         shares = {
             label: sum(r["processor_seconds"] for r in runs) / sum(r["seconds"] for r in runs) for label, runs in here.items()
