@@ -14,7 +14,8 @@ from headway.cli import main
 from headway.decoding.probe import why_not_exact
 from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
 from headway.evaluation.configs import Quantize
-from headway.quantization import SCHEMES, IntegerLinear, dequantized, integer_kernel_is_exact, is_quantized, stored_bytes
+from headway.quantization import SCHEMES, dequantized, is_quantized, quantize_layers, stored_bytes
+from headway.quantized_layers import FEW, IntegerLinear, PackedLinear, WideningLinear, adapt_layer, integer_kernel_is_exact
 from headway.roofline import choose
 from headway.training.configs import HeadsTrainConfig
 from headway.training.finetuning import check
@@ -22,13 +23,29 @@ from tests.tiny import tiny_trunk
 
 pytest.importorskip("torchao", reason="torchao is not installed: pip install 'headway[quantize]'")
 
-HERE = ["int8", "int8-dynamic"]  # what runs on a CPU
+HERE = ["int8", "int8-dynamic"]  # what runs on a CPU in float32; int4 wants bfloat16
+CPU = torch.device("cpu")
 
 
 def small(scheme: str, family: str = "parallel", architecture: str = "llama") -> HeadwayModel:
     model = HeadwayModel.from_trunk(tiny_trunk(architecture, hidden_size=64, intermediate_size=128), family, count=2).eval()
+    if scheme == "int4":
+        in_bfloat16(model)
     model.quantize(scheme)
     return model
+
+
+def in_bfloat16(model: HeadwayModel) -> None:
+    """As loading does it: rotary frequencies stay in float32."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
+
+
+def quantized(scheme: str, inputs: int = 128, outputs: int = 96, dtype: torch.dtype = torch.bfloat16) -> nn.Linear:
+    """A linear layer of torchao's, not yet adapted."""
+    layers = nn.Sequential(nn.Linear(inputs, outputs).to(dtype))
+    quantize_layers(layers, SCHEMES[scheme], CPU)
+    return layers[0]
 
 
 def prompts(vocabulary: int = 61) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,6 +88,25 @@ def test_speculative_output_is_the_quantised_trunks_own_on_trained_models(
     same_tokens(model, *prompts(500), new=40)
 
 
+@pytest.mark.parametrize("scheme", ["int4", "int8"])
+def test_in_bfloat16_every_drafted_token_is_the_quantised_trunks_likeliest_or_level_with_it(scheme: str) -> None:
+    model = HeadwayModel.from_pretrained("embedded").eval()
+    in_bfloat16(model)
+    model.quantize(scheme)
+    assert why_not_exact(model.trunk) is None
+    ids, mask = prompts(500)
+    drafted = model.generate(ids, mask, max_new_tokens=40, do_sample=False, adaptive=False)
+    assert drafted.stats.drafted and drafted.stats.tokens_per_forward > 1.2
+    for r, row in enumerate(drafted.sequences):
+        new = row[ids.shape[1] :]
+        ended = (new == model.trunk.config.eos_token_id).nonzero().flatten().tolist()
+        text = torch.cat([ids[r, mask[r].bool()], new[: ended[0] + 1] if ended else new])  # what follows is padding
+        with torch.no_grad():
+            logits = model.trunk(text[None, :-1]).logits[0, int(mask[r].sum()) - 1 :].float()
+        behind = logits.amax(1) - logits.gather(1, text[-len(logits) :, None])[:, 0]
+        assert (behind <= 2.0**-6 * logits.abs().amax(1)).all()  # two steps of bfloat16
+
+
 def test_quantised_activations_give_the_same_bits_however_many_tokens_go_together() -> None:
     if not integer_kernel_is_exact():
         pytest.skip("this CPU has no exact product of bytes")
@@ -86,15 +122,55 @@ def test_quantised_activations_give_the_same_bits_however_many_tokens_go_togethe
 def test_integer_layers_give_exactly_what_torchao_gives(dtype: torch.dtype) -> None:
     if not integer_kernel_is_exact():
         pytest.skip("this CPU has no exact product of bytes")
-    generator = torch.Generator().manual_seed(0)
-    layer = nn.Linear(96, 64).to(dtype)
-    from torchao.quantization import quantize_
-
-    quantize_(layer, SCHEMES["int8-dynamic"].config(torch.device("cpu")))
-    states = torch.randn(3, 5, 96, generator=generator) * torch.logspace(-9, 3, 5)[:, None]
+    layer = quantized("int8-dynamic", 96, 64, dtype)
+    states = torch.randn(3, 5, 96) * torch.logspace(-9, 3, 5)[:, None]
     states[0, 0] = 0
     with torch.no_grad():
         assert torch.equal(layer(states.to(dtype)), IntegerLinear(layer)(states.to(dtype)))
+
+
+@pytest.mark.parametrize(("scheme", "kind"), [("int8", WideningLinear), ("int4", PackedLinear)])
+def test_layers_of_few_tokens_multiply_by_the_weights_that_torchao_chose(scheme: str, kind: type[nn.Linear]) -> None:
+    layer = quantized(scheme)
+    adapted = adapt_layer(layer)
+    assert type(adapted) is kind and adapt_layer(adapted) is adapted
+    states = torch.randn(3, FEW, 128).to(torch.bfloat16)
+    wide = dequantized(nn.Sequential(layer))[0].weight.double()
+    assert layer.bias is not None
+    exact = states.double() @ wide.T + layer.bias.double()
+    with torch.no_grad():
+        for rows in (states, states[:1], states[0, :1]):  # more than few, few, one
+            found = adapted(rows)
+            assert found.dtype == torch.bfloat16 and found.shape == (*rows.shape[:-1], 96)
+        # a bfloat16 has 8 binary digits: the product is rounded once, the sum with the bias once more
+        bound = 2.0**-7 * (states.double().abs() @ wide.abs().T + layer.bias.double().abs()) + 1e-6
+        assert ((adapted(states).double() - exact).abs() <= bound).all()
+        together = adapted(states[0, :FEW])
+        for few in (1, 2, 5, 16):  # a row's bits do not depend on how many tokens go with it
+            assert torch.equal(adapted(states[0, :few]), together[:few])
+
+
+def test_packed_weights_go_to_disk_in_torchaos_plain_layout_and_come_back_as_they_were() -> None:
+    from torchao.quantization import Int4Tensor
+
+    packed = adapt_layer(quantized("int4"))
+    weight = packed.weight
+    wide = dequantized(nn.Sequential(adapt_layer(quantized("int4"))))[0].weight
+    assert wide.shape == weight.shape
+    plain = packed.state_dict()["weight"]
+    assert type(plain) is Int4Tensor and plain.qdata.shape == (96, 64) and plain.scale.shape == plain.zero_point.shape == (2, 96)
+    # the layout spelt out: two numbers from -8 in a byte, the first one below; value = number * scale + zero point of its group
+    byte = plain.qdata.to(torch.int64) & 0xFF
+    numbers = torch.stack([byte & 15, byte >> 4], dim=-1).flatten(1)
+    numbers = torch.where(numbers > 7, numbers - 16, numbers)
+    groups = torch.arange(128) // 64
+    expected = numbers * plain.scale.double().T[:, groups] + plain.zero_point.double().T[:, groups]
+    found = torch._weight_int4pack_mm_for_cpu(torch.eye(128, dtype=torch.bfloat16), weight.qdata, 64, weight.scale_and_zero).T
+    assert torch.allclose(found.double(), expected, rtol=2.0**-7, atol=1e-6)
+    layer = nn.Linear(128, 96, device="meta")
+    layer.weight, layer.bias = nn.Parameter(plain, requires_grad=False), packed.bias
+    again = adapt_layer(layer).weight
+    assert torch.equal(again.qdata, weight.qdata) and torch.equal(again.scale_and_zero, weight.scale_and_zero)
 
 
 def test_weights_shrink_and_embedding_and_unembedding_stay() -> None:
@@ -107,7 +183,7 @@ def test_weights_shrink_and_embedding_and_unembedding_stay() -> None:
     assert model.heads is not None and any(is_quantized(value) for value in model.heads.parameters())
 
 
-@pytest.mark.parametrize("scheme", HERE)
+@pytest.mark.parametrize("scheme", [*HERE, "int4"])
 @pytest.mark.parametrize("family", ["parallel", "sequential", "eagle3", "gated-lora"])
 def test_a_saved_model_says_the_same_after_loading_and_saving_again(scheme: str, family: str, tmp_path: Path) -> None:
     model = small(scheme, family)
@@ -122,6 +198,8 @@ def test_a_saved_model_says_the_same_after_loading_and_saving_again(scheme: str,
         assert found.stats.accepted == expected.stats.accepted  # the heads are the same too
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "twice").eval()
     assert is_quantized(plain.model.layers[0].mlp.up_proj.weight)
+    if scheme == "int4":  # torchao multiplies by its plain layout on CUDA devices alone
+        return
     with torch.no_grad():  # transformers attends in float32, so that quantised activations may round otherwise
         theirs, ours = plain(ids[2:]).logits, model.trunk(ids[2:]).logits
     assert (theirs - ours).abs().max() < (1e-5 if scheme == "int8" else 0.05) * ours.abs().max()
@@ -150,10 +228,10 @@ def test_dequantised_layers_are_near_what_they_were() -> None:
     assert type(after) is nn.Parameter and (after - before).abs().max() <= before.abs().max() / 127
 
 
-@pytest.mark.parametrize(("scheme", "reason"), [("int4", "CUDA"), ("fp8-dynamic", "8.9"), ("int7", "there are: int8")])
+@pytest.mark.parametrize(("scheme", "reason"), [("int4", "float32"), ("fp8-dynamic", "8.9"), ("int7", "there are: int8")])
 def test_a_scheme_that_does_not_run_here_is_refused_with_the_reason(scheme: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
-        small(scheme)
+        HeadwayModel.from_trunk(tiny_trunk(), count=0).quantize(scheme)
 
 
 def test_quantising_twice_and_trunks_without_linear_layers_are_refused() -> None:
@@ -199,14 +277,15 @@ def test_the_choice_follows_the_timings_and_says_why(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr("headway.roofline._time_schemes", lambda *_, found=times: found)
         choice = choose(trunk, tokens=3)
         assert choice.scheme == scheme and choice.why.startswith(f"{scheme}: a forward over 3 tokens reads")
-        assert "bounds it" in choice.why and "int8-dynamic" in choice.why and "int4: torchao has int4 kernels" in choice.why
+        assert "bounds it" in choice.why and "int8-dynamic" in choice.why and "int4: the int4 kernel takes bfloat16" in choice.why
         assert choice.roofline.bandwidth > 0 and choice.roofline.compute > 0
 
 
 def test_every_scheme_that_runs_here_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headway.roofline.SECONDS", 0.001)
-    times = choose(tiny_trunk(), tokens=2).times
-    assert set(times) == {"none", *HERE} and all(value > 0 for value in times.values())
+    for trunk, schemes in ((tiny_trunk(), HERE), (tiny_trunk(hidden_size=64).to(torch.bfloat16), [*HERE, "int4"])):
+        times = choose(trunk, tokens=2).times
+        assert set(times) == {"none", *schemes} and all(value > 0 for value in times.values())
 
 
 def test_the_flags_name_the_schemes_there_are() -> None:

@@ -5,7 +5,6 @@ the unembedding is what chooses the tokens, and all heads' losses read its weigh
 the new reference: drafts are verified by the quantised trunk itself.
 """
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from transformers.utils import is_torchao_available
 
 from headway.attention import SDPA_FLOAT64
 from headway.errors import ConfigError, UnsupportedModelError
+from headway.quantized_layers import adapt_layer
 
 GROUP = 64  # weights that share an int4 scale
 NO_TORCHAO = "Quantisation needs torchao, which is not installed: pip install 'headway[quantize]'."
@@ -29,6 +29,8 @@ class Scheme:
     about: str
     config: Callable[[torch.device], Any]  # torchao's configuration for that device
     why_not: Callable[[torch.device, torch.dtype], str | None] = lambda device, dtype: None  # None where it runs
+    takes: Callable[[nn.Linear], bool] = lambda layer: True  # whether a layer's sizes suit it
+    saved_as: Callable[[torch.device], Any] | None = None  # torchao's configuration for what is saved, where it is another
 
 
 def quantize(trunk: PreTrainedModel, heads: nn.Module | None, scheme: str) -> None:
@@ -44,21 +46,30 @@ def quantize(trunk: PreTrainedModel, heads: nn.Module | None, scheme: str) -> No
     if trunk_is_quantized(trunk):
         raise ConfigError("This model is quantised already; quantise the one it was made from.")
     kept = trunk.get_output_embeddings()
-    if not _linears(trunk, kept):
+    if not any(SCHEMES[scheme].takes(layer) for layer in _linears(trunk, kept)):
         raise UnsupportedModelError(f"{type(trunk).__name__} has no linear layers that could be quantised.")
-    from torchao.quantization import quantize_
     from transformers import TorchAoConfig
     from transformers.quantizers.auto import AutoHfQuantizer
 
-    config = SCHEMES[scheme].config(trunk.device)
     for module in (trunk, heads):
         if module is not None:
-            quantize_(module, config, filter_fn=lambda layer, _: isinstance(layer, nn.Linear) and layer is not kept)
+            quantize_layers(module, SCHEMES[scheme], trunk.device, kept)
     # what transformers itself leaves on a model that it quantises while loading: save_pretrained writes by it
-    quantizer: Any = AutoHfQuantizer.from_config(TorchAoConfig(config), pre_quantized=False)
+    saved = (SCHEMES[scheme].saved_as or SCHEMES[scheme].config)(trunk.device)
+    quantizer: Any = AutoHfQuantizer.from_config(TorchAoConfig(saved), pre_quantized=False)
     trunk.hf_quantizer = quantizer
     quantizer.postprocess_model(trunk)
     adapt(trunk, heads)
+
+
+def quantize_layers(module: nn.Module, scheme: Scheme, device: torch.device, kept: nn.Module | None = None) -> None:
+    """Quantise the linear layers inside `module` that suit the scheme, but for the one `kept`."""
+    from torchao.quantization import quantize_
+
+    def chosen(layer: nn.Module, _: str) -> bool:
+        return isinstance(layer, nn.Linear) and layer is not kept and scheme.takes(layer)
+
+    quantize_(module, scheme.config(device), filter_fn=chosen)
 
 
 def why_not(scheme: str, device: torch.device, dtype: torch.dtype) -> str | None:
@@ -76,17 +87,6 @@ def adapt(trunk: PreTrainedModel, heads: nn.Module | None) -> None:
     quantizes_activations = any(getattr(layer.weight, "act_quant_kwargs", None) is not None for layer in _linears(trunk))
     if quantizes_activations and trunk.device.type == "cpu" and trunk.config.get_text_config()._attn_implementation == "sdpa":
         trunk.set_attn_implementation(SDPA_FLOAT64)
-
-
-def adapt_layer(layer: nn.Linear) -> nn.Linear:
-    """`layer` itself, or an `IntegerLinear` of its weight where that gives the same sooner."""
-    weight: Any = layer.weight
-    settings = getattr(weight, "act_quant_kwargs", None)
-    if type(weight).__name__ != "Int8Tensor" or settings is None or weight.device.type != "cpu" or isinstance(layer, IntegerLinear):
-        return layer
-    per_token = type(settings.granularity).__name__ == "PerRow" and settings.mapping_type.name == "SYMMETRIC"
-    rescaled = weight.act_pre_scale is not None or weight.act_quant_scale is not None or settings.reduce_range
-    return IntegerLinear(layer) if per_token and not rescaled and integer_kernel_is_exact() else layer
 
 
 def trunk_is_quantized(trunk: PreTrainedModel) -> bool:
@@ -144,48 +144,6 @@ def from_safetensors(tensors: dict[str, Tensor], metadata: dict[str, str]) -> di
     return unflatten_tensor_state_dict(tensors, metadata)[0]
 
 
-class IntegerLinear(nn.Linear):
-    """A linear layer of int8 weights and int8 activations on a CPU with integer dot products.
-
-    y = (q_x @ q_w.T) * s_x * s_w + bias, q_x = round(x / s_x), a scale s_x for each token and s_w for each output. The kernel
-    wants unsigned activations, so 128 is added to each, and 128 * (sum of a row of weights) taken off again. torchao sums the
-    weights anew in every call, which costs more than the product; here they are summed once. Same integers, same floats.
-    """
-
-    def __init__(self, layer: nn.Linear) -> None:
-        super().__init__(layer.in_features, layer.out_features, bias=False, device="meta")
-        self.weight = layer.weight
-        self.bias = layer.bias
-        weight: Any = layer.weight
-        self.register_buffer("excess", 128 * weight.qdata.sum(1, dtype=torch.int32), persistent=False)  # (out,)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(..., in) -> (..., out)."""
-        if input.device.type != "cpu":
-            return super().forward(input)
-        weight: Any = self.weight
-        excess: Any = self.excess
-        rows = input.reshape(-1, self.in_features)
-        scale = rows.abs().amax(1, keepdim=True).div_(127.5).clamp_(min=torch.finfo(torch.float32).eps)  # (rows, 1)
-        scale = scale.float()
-        shifted = (rows * (1.0 / scale)).round_().clamp_(-128, 127).add_(128).to(torch.uint8)
-        product = torch._int_mm(shifted, weight.qdata.t()).sub_(excess)  # (rows, out) int32, exact
-        found = (product.to(scale.dtype) * scale).to(input.dtype) * weight.scale.flatten()
-        if self.bias is not None:
-            found = found + self.bias
-        return found.to(input.dtype).reshape(*input.shape[:-1], self.out_features)
-
-
-@functools.cache
-def integer_kernel_is_exact() -> bool:
-    """Whether the product of unsigned and signed bytes is right at the extremes; CPUs without VNNI may saturate."""
-    unsigned, signed = torch.full((2, 64), 255, dtype=torch.uint8), torch.full((8, 64), -128, dtype=torch.int8)
-    try:
-        return bool((torch._int_mm(unsigned, signed.t()) == -255 * 128 * 64).all())
-    except RuntimeError:  # this build of torch has no such kernel
-        return False
-
-
 def _dense(weight: Any) -> Tensor:
     if "dequantize" in vars(type(weight)):
         return weight.dequantize()
@@ -219,6 +177,10 @@ def _int8(device: torch.device) -> Any:
 def _int4(device: torch.device) -> Any:
     from torchao.quantization import Int4WeightOnlyConfig
 
+    if device.type == "cpu":
+        from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
+
+        return PrototypeInt4WeightOnlyConfig(group_size=GROUP, set_inductor_config=False)
     return Int4WeightOnlyConfig(group_size=GROUP, int4_packing_format="tile_packed_to_4d", set_inductor_config=False)
 
 
@@ -235,9 +197,20 @@ def _fp8_dynamic(device: torch.device) -> Any:
     return Float8DynamicActivationFloat8WeightConfig(granularity=PerRow(), set_inductor_config=False)
 
 
+def _int4_saved(device: torch.device) -> Any:
+    """Weights packed for one CPU could not be read on another: on disk they are in torchao's plain layout."""
+    from torchao.quantization import Int4WeightOnlyConfig
+
+    return Int4WeightOnlyConfig(group_size=GROUP, set_inductor_config=False) if device.type == "cpu" else _int4(device)
+
+
+def _takes_int4(layer: nn.Linear) -> bool:
+    return layer.in_features % GROUP == 0 and layer.out_features % 16 == 0
+
+
 def _why_not_int4(device: torch.device, dtype: torch.dtype) -> str | None:
-    if device.type != "cuda":
-        return f"torchao has int4 kernels for CUDA devices, none for {device.type}"
+    if device.type not in ("cpu", "cuda"):
+        return f"torchao has int4 kernels for CPUs and CUDA devices, none for {device.type}"
     return None if dtype == torch.bfloat16 else f"the int4 kernel takes bfloat16 activations, and this model's are {_name(dtype)}"
 
 
@@ -257,7 +230,7 @@ def _name(dtype: torch.dtype) -> str:
 
 SCHEMES = {
     "int8": Scheme("int8 weights, a scale for each output", _int8),
-    "int4": Scheme(f"int4 weights, a scale for each {GROUP}", _int4, _why_not_int4),
+    "int4": Scheme(f"int4 weights, a scale for each {GROUP}", _int4, _why_not_int4, _takes_int4, _int4_saved),
     "int8-dynamic": Scheme("int8 weights and activations, a scale for each output and token", _int8_dynamic, _why_not_int8_dynamic),
     "fp8-dynamic": Scheme("fp8 weights and activations, a scale for each output and token", _fp8_dynamic, _why_not_fp8),
 }

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from headway.quantization import SCHEMES, adapt_layer, stored_bytes, why_not
+from headway.quantization import SCHEMES, quantize_layers, stored_bytes, why_not
+from headway.quantized_layers import adapt_layer
 
 MARGIN = 0.9  # a scheme must take less than this share of the time as it is: quantising costs quality, noise must not decide
 STREAMED = 2**28  # bytes of layers timed one after the other at most; few would stay in the caches, as they do not in a forward
@@ -96,8 +97,6 @@ def memory_bandwidth(device: torch.device, dtype: torch.dtype, size: int) -> flo
 
 def _time_schemes(layers: Sequence[nn.Linear], tokens: int, schemes: Sequence[str]) -> dict[str, float]:
     """Seconds for all `layers` over (tokens, in) states, by scheme, "none" among them."""
-    from torchao.quantization import quantize_
-
     device, dtype = layers[0].weight.device, layers[0].weight.dtype
     widths = {layer.in_features for layer in layers}
     states = {width: torch.randn(tokens, width, device=device).to(dtype) for width in widths}
@@ -105,7 +104,7 @@ def _time_schemes(layers: Sequence[nn.Linear], tokens: int, schemes: Sequence[st
     for scheme in ("none", *schemes):
         copies = nn.ModuleList(copy.deepcopy(layer) for layer in layers)
         if scheme != "none":
-            quantize_(copies, SCHEMES[scheme].config(device))
+            quantize_layers(copies, SCHEMES[scheme], device)
         calls[scheme] = [_call(adapt_layer(each), states[each.in_features]) for each in copies if isinstance(each, nn.Linear)]
     return _seconds(calls, device)
 
