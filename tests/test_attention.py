@@ -6,7 +6,10 @@ from torch import nn
 from transformers import LlamaConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from headway import HeadwayModel
 from headway.attention import IN_LINE, SDPA_FLOAT64, attend_in_line, attend_in_line_float64, decoding
+from headway.decoding import Engine, heads_drafter
+from tests.tiny import tiny_trunk
 
 
 class Layer(nn.Module):
@@ -56,3 +59,26 @@ def test_the_switch_is_taken_back_even_after_an_error() -> None:
         config._attn_implementation = kept
         with decoding(config):
             assert config._attn_implementation == kept
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", SDPA_FLOAT64])
+@pytest.mark.parametrize("architecture", ["llama", "mistral", "gemma3_text", "gpt2"])
+def test_who_runs_the_trunk_while_it_decodes_gets_what_it_gets_otherwise(architecture: str, implementation: str) -> None:
+    trunk = tiny_trunk(architecture)
+    trunk.set_attn_implementation(implementation)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(3, 61, (3, 12), generator=generator)
+    mask = (torch.arange(12) >= torch.tensor([[5], [0], [2]])).long()
+
+    def others() -> list[torch.Tensor]:
+        with torch.no_grad():
+            padded = trunk(ids, attention_mask=mask).logits[mask.bool()]
+            return [padded, trunk(ids).logits, trunk.generate(ids, attention_mask=mask, max_new_tokens=6, do_sample=False)]
+
+    expected = others()
+    found: list[torch.Tensor] = []
+    engine = Engine(HeadwayModel.from_trunk(trunk, count=2).eval(), heads_drafter())
+    engine.submit([5, 6], max_new_tokens=12, stream=lambda tokens: found.extend(() if found else others()))
+    engine.run()
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)

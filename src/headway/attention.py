@@ -2,18 +2,18 @@
 
 **Decoding.** A few queries look at a long cache. transformers' sdpa copies every key once for each query head that shares it, in
 each layer. Queries that share a key-value head can as well stand in line as if they were one head's (multi-query attention,
-Shazeer 2019, arXiv 1911.02150, section 3): nothing is copied but their masks. And a layer that is only wanted for what it leaves in
-the cache need not be run to its end.
+Shazeer 2019, arXiv 1911.02150, section 3): nothing is copied but their masks.
 
 **Quantised activations.** Quantised products are sums of integers, exact in any order; what is left to depend on how many tokens
 go through together is the attention, whose float32 sums differ in their last bits. A last bit is enough to round an activation to
 the next integer, which moves the logits by a percent. In float64 the sums agree in all bits that float32 keeps.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
@@ -24,7 +24,6 @@ SDPA_FLOAT64 = "sdpa_float64"
 BOOLEAN_MASKS = ("sdpa", SDPA_FLOAT64)  # implementations that take masks of true and false, and None for plain causal
 # what stands in for an implementation while decoding; takes masks that are added, and None (see `attend_in_line`)
 IN_LINE = {"sdpa": "sdpa_in_line", SDPA_FLOAT64: "sdpa_in_line_float64"}
-NOT_AT_ALL = "only_store_keys"
 
 
 def attend_in_line(
@@ -75,32 +74,20 @@ def _in_float64(attend: Callable[..., tuple[Tensor, None]]) -> Callable[..., tup
     return attend_float64
 
 
-class KeysStored(Exception):
-    """Keys and values of a layer are in the cache."""
-
-
-def attend_not(*args: Any, **kwargs: Any) -> tuple[Tensor, None]:
-    """What a layer attends with of which only keys and values are wanted, which are stored by then."""
-    raise KeysStored
-
-
-def decoding(config: Any) -> AbstractContextManager[None]:
-    """Within, the model of this (text) config attends as `attend_in_line`, if it did with sdpa."""
-    return _switched(config, IN_LINE)
-
-
-def only_storing_keys(config: Any) -> AbstractContextManager[None]:
-    """Within, a layer that is decoding raises KeysStored where it would attend: its keys and values are in the cache by then."""
-    return _switched(config, dict.fromkeys(IN_LINE.values(), NOT_AT_ALL))
+def masks_in_line(*args: Any, dtype: torch.dtype = torch.float32, **kwargs: Any) -> Tensor | None:
+    """For `attend_in_line`, where others run the model by transformers' ways while it decodes: a listener, another thread."""
+    seen = sdpa_mask(*args, **kwargs)
+    return None if seen is None else torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
 
 
 @contextmanager
-def _switched(config: Any, implementations: Mapping[str, str]) -> Iterator[None]:
+def decoding(config: Any) -> Iterator[None]:
+    """Within, the model of this (text) config attends as `attend_in_line`, if it did with sdpa."""
     before = config._attn_implementation
-    if before not in implementations:
+    if before not in IN_LINE:
         yield
         return
-    config._attn_implementation = implementations[before]
+    config._attn_implementation = IN_LINE[before]
     try:
         yield
     finally:
@@ -111,7 +98,7 @@ attend_in_line_float64 = _in_float64(attend_in_line)
 
 AttentionInterface.register(SDPA_FLOAT64, _in_float64(sdpa_attention_forward))
 AttentionMaskInterface.register(SDPA_FLOAT64, sdpa_mask)
-# no masks are registered for these: transformers then makes none of its own, and hands on what it gets
 AttentionInterface.register(IN_LINE["sdpa"], attend_in_line)
 AttentionInterface.register(IN_LINE[SDPA_FLOAT64], attend_in_line_float64)
-AttentionInterface.register(NOT_AT_ALL, attend_not)
+for name in IN_LINE.values():
+    AttentionMaskInterface.register(name, masks_in_line)

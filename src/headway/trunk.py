@@ -23,6 +23,10 @@ MASKED = ("full_attention", "sliding_attention")  # kinds of layers that masks a
 Masks = Tensor | dict[str, Tensor] | None
 
 
+class KeysStored(Exception):
+    """Raised by a cache once it has a layer's keys and values, where nothing else is wanted of the layer: it need not run on."""
+
+
 class Tapped(NamedTuple):
     """States of one pass over the trunk, each (batch, seq, hidden)."""
 

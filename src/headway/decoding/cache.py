@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import Cache
 
 from headway.errors import ConfigError
+from headway.trunk import KeysStored
 
 ROOM = 64  # slots are made, and by compiled forwards looked at, so many at a time
 
@@ -39,6 +40,7 @@ class RaggedCache(Cache):
         self._at: tuple[Tensor, Tensor] | int | None = None
         self._span = (0, 0)
         self._visible = 0
+        self._only_storing = False
 
     def begin(self, slots: Tensor, visible: int, first: int = 0, start: int | None = None) -> None:
         """Before each forward: where its tokens go, and how many slots it may look at.
@@ -62,11 +64,13 @@ class RaggedCache(Cache):
             self._at = start
         self._span = (first, first + batch)
         self._visible = visible
+        self._only_storing = False
 
     def begin_storing(self, rows: Tensor, slots: Tensor) -> None:
-        """Before a forward that only stores keys: where its one row of tokens goes; both (1, seq)."""
+        """Before layers that only store keys and raise KeysStored: where their one row of tokens goes; both (1, seq)."""
         self._at = (rows, slots)
         self._span, self._visible = (0, 1), slots.shape[1]
+        self._only_storing = True
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Write (batch, heads, seq, width) into the slots of this forward; return the visible ones of its rows."""
@@ -83,6 +87,8 @@ class RaggedCache(Cache):
             rows, slots = self._at
             keys[rows, :, slots] = key_states.transpose(1, 2)
             values[rows, :, slots] = value_states.transpose(1, 2)
+        if self._only_storing:
+            raise KeysStored
         return keys[first:last, :, : self._visible], values[first:last, :, : self._visible]
 
     def buffers(self) -> list[Tensor]:
@@ -145,6 +151,9 @@ class RaggedCache(Cache):
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self._visible
+
+    def get_query_offset(self, layer_idx: int = 0) -> int:
+        return self._at if isinstance(self._at, int) else self._visible
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         return self._visible, 0

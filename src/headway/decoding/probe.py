@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from headway.attention import decoding
 from headway.decoding.cache import RaggedCache
 from headway.quantization import trunk_is_quantized
-from headway.trunk import TrunkView
+from headway.trunk import TrunkView, evaluating
 
 # largest difference of logits, as a share of the largest logit
 TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-6, torch.float16: 2e-2, torch.bfloat16: 6e-2}
@@ -49,7 +49,8 @@ def why_not_this_long(trunk: PreTrainedModel, length: int) -> str | None:
 
 def _probe(trunk: PreTrainedModel) -> str | None:
     try:
-        difference = _difference(trunk)
+        with evaluating(trunk):  # the answer is kept: dropout must not decide it
+            difference = _difference(trunk)
     except Exception as error:  # a foreign model may fail in any way at all; each means the same here
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     tolerance = TOLERANCE.get(trunk.dtype, min(TOLERANCE.values()))

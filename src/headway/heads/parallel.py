@@ -10,9 +10,8 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from headway.attention import KeysStored, only_storing_keys
 from headway.heads.base import HeadsConfig, HeadStack, check_runs, copy_layer
-from headway.trunk import ForwardContext, Tapped, TrunkView
+from headway.trunk import ForwardContext, KeysStored, Tapped, TrunkView
 
 
 class ParallelHeads(HeadStack):
@@ -66,10 +65,9 @@ class ParallelHeads(HeadStack):
     def store_keys(self, hidden: Tensor, context: ForwardContext, count: int) -> None:
         """Put into the cache what later positions will look at of `hidden` (batch, seq, hidden), for the first `count` heads."""
         rotary = context.rotary(hidden)
-        with only_storing_keys(context.view.config):
-            for layer in self.layers[:count]:
-                with suppress(KeysStored):
-                    context.run_layer(layer, hidden, rotary)
+        for layer in self.layers[:count]:
+            with suppress(KeysStored):
+                context.run_layer(layer, hidden, rotary)
 
     def extra_repr(self) -> str:
         return f"count={self.count}, linear={self.linear}"
