@@ -9,6 +9,8 @@ from headway.errors import ConfigError
 from headway.evaluation.catalog import CODE, TASKS, check
 
 Quantize = Literal["none", "auto", "int8", "int4", "int8-dynamic", "fp8-dynamic"]
+Dtype = Literal["saved", "float32", "bfloat16", "float16"]
+DTYPE_HELP = "of weights and arithmetic; int4 takes bfloat16"
 REFERENCE = "reference"  # in place of a model: the solutions that come with the problems
 QUANTIZE_HELP = "quantise the layers before use; auto measures which scheme is fastest here, if any"
 
@@ -39,6 +41,7 @@ class EvalConfig:
     include_path: Path | None = field(None, help="folder of further lm-eval task files")
     speed: bool = field(True, help="time the heads against plain decoding of the same prompts")
     speed_prompts: int = field(8, help="how many of the prompts to time, one at a time")
+    dtype: Dtype = field("saved", help=DTYPE_HELP)
     quantize: Quantize = field("none", help=f"{QUANTIZE_HELP}; losses are reported before and after")
     out: Path | None = field(None, help="JSON file for the results, with every answer")
     seed: int = field(0, help="of the solved examples that are shown, and of what is drawn")
@@ -99,7 +102,7 @@ class DecodeBenchConfig:
     batches: list[int] = field([1, 4, 16], help="prompts decoded together; each size is measured")
     assistant: str | None = field(None, help="smaller model with the same vocabulary that drafts as well")
     compile: bool = field(False, help="time compiled decoding too, Headway's and transformers'; takes minutes")
-    dtype: Literal["saved", "float32", "bfloat16"] = field("saved", help="of weights and arithmetic")
+    dtype: Dtype = field("saved", help=DTYPE_HELP)
     repeats: int = field(5, help="timed rounds of all ways after one that warms up")
     threads: int = field(1, help="torch threads")
     out: Path | None = field(None, help="JSON file for the results; a plot lies beside it")

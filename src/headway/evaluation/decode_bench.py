@@ -59,9 +59,7 @@ def run(config: DecodeBenchConfig) -> dict[str, Any]:
     Raises: CheckpointError, DataError, ConfigError as what it loads.
     """
     torch.set_num_threads(config.threads)
-    model, tokenizer = load(config.model)
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(config.dtype)
-    model = model.to(model.trunk.device, dtype)
+    model, tokenizer = load(config.model, config.dtype)
     prompts = _prompts(config, tokenizer)
     console = Console()
     bandwidth = memory_bandwidth(model.device, torch.float32, STREAMED)
@@ -143,7 +141,7 @@ def ways(config: DecodeBenchConfig, model: HeadwayModel) -> dict[str, Way]:
         found["transformers use_mtp"] = Way(use_mtp, one_row=True)
     found["transformers look-up"] = theirs(one_row=True, prompt_lookup_num_tokens=8)
     if config.assistant is not None:
-        assistant = load_trunk(config.assistant).to(trunk.device, trunk.dtype).eval()
+        assistant = load_trunk(config.assistant, trunk.dtype).to(trunk.device).eval()
         found["assistant"] = own(drafter=assistant_drafter(assistant))
         found["transformers assistant"] = theirs(one_row=True, assistant_model=assistant)
     return found

@@ -16,7 +16,7 @@ from headway.evaluation.speed import speed
 
 def score(config: EvalConfig) -> dict[str, Any]:
     """Figures of one of these tasks."""
-    model, tokenizer = load(config.model)
+    model, tokenizer = load(config.model, config.dtype)
     source = config.data or {"gsm8k": "gsm8k", "word-problems": "word-problems", "held-out": "stdlib"}[config.task]
     examples = load_examples(source, config.split, config.limit)
     results: dict[str, Any] = {"model": config.model, "task": config.task, "data": source, "examples": len(examples)}

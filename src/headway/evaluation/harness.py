@@ -35,7 +35,7 @@ def score(config: EvalConfig) -> dict[str, Any]:
     for name in names:
         if name not in manager.all_tasks:
             raise ConfigError(f"lm-eval has no task {name!r}{nearest(name, manager.all_tasks) or '.'}")
-    model, tokenizer = load(config.model)
+    model, tokenizer = load(config.model, config.dtype)
     lm = HeadwayLM(model, tokenizer, batch_size=config.batch_size, drafter=config.drafter, plain=config.plain, seed=config.seed)
     began = time.monotonic()
     try:

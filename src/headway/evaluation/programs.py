@@ -75,7 +75,7 @@ def score(config: EvalConfig) -> dict[str, Any]:
 def _generate(config: EvalConfig, problems: list[Problem], todo: list[Problem], judge: "Judge") -> dict[str, Any]:
     """Draw all samples of `todo`; each goes to the judge as it ends. What decoding took."""
     task = CODE_TASKS[config.task]
-    model, tokenizer = load(config.model)
+    model, tokenizer = load(config.model, config.dtype)
     settings: dict[str, Any] = {"max_new_tokens": config.max_new_tokens or task.max_new_tokens, "do_sample": False}
     if config.temperature:
         settings |= {"do_sample": True, "temperature": config.temperature, "top_p": config.top_p, "top_k": 0}

@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
@@ -12,7 +13,7 @@ from headway import model_path
 from headway.data import Collator, encode, pack
 from headway.errors import CheckpointError
 from headway.evaluation.catalog import TASKS, parts
-from headway.evaluation.configs import EvalConfig
+from headway.evaluation.configs import Dtype, EvalConfig
 from headway.evaluation.held_out import HeldOut, held_out
 from headway.evaluation.speed import Speed
 from headway.model import HeadwayModel, best_device
@@ -32,16 +33,20 @@ def run(module: str, config: EvalConfig) -> dict[str, Any]:
     return found
 
 
-def load(name: str) -> tuple[HeadwayModel, Any]:
+def load(name: str, dtype: Dtype = "saved") -> tuple[HeadwayModel, Any]:
     """Model, on the accelerator if there is one, and tokenizer; `embedded` is the one that ships inside. Raises CheckpointError."""
     folder = model_path(name)
     if Path(folder).is_dir():
         logging.disable_progress_bar()  # loading takes a moment; only a download is worth a bar
-    model = HeadwayModel.from_pretrained(folder).to(best_device()).eval()
+    model = HeadwayModel.from_pretrained(folder, dtype=as_torch(dtype)).to(best_device()).eval()
     try:
         return model, AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"The tokenizer of {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def as_torch(dtype: Dtype) -> torch.dtype | None:
+    return None if dtype == "saved" else getattr(torch, dtype)
 
 
 def held_out_on(model: HeadwayModel, tokenizer: Any, examples: list, length: int = 512, batch_size: int = 8) -> HeldOut:
