@@ -30,7 +30,7 @@ class Fake:
     asked: dict[str, Any]
 
     @classmethod
-    def from_pretrained(cls, folder: str) -> "Fake":
+    def from_pretrained(cls, folder: str, **rest: Any) -> "Fake":
         return cls()
 
     def to(self, device: torch.device) -> "Fake":
@@ -95,6 +95,43 @@ def test_sampling_arguments_go_on_only_when_sampling(model: str, capsys: pytest.
     assert Fake.asked["acceptance"] == "multi-candidate"
     assert main([*common, "--acceptance", "several"]) == 2
     assert "acceptance must be coupled|token|block|multi-candidate|typical, not 'several'" in capsys.readouterr().err
+
+
+def test_min_p_dtype_compile_and_the_size_of_batches_go_on(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: dict[str, Any] = {}
+    monkeypatch.setattr(Fake, "from_pretrained", lambda folder, **rest: loaded.update(rest) or Fake())
+    common = ["generate", "--model", model, "--prompt", "x"]
+    assert main(common) == 0
+    assert (loaded["dtype"], Fake.asked["compile"], Fake.asked["max_rows"]) == (None, False, 16)
+    assert main([*common, "--do-sample", "--min-p", "0.1", "--dtype", "bfloat16", "--compile", "--batch-size", "3"]) == 0
+    assert (loaded["dtype"], Fake.asked["compile"], Fake.asked["max_rows"]) == (torch.bfloat16, True, 3)
+    assert Fake.asked["min_p"] == 0.1
+
+
+def test_a_model_is_loaded_in_the_type_asked_for_and_rows_wait_their_turn(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["generate", "--model", str(shared / "models" / "stories260k"), "--max-new-tokens", "8", "--json", "--prompt"]
+    words += ["Lily", "Tom and", "Once upon a time"]
+    assert main([*words, "--do-sample", "--seed", "99999999999999999999"]) == 0
+    whole = json.loads(capsys.readouterr().out)["completions"]
+    assert main([*words, "--do-sample", "--seed", "99999999999999999999", "--batch-size", "2"]) == 0
+    assert json.loads(capsys.readouterr().out)["completions"] == whole
+    assert main([*words, "--dtype", "bfloat16"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["completions"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--batch-size", "0"], "batch_size must be at least 1"),
+        (["--max-new-tokens", "0"], "max_new_tokens must be at least 1"),
+        (["--dtype", "int8"], "dtype must be saved|float32|bfloat16|float16, not 'int8'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(
+    model: str, words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", "--model", model, "--prompt", "x", *words]) == 2
+    assert complaint in capsys.readouterr().err
 
 
 def test_chat_without_a_template_is_refused(model: str, capsys: pytest.CaptureFixture[str]) -> None:

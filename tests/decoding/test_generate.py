@@ -8,7 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from headway import HeadwayModel
-from headway.decoding import heads_drafter
+from headway.decoding import assistant_drafter, first_of, heads_drafter, ngram_drafter
+from headway.decoding.generate import _planners
 from headway.errors import ConfigError
 from tests.tiny import ARCHITECTURES, FAMILIES, MORE_ARCHITECTURES, tiny_trunk
 
@@ -204,3 +205,22 @@ def test_a_prompt_longer_than_the_context_is_a_clear_error():
     model = HeadwayModel.from_trunk(tiny_trunk("gpt2", max_position_embeddings=8, n_positions=8), count=1)
     with pytest.raises(ConfigError, match="reads at most 8"):
         model.generate(torch.tensor(prompts(1)))
+
+
+def test_what_one_drafter_taught_is_not_told_to_another_of_its_class():
+    model = HeadwayModel.from_trunk(tiny_trunk(), count=2)
+    ids = torch.tensor([[5, 6, 7]])
+    small, smaller = tiny_trunk(seed=3), tiny_trunk(num_hidden_layers=1)
+    found = []
+    for drafter in (
+        *(ngram_drafter(), ngram_drafter(), ngram_drafter(shortest=3)),
+        *(assistant_drafter(small), assistant_drafter(small), assistant_drafter(smaller)),
+        *(heads_drafter([(0,), (1,)]), heads_drafter([(0,), (1,)]), heads_drafter([(0,), (0, 0)])),
+        *(
+            first_of(ngram_drafter(depth=2), heads_drafter("chain")),
+            first_of(ngram_drafter(depth=2, longest=2), heads_drafter("chain")),
+        ),
+    ):
+        model.generate(ids, max_new_tokens=3, drafter=drafter)
+        found.append(len(_planners[model]))
+    assert found == [1, 1, 2, 3, 3, 4, 5, 5, 6, 7, 8]

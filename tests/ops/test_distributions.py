@@ -54,3 +54,10 @@ def test_a_token_of_no_probability_is_never_drawn(shape):
     probabilities = torch.tensor([0.0, 0.5, 0.0, 0.5]).expand(*shape, 4)
     drawn = draw(probabilities, torch.Generator().manual_seed(0))
     assert drawn.shape == shape and set(drawn.flatten().tolist()) <= {1, 3}
+
+
+@pytest.mark.parametrize("temperature", [1e-10, 1e-40, 1e-300])
+def test_the_lower_the_temperature_the_nearer_to_greedy(temperature):
+    logits = torch.tensor([[3.0, 700.0, 699.999, -torch.inf], [-3.0, -2.0, -1e30, -2.0]])
+    expected = torch.tensor([[0.0, 1.0, 0.0, 0.0], [0.0, 0.5, 0.0, 0.5]])
+    assert torch.equal(truncate(logits, temperature, top_k=3, top_p=0.9), expected)

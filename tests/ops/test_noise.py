@@ -3,7 +3,7 @@
 import torch
 from scipy import stats
 
-from headway.ops.noise import _mix, document_seeds, gumbel, uniform
+from headway.ops.noise import _STEP, _mix, document_seeds, folded, gumbel, uniform
 
 
 def splitmix64(state):
@@ -65,3 +65,19 @@ def test_uniform_numbers_are_uniform_and_uncorrelated_between_neighbours():
     assert stats.kstest(found.flatten().numpy(), "uniform").pvalue > 1e-3
     for a, b in [(found[1:], found[:-1]), (found[:, 1:], found[:, :-1])]:
         assert stats.pearsonr(a.flatten().numpy(), b.flatten().numpy()).pvalue > 1e-3
+
+
+def test_noise_is_finite_where_bits_round_up_to_one_and_unchanged_elsewhere():
+    noise = gumbel(torch.tensor([18]), torch.tensor([[7]]), 2**20)
+    assert torch.isfinite(noise).all()
+    bits = _mix(_mix(18 + torch.tensor(7) * _STEP) + torch.arange(1, 2**20 + 1) * _STEP) & (2**63 - 1)
+    plain = -torch.log(-torch.log1p(-(bits.float() * 2.0**-63)))
+    assert (plain != noise[0, 0]).nonzero().flatten().tolist() == [880217]
+    only = torch.full((2**20,), -torch.inf)
+    only[880217] = 0.0
+    assert (only + noise[0, 0]).argmax() == 880217
+
+
+def test_numbers_of_any_size_fold_into_int64_and_those_that_fit_stay():
+    assert [folded(n) for n in (0, -5, 2**63 - 1, -(2**63))] == [0, -5, 2**63 - 1, -(2**63)]
+    assert all(-(2**63) <= folded(n) < 2**63 for n in (2**63, 2**64, 10**30, -(10**30)))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from headway.cli.console import say
-from headway.config import field, load
+from headway.config import at_least, field, load
 from headway.errors import CheckpointError, ConfigError, DataError
 from headway.evaluation.configs import QUANTIZE_HELP, Quantize
 
@@ -20,13 +20,15 @@ class GenerateConfig:
 
     model: str = field("embedded", "folder or hub id; `embedded` is the model that ships with Headway")
     prompt: list[str] = field([], "text to continue, `-` reads it from standard input; several make a batch")
-    prompts: Path | None = field(None, "file with a prompt a line, decoded as one batch")
+    prompts: Path | None = field(None, "file with a prompt a line")
+    batch_size: int = field(16, "prompts decoded together at most; the next one starts where one ends")
     chat: bool = field(False, "wrap each prompt as a user's message in the model's chat template")
     max_new_tokens: int = field(64, "how many tokens to add at most")
     do_sample: bool = field(False, "draw tokens in place of taking the likeliest")
     temperature: float = field(1.0, "below 1 sharpens, above 1 flattens what is drawn from")
     top_k: int = field(50, "draw from the k likeliest tokens, 0 for all")
     top_p: float = field(1.0, "draw from the likeliest tokens that together have this probability")
+    min_p: float | None = field(None, "draw from the tokens at least so likely, as a share of the likeliest's probability")
     repetition_penalty: float = field(1.0, "above 1 makes tokens that are already there less likely")
     acceptance: Literal["coupled", "token", "block", "multi-candidate", "typical"] = field(
         "coupled", "what judges drafts where tokens are drawn; all but `typical` leave the distribution as it is"
@@ -35,14 +37,15 @@ class GenerateConfig:
     drafter: Literal["heads", "ngram"] = field("heads", "what drafts: the model's heads, or n-grams looked up in the text")
     assistant: str | None = field(None, "folder or hub id of a smaller model with the same vocabulary that drafts instead")
     plain: bool = field(False, "decode a token at a time, without drafts")
+    dtype: Literal["saved", "float32", "bfloat16", "float16"] = field("saved", "of weights and arithmetic; int4 takes bfloat16")
     quantize: Quantize = field("none", QUANTIZE_HELP)
+    compile: bool = field(False, "compile what rounds run: takes seconds at first, pays where a model is small and texts are many")
     json: bool = field(False, "print one JSON object in place of the text")
     seed: int = field(0, "seed of what is drawn")
     device: str = field("auto", "cpu, cuda, mps; auto takes an accelerator where there is one")
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}.")
+        at_least(self, 1, "max_new_tokens", "batch_size")
         if (self.drafter == "ngram") + (self.assistant is not None) + self.plain > 1:
             raise ConfigError("--drafter ngram, --assistant and --plain exclude each other; give one of them.")
 
@@ -59,8 +62,9 @@ def run(arguments: list[str]) -> None:
     folder = model_path(config.model)
     if Path(folder).is_dir():
         logging.disable_progress_bar()  # loading takes a moment; only a download is worth a bar
-    model = HeadwayModel.from_pretrained(folder).to(_device(config.device)).eval()
-    _quantize(config, model, len(prompts))
+    dtype = None if config.dtype == "saved" else getattr(torch, config.dtype)
+    model = HeadwayModel.from_pretrained(folder, dtype=dtype).to(_device(config.device)).eval()
+    _quantize(config, model, min(len(prompts), config.batch_size))
     tokenizer = _tokenizer(folder)
     inputs = _encode(tokenizer, prompts, config.chat).to(model.device)
     stream = len(prompts) == 1 and not config.json
@@ -70,7 +74,9 @@ def run(arguments: list[str]) -> None:
             tokenizer=tokenizer,
             streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True) if stream else None,
             plain=config.plain,
-            drafter=_drafter(config, model),
+            drafter=_drafter(config, model, dtype),
+            compile=config.compile,
+            max_rows=config.batch_size,
             max_new_tokens=config.max_new_tokens,
             stop_strings=config.stop or None,
             seed=config.seed,
@@ -121,17 +127,17 @@ def _prompts(config: GenerateConfig) -> list[str]:
 
 
 def _sampling(config: GenerateConfig) -> dict[str, Any]:
-    names = ("acceptance", "temperature", "top_k", "top_p") if config.do_sample else ()
+    names = ("acceptance", "temperature", "top_k", "top_p", "min_p") if config.do_sample else ()
     return {name: getattr(config, name) for name in ("do_sample", "repetition_penalty", *names)}
 
 
-def _drafter(config: GenerateConfig, model: Any) -> Any:
+def _drafter(config: GenerateConfig, model: Any, dtype: Any) -> Any:
     """What was asked for in place of the heads, None for the heads."""
     from headway.decoding import assistant_drafter, ngram_drafter
     from headway.model import load_trunk
 
     if config.assistant is not None:
-        return assistant_drafter(load_trunk(config.assistant).to(model.device).eval())
+        return assistant_drafter(load_trunk(config.assistant, dtype).to(model.device).eval())
     return ngram_drafter() if config.drafter == "ngram" else None
 
 

@@ -1,12 +1,18 @@
-"""The arguments of transformers' `generate` that apply here, with its defaults."""
+"""The arguments of transformers' `generate` that apply here, with its defaults, and what is wrong with those that do not."""
 
 import copy
 import difflib
+import math
+import reprlib
+from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
 
+from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
 from headway.errors import ConfigError
+from headway.ops.noise import folded
 
 # name -> the values that ask for nothing
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
@@ -58,32 +64,42 @@ DEFAULTS = {
     "no_repeat_ngram_size": 0,
     "num_return_sequences": 1,
 }
-OWN = (
-    "attention_mask",
-    "generation_config",
-    "streamer",
-    "tokenizer",
-    "generator",
-    "seed",
-    "plain",
-    "drafter",
-    "adaptive",
-    "acceptance",
-)
+WHOLE = ("max_new_tokens", "max_length", "min_new_tokens", "min_length", "num_return_sequences", "no_repeat_ngram_size", "top_k")
+TOKENS = ("eos_token_id", "pad_token_id", "forced_bos_token_id", "forced_eos_token_id")
+# arguments of our own `generate` -> what `Engine.submit` has in their place
+OWN = {
+    "attention_mask": "prompts come without padding",
+    "streamer": "stream= takes a function that gets new tokens",
+    "generator": "seed= takes a number for each row",
+    "plain": "an Engine without drafter= decodes plainly",
+    "drafter": "it is an argument of Engine",
+    "adaptive": "it is an argument of Engine",
+    "compile": "it is an argument of Engine",
+    "max_rows": "it is an argument of Engine",
+}
 
 
-def resolve(trunk: PreTrainedModel, given: GenerationConfig | None, arguments: dict[str, Any]) -> GenerationConfig:
+def resolve(
+    trunk: PreTrainedModel, given: GenerationConfig | None, arguments: dict[str, Any], one_row: bool = False
+) -> GenerationConfig:
     """Arguments over `given` over the trunk's own generation config over transformers' defaults.
 
-    Raises: ConfigError for an argument that is unknown, not supported, or out of range.
+    Args: one_row: whether there is no place for more than one continuation of a prompt.
+    Raises: ConfigError for an argument that is unknown, not supported, of the wrong type, or out of range.
     """
+    if given is not None and not isinstance(given, GenerationConfig):
+        raise ConfigError(f"generation_config must be a GenerationConfig, got {_short(given)}. Give what it holds as arguments.")
     known = {name for name in vars(GenerationConfig()) if not name.startswith("_")} | set(UNSUPPORTED)
     for name, value in arguments.items():
         if name in FOREIGN:
-            if value is not None and value is not False:
+            if value is not None and value is not False and not (isinstance(value, list) and not value):
                 raise ConfigError(f"generate does not support {name}.")
+        elif name in OWN:
+            raise ConfigError(f"Engine.submit has no argument {name!r} as generate has: {OWN[name]}.")
         elif name not in known:
-            near = difflib.get_close_matches(name, [*sorted(known), *OWN], n=1)
+            near = difflib.get_close_matches(
+                name, [*sorted(known), *OWN, "generation_config", "tokenizer", "seed", "acceptance"], n=1
+            )
             raise ConfigError(f"generate has no argument {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
     config = copy.deepcopy(given) if given is not None else GenerationConfig()
     for layer in (vars(trunk.generation_config), DEFAULTS):
@@ -93,7 +109,18 @@ def resolve(trunk: PreTrainedModel, given: GenerationConfig | None, arguments: d
     for name, value in arguments.items():
         if name not in FOREIGN:
             setattr(config, name, value)
+    for name, value in DEFAULTS.items():
+        if getattr(config, name) is None:  # an argument that is None switches off what the trunk's own config or a default asks for
+            setattr(config, name, 0 if name == "top_k" else value)
+    for name, value in vars(config).items():
+        if isinstance(value, Tensor) or type(value).__module__ == "numpy":
+            setattr(config, name, value.tolist())
     _check(config)
+    if one_row and config.num_return_sequences > 1:
+        raise ConfigError(
+            f"Engine.submit continues a prompt once, not num_return_sequences={config.num_return_sequences} times: submit it that "
+            "often, each with a seed of its own or with none."
+        )
     return config
 
 
@@ -126,22 +153,76 @@ def learned_positions(model: PreTrainedModel) -> int | None:
     return getattr(text, "max_position_embeddings", None) if getattr(text, "rope_parameters", None) is None else None
 
 
+def seed_number(seed: Any) -> int:
+    """A seed as int64; whole numbers of any size are welcome. Raises ConfigError for anything else."""
+    if not is_whole(seed):
+        raise ConfigError(f"seed must be a whole number, got {_short(seed)}.")
+    return folded(int(seed))
+
+
+def prompt_tokens(trunk: PreTrainedModel, prompt: Any) -> list[int]:
+    """The tokens of one prompt, from a sequence of whole numbers or a tensor of one dimension.
+
+    Raises: ConfigError where it is something else, is empty, or holds a token that the trunk does not know.
+    """
+    if isinstance(prompt, str):
+        raise ConfigError(f"The prompt must be tokens, not text, got {_short(prompt)}: give tokenizer(prompt).input_ids.")
+    if isinstance(prompt, Tensor) or type(prompt).__module__ == "numpy":
+        if len(prompt.shape) != 1:
+            raise ConfigError(f"The prompt must be the tokens of one row, got {tuple(prompt.shape)}: submit each row on its own.")
+        prompt = prompt.tolist()
+    if not isinstance(prompt, Iterable) or not all(map(is_whole, prompt := list(prompt))):
+        raise ConfigError(f"The prompt must be whole numbers, the tokens of one row, got {_short(prompt)}.")
+    if not prompt:
+        raise ConfigError("The prompt has no token.")
+    check_known(trunk, min(prompt), max(prompt))
+    return [int(token) for token in prompt]
+
+
+def check_known(trunk: PreTrainedModel, lowest: int, highest: int) -> None:
+    """Raises ConfigError where tokens of that range are not all among those that the trunk embeds."""
+    size = getattr(trunk.get_input_embeddings(), "num_embeddings", None) or trunk.config.get_text_config().vocab_size
+    if not 0 <= lowest <= highest < size:
+        wrong = lowest if lowest < 0 else highest
+        raise ConfigError(
+            f"The prompt has the token {wrong}, but this model knows 0 to {size - 1}: is the tokenizer another model's?"
+        )
+
+
+def is_whole(value: Any, least: float = -math.inf) -> bool:
+    """Whether a value is a whole number, and not a smaller one."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
 def _check(config: GenerationConfig) -> None:
     for name, harmless in UNSUPPORTED.items():
         value = getattr(config, name, None)
         if value not in harmless:
             raise ConfigError(f"generate does not support {name}={value!r}.")
+    for name in WHOLE:
+        if (value := getattr(config, name)) is not None and not is_whole(value):
+            raise ConfigError(f"{name} must be a whole number, got {_short(value)}.")
+    for name in TOKENS:
+        value = getattr(config, name)
+        if value is not None and not all(map(is_whole, value if isinstance(value, list | tuple | set) else [value])):
+            raise ConfigError(f"{name} must be a token or several, as whole numbers, got {_short(value)}.")
     if config.num_return_sequences < 1 or (config.num_return_sequences > 1 and not config.do_sample):
         raise ConfigError(
             f"num_return_sequences={config.num_return_sequences} needs do_sample=True: greedy rows would all be equal."
         )
     if config.do_sample:
         ranges = {
-            "temperature": (config.temperature > 0, "above 0"),
-            "top_k": (isinstance(config.top_k, int) and config.top_k >= 0, "a whole number, 0 for all"),
-            "top_p": (0 < config.top_p <= 1, "above 0 and at most 1"),
-            "min_p": (config.min_p is None or 0 <= config.min_p <= 1, "from 0 to 1"),
+            "temperature": (lambda t: 0 < t < math.inf, "a number above 0"),
+            "top_k": (lambda k: k >= 0, "a whole number, 0 for all"),
+            "top_p": (lambda p: 0 < p <= 1, "above 0 and at most 1"),
+            "min_p": (lambda p: 0 <= p <= 1, "from 0 to 1"),
         }
         for name, (fine, range_) in ranges.items():
-            if not fine:
-                raise ConfigError(f"{name} must be {range_}, got {getattr(config, name)!r}.")
+            value = getattr(config, name)
+            if value is not None and not (isinstance(value, int | float) and fine(value)):
+                raise ConfigError(f"{name} must be {range_}, got {_short(value)}.")
+
+
+def _short(value: Any) -> str:
+    """How a value reads in an error: a model's own description has pages."""
+    return reprlib.repr(value) if isinstance(value, str | int | float | list | tuple | dict) else f"a {type(value).__name__}"

@@ -4,6 +4,7 @@ arXiv 2302.01318, algorithm 2).
 It reads the same rows with a ragged cache of its own. The slots of rejected drafts are overwritten, as in the trunk's cache.
 """
 
+import weakref
 from collections.abc import Iterable
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from headway.attention import decoding
-from headway.decoding.arguments import learned_positions
+from headway.decoding.arguments import is_whole, learned_positions
 from headway.decoding.cache import RaggedCache
 from headway.decoding.drafting import ChainDrafter, Draft, Drafter, MakeDrafter
 from headway.decoding.probe import why_not_exact
@@ -23,20 +24,23 @@ from headway.trunk import Tapped, TrunkView
 CHUNK = 512  # tokens of a prompt that one forward of the assistant reads at most
 
 
-def assistant_drafter(assistant: PreTrainedModel, depth: int = 4) -> MakeDrafter:
+def assistant_drafter(assistant: PreTrainedModel | HeadwayModel, depth: int = 4) -> MakeDrafter:
     """Makes drafters for `generate(..., drafter=assistant_drafter(assistant))`.
 
     Args:
-        assistant: in eval mode, on the trunk's device, with the trunk's vocabulary.
+        assistant: in eval mode, on the trunk's device, with the trunk's vocabulary; of a `HeadwayModel`, its trunk.
         depth: most tokens drafted at once; each costs a forward of the assistant.
-    Raises: ConfigError where the depth is below 1; the drafter that is made, where the assistant does not fit the trunk.
+    Raises: ConfigError where it is no model or the depth is below 1; the drafter that is made, where it does not fit the trunk.
     """
-    if depth < 1:
-        raise ConfigError(f"An assistant needs a depth of at least 1, got {depth}.")
+    trunk = assistant.trunk if isinstance(assistant, HeadwayModel) else assistant
+    if not isinstance(trunk, PreTrainedModel):
+        raise ConfigError(f"An assistant is a loaded model, got {trunk!r}: AutoModelForCausalLM.from_pretrained(...) loads one.")
+    if not is_whole(depth, 1):
+        raise ConfigError(f"An assistant needs a depth of at least 1, got {depth!r}.")
 
     def make(model: HeadwayModel, cache: RaggedCache) -> Drafter:
-        _check_fits(assistant, model)
-        return AssistantDrafter(assistant, depth, cache.rows, cache.capacity)
+        _check_fits(trunk, model)
+        return AssistantDrafter(trunk, depth, cache.rows, cache.capacity)
 
     return make
 
@@ -60,6 +64,7 @@ class AssistantDrafter(ChainDrafter):
     def __init__(self, assistant: PreTrainedModel, depth: int, rows: int, capacity: int) -> None:
         super().__init__(depth)
         self.view = TrunkView(assistant)
+        self.kind = (depth, weakref.ref(assistant))
         self.longest = learned_positions(assistant)  # it has no drafts for what lies beyond
         self.cache = RaggedCache(rows, capacity, len(self.view.layers))
         self.read = [0] * rows  # settled tokens that its cache holds

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from headway.decoding.cache import RaggedCache
-from headway.decoding.drafting import ChainDrafter, Draft, Drafter, MakeDrafter
+from headway.decoding.drafting import ChainDrafter, Draft, Drafter, MakeDrafter, made
+from headway.decoding.limited import drafts_trees
 from headway.decoding.rows import Batch
 from headway.errors import ConfigError
 from headway.model import HeadwayModel
@@ -22,7 +23,7 @@ def first_of(first: MakeDrafter, second: MakeDrafter) -> MakeDrafter:
     """
 
     def make(model: HeadwayModel, cache: RaggedCache) -> Drafter:
-        return CombinedDrafter(first(model, cache), second(model, cache))
+        return CombinedDrafter(made(first, model, cache), made(second, model, cache))
 
     return make
 
@@ -33,9 +34,10 @@ class CombinedDrafter(ChainDrafter):
     def __init__(self, first: Drafter, second: Drafter) -> None:
         super().__init__(max(first.depth, second.depth))
         for part in (first, second):
-            if part.budgets[-1] > part.depth:
+            if drafts_trees(part):
                 raise ConfigError('Only drafters of chains can be combined: heads_drafter("chain"), ngram_drafter(), an assistant.')
         self.first, self.second = first, second
+        self.kind = tuple((type(part), part.budgets, getattr(part, "kind", ())) for part in (first, second))
 
     def behind(self, batch: Batch, count: int) -> int:
         return self.first.behind(batch, min(count, self.first.depth)) + self.second.behind(batch, min(count, self.second.depth))

@@ -1,14 +1,15 @@
 """Who proposes tokens: what a drafter is, and what those that draft chains or with heads have in common."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from headway.decoding.cache import RaggedCache
 from headway.decoding.rows import Batch
+from headway.errors import ConfigError
 from headway.heads import HeadStack
 from headway.model import HeadwayModel
 from headway.trunk import Tapped, TrunkView
@@ -39,6 +40,7 @@ class Drafter(Protocol):
 
     depth: int  # most drafts after each other
     budgets: tuple[int, ...]  # how many drafts may be asked for, ascending from 0
+    kind: Hashable  # what tells it from others of its class where what one was like says nothing about the other
 
     def most(self, usable: int) -> int:
         """The largest budget that makes sense where at most `usable` drafts can stay; at least 1."""
@@ -69,11 +71,23 @@ class Drafter(Protocol):
 MakeDrafter = Callable[[HeadwayModel, RaggedCache], Drafter]
 
 
+def made(make: MakeDrafter, model: HeadwayModel, cache: RaggedCache) -> Drafter:
+    """The drafter that it makes. Raises ConfigError for what makes none."""
+    if getattr(make, "__annotations__", {}).get("return") == MakeDrafter:
+        name = getattr(make, "__name__", "")
+        raise ConfigError(f"drafter={name} is not called yet: give {name}(...).")
+    if not callable(make) or isinstance(make, nn.Module):
+        got = repr(make) if isinstance(make, str) else f"a {type(make).__name__}"
+        raise ConfigError(f"drafter must come from a function such as ngram_drafter() or assistant_drafter(model), got {got}.")
+    return make(model, cache)
+
+
 class ChainDrafter:
     """Proposes one draft after the other, up to `depth`: each number up to 4, then 7, 11 and so on."""
 
     def __init__(self, depth: int) -> None:
         self.depth = depth
+        self.kind: Hashable = ()
         self.budgets: tuple[int, ...] = (*range(min(depth, 4) + 1), *range(7, depth, 4), *((depth,) if depth > 4 else ()))
 
     def most(self, usable: int) -> int:

@@ -17,10 +17,10 @@ from transformers import GenerationConfig
 
 from headway.attention import decoding
 from headway.decoding.acceptance import accept
-from headway.decoding.arguments import new_token_limit, resolve
+from headway.decoding.arguments import new_token_limit, prompt_tokens, resolve, seed_number
 from headway.decoding.cache import RaggedCache, with_room
 from headway.decoding.compiled import budgets_for, compiled, worthwhile
-from headway.decoding.drafting import MakeDrafter
+from headway.decoding.drafting import MakeDrafter, made
 from headway.decoding.layout import Layout, chain, kept_positions, lay_out, ridden_prompts
 from headway.decoding.planning import Planner
 from headway.decoding.probe import why_not_exact, why_not_this_long
@@ -34,6 +34,7 @@ from headway.ops.trees import Path
 from headway.trunk import ForwardContext, Tapped
 
 LUCK = 0.5  # of 16 rows of 32 tokens, full batches were a fifth faster over plain decoding than batches that nobody joins
+CHOICES = 64  # settings of rows that are kept for rows to come
 
 
 class Engine:
@@ -68,14 +69,15 @@ class Engine:
         self.model, self.view = model, model.view
         self.max_rows, self.max_tokens, self.prefill_chunk = max_rows, max_tokens, prefill_chunk
         self.cache = RaggedCache(0, 0, len(self.view.layers) + model.count)
-        self.drafter = drafter(model, self.cache) if drafter is not None else None
+        self.drafter = made(drafter, model, self.cache) if drafter is not None else None
         self.room = 0 if self.drafter is None else _slots(most := self.drafter.budgets[-1], self.drafter.masks(most, most + 1))
         self.compiled = compiled(model) if compile else None
         self.planner = None
         if adaptive and self.drafter is not None:
             self.planner = Planner(budgets_for(self.drafter.budgets) if compile else self.drafter.budgets)
         self.tally = Tally(self.drafter.depth if self.drafter is not None else 0)
-        self.seed, self._generator = seed, torch.Generator(model.device).manual_seed(seed)
+        self.seed = seed_number(seed)
+        self._generator = torch.Generator(model.device).manual_seed(self.seed)
         self._choices: dict[tuple[str, str, int], tuple[Scores, Stops]] = {}
         self.waiting: deque[Row] = deque()
         # all rows share the buffers: those of the batch come first, those whose prompts are being read stand after them
@@ -85,7 +87,7 @@ class Engine:
 
     def submit(
         self,
-        prompt: Sequence[int],
+        prompt: Sequence[int] | Tensor,
         *,
         generation_config: GenerationConfig | None = None,
         stream: Callable[[list[int]], None] | None = None,
@@ -97,28 +99,30 @@ class Engine:
         """Let a prompt wait for its turn; `step` or `run` does the work. The row it gives shows how far it has come.
 
         Args:
-            prompt: its tokens. stream: gets new tokens as they are settled; if it fails, only this row ends.
+            prompt: its tokens, as numbers or a tensor (length,).
+            stream: gets new tokens as they are settled; if it fails, only this row ends.
             tokenizer: needed for `stop_strings`. seed: of what is drawn for this row.
             generation_config, acceptance, kwargs: as those of `generate`.
-        Raises: ConfigError for a prompt that is empty, too long for the model or for the engine, and as `generate`.
+        Raises: ConfigError for a prompt that is empty, unknown to the model, too long for it or for the engine, and as `generate`.
         """
         trunk = self.model.trunk
-        config = resolve(trunk, generation_config, kwargs)
-        if not prompt:
-            raise ConfigError("The prompt has no token.")
+        config = resolve(trunk, generation_config, kwargs, one_row=True)
+        prompt = prompt_tokens(trunk, prompt)
         limit = len(prompt) + new_token_limit(trunk, config, len(prompt))
         if reason := why_not_this_long(trunk, limit):
             raise ConfigError(f"A row of {limit} tokens cannot be decoded exactly: {reason}. Ask for fewer new tokens.")
         config.min_new_tokens = config.min_new_tokens or max(0, (config.min_length or 0) - len(prompt)) or None
         config.min_length = config.max_length = config.max_new_tokens = None
-        key = (config.to_json_string(), acceptance, id(tokenizer))
+        key = (config.to_json_string(), str(acceptance), id(tokenizer))
         if key not in self._choices:
-            scores = Scores(config, self.model.device, self._generator, acceptance)
+            scores = Scores(config, self.model.device, self._generator, acceptance, self.view.unembedding.size)
+            if len(self._choices) == CHOICES:
+                del self._choices[next(iter(self._choices))]  # the oldest
             self._choices[key] = (scores, Stops(config, tokenizer))
         if seed is None:
             self.seed += 1
             seed = self.seed
-        row = Row(list(prompt), len(prompt), limit, *self._choices[key], seed, stream)
+        row = Row(prompt, len(prompt), limit, *self._choices[key], seed_number(seed), stream)
         self.add(row)
         return row
 

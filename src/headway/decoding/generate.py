@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from headway.decoding.arguments import new_token_limit, resolve
+from headway.decoding.arguments import check_known, is_whole, new_token_limit, resolve, seed_number
 from headway.decoding.drafting import MakeDrafter
 from headway.decoding.engine import Engine
 from headway.decoding.heads_drafter import heads_drafter
@@ -53,6 +53,7 @@ def generate(
     adaptive: bool = True,
     acceptance: str = "coupled",
     compile: bool = False,
+    max_rows: int | None = None,
     **kwargs: Any,
 ) -> Generation:
     """Continue prompts, with the heads as drafters. Arguments and defaults are those of transformers' `generate`.
@@ -74,36 +75,53 @@ def generate(
             siblings judged one after the other; `typical`, which is lossy: the output is no
             longer the trunk's.
         compile: see `Engine`.
+        max_rows: decoded together at most, while others wait for a place; default: all.
     Raises: ConfigError for an argument that is unknown, not supported or out of range.
     """
     trunk = model.trunk
     config = resolve(trunk, generation_config, kwargs)
-    given = input_ids.to(trunk.device)
-    block, mask = left_pad(given, attention_mask, config)
+    block, mask = left_pad(input_ids, attention_mask, config)
+    given, block, mask = (rows.to(trunk.device) for rows in (input_ids, block, mask))
+    check_known(trunk, *(int(most) for most in block[mask].aminmax()))
     if streamer is not None and block.shape[0] * config.num_return_sequences > 1:
         raise ConfigError("A streamer takes one row at a time, but this batch has more.")
+    if max_rows is not None and not is_whole(max_rows, 1):
+        raise ConfigError(f"max_rows must be a whole number of at least 1, got {max_rows!r}.")
     limit = new_token_limit(trunk, config, block.shape[1])
     given, block, mask = (rows.repeat_interleave(config.num_return_sequences, 0) for rows in (given, block, mask))
+    together = min(max_rows or block.shape[0], block.shape[0])
     stops = Stops(config, tokenizer)
+    if seed is not None:
+        if generator is not None:
+            raise ConfigError("seed and generator exclude each other; give one of them.")
+        seed = seed_number(seed)
     if generator is None and config.do_sample:
         generator = torch.Generator(trunk.device)
         _ = generator.seed() if seed is None else generator.manual_seed(seed)
-    drafter = None if plain else drafter or (heads_drafter(compile=compile) if model.heads is not None else None)
+    if plain:
+        drafter = None
+    elif drafter is None and model.heads is not None:
+        drafter = heads_drafter(compile=compile)
     with evaluating(model):
         if reason := why_not_exact(trunk) or why_not_this_long(trunk, block.shape[1] + limit):
             if drafter is not None:
                 message = f"{type(trunk).__name__} cannot be decoded exactly with drafts ({reason}); it decodes plainly."
                 warnings.warn(message, UserWarning, stacklevel=3)
-            new, stats = decode_plainly(trunk, block, mask, config, limit, stops, streamer, tokenizer, generator)
+            parts = [
+                decode_plainly(trunk, *rows, config, limit, stops, streamer, tokenizer, generator)
+                for rows in zip(block.split(together), mask.split(together), strict=True)
+            ]
+            new = _padded([row for part, _ in parts for row in part.tolist()], pad_token(config), block.device)
+            stats = DecodeStats.together([part for _, part in parts])
         else:
-            engine = Engine(model, drafter, max_rows=block.shape[0], adaptive=adaptive, compile=compile)
+            engine = Engine(model, drafter, max_rows=together, adaptive=adaptive, compile=compile)
             if engine.drafter is not None and engine.planner is not None:
-                drafts = (type(engine.drafter), engine.drafter.budgets)
+                drafts = (type(engine.drafter), engine.drafter.budgets, getattr(engine.drafter, "kind", ()))
                 key = (*drafts, compile, config.do_sample and acceptance, trunk.dtype, model.device, torch.get_num_threads())
                 engine.planner = _planners.setdefault(model, {}).setdefault(key, engine.planner)
             if config.min_length and config.min_new_tokens is None:  # counts columns of the block, padding included
                 config.min_length, config.min_new_tokens = 0, max(0, config.min_length - block.shape[1])
-            scores = Scores(config, block.device, generator, acceptance)
+            scores = Scores(config, block.device, generator, acceptance, model.view.unembedding.size)
             start = 0 if generator is None else first_seed(generator)
             rows = [
                 Row(tokens, len(tokens), len(tokens) + limit, scores, stops, start + number)
@@ -134,6 +152,10 @@ def _run(engine: Engine, rows: list[Row], padding: int) -> tuple[Tensor, DecodeS
     for row in rows:
         if row.error is not None:
             raise row.error
-    longest = max(len(row.new) for row in rows)
-    padded = [row.new + [padding] * (longest - len(row.new)) for row in rows]
-    return torch.tensor(padded, device=engine.batch.device), engine.tally.stats()
+    return _padded([row.new for row in rows], padding, engine.batch.device), engine.tally.stats()
+
+
+def _padded(rows: list[list[int]], padding: int, device: torch.device) -> Tensor:
+    """On the right, (rows, longest)."""
+    longest = max(map(len, rows))
+    return torch.tensor([row + [padding] * (longest - len(row)) for row in rows], device=device)

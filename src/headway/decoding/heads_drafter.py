@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from headway.decoding.arguments import is_whole
 from headway.decoding.cache import RaggedCache
 from headway.decoding.chained_drafts import ChainedDrafter
 from headway.decoding.compiled import compiled
@@ -11,6 +12,7 @@ from headway.decoding.parallel_drafts import ParallelDrafter
 from headway.decoding.recursive_drafts import RecursiveDrafter
 from headway.errors import ConfigError
 from headway.model import HeadwayModel
+from headway.ops.trees import parents_of
 
 
 def heads_drafter(tree: str | Sequence[Sequence[int]] = "dynamic", compile: bool = False) -> MakeDrafter:
@@ -21,8 +23,10 @@ def heads_drafter(tree: str | Sequence[Sequence[int]] = "dynamic", compile: bool
             of a fixed tree: (0, 2) is the third likeliest of head 1 after the likeliest of head 0, or, where drafts are
             drawn, the one drawn then.
         compile: compile parallel heads, for engines that compile.
-    Raises, when called: ConfigError if the model has no heads, or the tree is deeper than they are many.
+    Raises: ConfigError for paths that make no tree; when called, if the model has no heads, or fewer than the tree is deep.
     """
+    if not isinstance(tree, str):
+        tree = _paths(tree)
 
     def make(model: HeadwayModel, cache: RaggedCache) -> Drafter:
         if model.heads is None:
@@ -36,3 +40,15 @@ def heads_drafter(tree: str | Sequence[Sequence[int]] = "dynamic", compile: bool
         return ParallelDrafter(model.heads, model.view, cache, tree, compiled(model) if compile else None)
 
     return make
+
+
+def _paths(tree: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+    """Raises ConfigError where these paths are not to the drafts of a tree, each once and after what it follows."""
+    try:
+        paths = [tuple(path) for path in tree]
+        if not paths or not all(is_whole(rank, 0) for path in paths for rank in path):
+            raise ValueError("there is no path, or a rank in one is not a whole number from 0 on")
+        parents_of(paths)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"tree must be dynamic, chain, or paths such as [(0,), (1,), (0, 0)]: {error}.") from error
+    return paths

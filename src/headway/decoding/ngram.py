@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from headway.decoding.arguments import is_whole
 from headway.decoding.cache import RaggedCache
 from headway.decoding.drafting import ChainDrafter, Draft, Drafter, MakeDrafter
 from headway.decoding.rows import Batch
@@ -26,10 +27,10 @@ def ngram_drafter(depth: int = 8, longest: int = 3, shortest: int = 1) -> MakeDr
             and has more of it kept: on stories, 2 in place of 1 takes a tenth more forwards.
     Raises: ConfigError where these are out of range.
     """
-    if depth < 1:
-        raise ConfigError(f"An n-gram drafter needs a depth of at least 1, got {depth}.")
-    if not 1 <= shortest <= longest:
-        raise ConfigError(f"N-grams need 1 <= shortest <= longest, got shortest={shortest} and longest={longest}.")
+    if not is_whole(depth, 1):
+        raise ConfigError(f"An n-gram drafter needs a depth of at least 1, got {depth!r}.")
+    if not is_whole(shortest, 1) or not is_whole(longest, shortest):
+        raise ConfigError(f"N-grams need 1 <= shortest <= longest, got shortest={shortest!r} and longest={longest!r}.")
 
     def make(_model: HeadwayModel, cache: RaggedCache) -> Drafter:
         return NgramDrafter(cache.rows, depth, longest, shortest)
@@ -43,6 +44,7 @@ class NgramDrafter(ChainDrafter):
     def __init__(self, rows: int, depth: int, longest: int, shortest: int) -> None:
         super().__init__(depth)
         self.longest, self.shortest = longest, shortest
+        self.kind = (depth, longest, shortest)
         self.indexes: list[NgramIndex] = []
         self.resize(rows, 0)
 

@@ -39,15 +39,20 @@ class ParallelDrafter(HeadsDrafter):
         if tree == "dynamic":
             self.budgets = (*self.budgets, *(n for n in BUDGETS if n > self.depth))
         elif not isinstance(tree, str):
-            self.paths = [list(path) for path in tree]
-            self.parents = parents_of(self.paths)
-            self.budgets = (0, len(self.paths))
-            if max(map(len, self.paths)) > self.depth:
-                raise ConfigError(f"The tree is {max(map(len, self.paths))} deep, but there are {self.depth} heads.")
-            if (widest := 1 + max(map(max, self.paths))) > (tokens := view.unembedding.size):
-                raise ConfigError(f"The tree has {widest} tokens for one place, but the vocabulary is {tokens}.")
+            self.fix(tree)
         elif not self.chains:
             raise ConfigError(f"There is no tree {tree!r}; there are: dynamic, chain, or a list of paths.")
+
+    def fix(self, tree: Sequence[Sequence[int]]) -> None:
+        """Draft the paths of this tree from now on. Raises ConfigError where there are not as many heads, or tokens."""
+        self.paths = [list(path) for path in tree]
+        self.parents = parents_of(self.paths)
+        self.budgets = (0, len(self.paths)) if self.paths else (0,)
+        self.kind = tuple(map(tuple, self.paths))
+        if (depth := max(map(len, self.paths), default=0)) > self.depth:
+            raise ConfigError(f"The tree is {depth} deep, but there are {self.depth} heads.")
+        if (widest := 1 + max(map(max, self.paths), default=0)) > (tokens := self.view.unembedding.size):
+            raise ConfigError(f"The tree has {widest} tokens for one place, but the vocabulary is {tokens}.")
 
     def most(self, usable: int) -> int:
         return super().most(usable) if self.chains else self.budgets[-1]

@@ -164,10 +164,16 @@ def first_seed(generator: torch.Generator) -> int:
 def left_pad(input_ids: Tensor, attention_mask: Tensor | None, config: GenerationConfig) -> tuple[Tensor, Tensor]:
     """The prompts with all padding moved to the left, and the mask that goes with them; both (batch, width).
 
-    Raises: ConfigError where the shapes disagree or a row has no token.
+    Raises: ConfigError where these are no tensors of whole numbers, the shapes disagree or a row has no token.
     """
+    for name, value in (("input_ids", input_ids), ("attention_mask", attention_mask)):
+        if not isinstance(value, Tensor) and not (value is None and name == "attention_mask"):
+            raise ConfigError(f"{name} must be a tensor (batch, seq), got a {type(value).__name__}: return_tensors='pt' gives one.")
+    if input_ids.is_floating_point() or input_ids.is_complex() or input_ids.dtype == torch.bool:
+        raise ConfigError(f"input_ids must be whole numbers, got {input_ids.dtype}.")
     if input_ids.dim() != 2 or input_ids.numel() == 0:
-        raise ConfigError(f"input_ids must be (batch, seq) with at least one token, got {tuple(input_ids.shape)}.")
+        hint = ": one row is input_ids[None]" if input_ids.dim() == 1 else ""
+        raise ConfigError(f"input_ids must be (batch, seq) with at least one token, got {tuple(input_ids.shape)}{hint}.")
     mask = _infer_mask(input_ids, config) if attention_mask is None else attention_mask.to(input_ids.device) != 0
     if mask.shape != input_ids.shape:
         raise ConfigError(f"attention_mask is {tuple(mask.shape)}, but input_ids is {tuple(input_ids.shape)}.")

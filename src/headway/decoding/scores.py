@@ -5,7 +5,7 @@ whatever drafts or whatever else is in the batch.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -31,6 +31,15 @@ RULES: dict[str, Callable[..., Accepted]] = {
 }
 # for trees that were drawn; rows with another of `RULES` take chains
 TREE_RULES: dict[str, Callable[..., Path]] = {"multi-candidate": accept_candidates}
+# settings that count from the end of the prompt or up to the limit
+COUNTING = (
+    "min_length",
+    "min_new_tokens",
+    "forced_eos_token_id",
+    "exponential_decay_length_penalty",
+    "begin_suppress_tokens",
+)
+LENGTHS = 64  # of prompts, with their limits, whose processors are kept
 
 
 class Scores:
@@ -39,6 +48,7 @@ class Scores:
     Args:
         generator: where tokens come from that are drawn for the rules of `RULES`, on the model's device.
         acceptance: of drafts when sampling: `coupled`, or one of `RULES`.
+        vocabulary: how many tokens there are to choose among; where it is told, settings are tried out at once.
     Raises: ConfigError for a setting that transformers refuses, or an unknown rule.
     """
 
@@ -48,22 +58,25 @@ class Scores:
         device: torch.device,
         generator: torch.Generator | None = None,
         acceptance: str = "coupled",
+        vocabulary: int | None = None,
     ) -> None:
-        if acceptance != "coupled" and acceptance not in RULES:
+        if acceptance not in ("coupled", *RULES):
             raise ConfigError(f"There is no acceptance rule {acceptance!r}; there are: coupled, {', '.join(RULES)}.")
         self.config = config
         self.sampled = bool(config.do_sample)
         self.rule = RULES.get(acceptance) if self.sampled else None
         self.tree_rule = TREE_RULES.get(acceptance) if self.sampled else None
         self.generator = generator
-        # some processors count from the end of the prompt or up to the limit
-        self._processors = cache(lambda prompt, limit: logits_processors(config, prompt, limit, device))
+        if vocabulary is not None:
+            try_out(config, vocabulary)
+        self._counting = any(getattr(config, name) is not None for name in COUNTING)
+        self._processors = lru_cache(LENGTHS)(lambda prompt, limit: list(logits_processors(config, prompt, limit, device).values()))
         self.plain = not self._processors(1, 2)
 
     def processed(self, logits: Tensor, prefix: Tensor, prompt: int, limit: int) -> Tensor:
         """Scores (vocab,) in float32 of what follows `prefix` (length,), in a row of `prompt` tokens and up to `limit`."""
         found = logits.float()[None]
-        for processor in self._processors(prompt, limit):
+        for processor in self._processors(prompt, limit) if self._counting else self._processors(1, 2):
             found = processor(prefix[None], found)
         return found[0]
 
@@ -79,45 +92,63 @@ class Scores:
         return self.probabilities(scores).log() + gumbel(seeds, positions, scores.shape[2])
 
 
-def logits_processors(config: GenerationConfig, width: int, limit: int, device: torch.device) -> list[LogitsProcessor]:
-    """Those that transformers' generate would build, in its order, without the warpers that only sampling has.
+def try_out(config: GenerationConfig, vocabulary: int) -> None:
+    """Raises ConfigError for a setting that fails once it is used, for a token beyond the vocabulary for instance."""
+    cpu = torch.device("cpu")  # an accelerator may not be usable after an index out of range
+    for name, processor in logits_processors(config, 1, 2, cpu).items():
+        value = getattr(config, name)
+        try:
+            length = int(value[0]) + 2 if name == "exponential_decay_length_penalty" else 1  # it starts after so many tokens
+            processor(torch.zeros(1, 1, dtype=torch.long).expand(1, max(1, length)), torch.zeros(1, vocabulary))
+        except (ValueError, TypeError, IndexError, RuntimeError) as error:
+            raise ConfigError(f"{name}={value!r} cannot be used with {vocabulary} tokens: {_first_line(error)}") from error
+
+
+def logits_processors(config: GenerationConfig, width: int, limit: int, device: torch.device) -> dict[str, LogitsProcessor]:
+    """Those that transformers' generate would build, in its order, by the setting that asks for each; without the warpers that
+    only sampling has.
 
     Raises: ConfigError where transformers refuses a value.
     """
     try:
         return _processors(config, width, limit, device)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"generate: {str(error).splitlines()[0]}") from error
+    except (ValueError, TypeError, IndexError, RuntimeError) as error:
+        raise ConfigError(f"generate: {_first_line(error)}") from error
 
 
-def _processors(config: GenerationConfig, width: int, limit: int, device: torch.device) -> list[LogitsProcessor]:
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _processors(config: GenerationConfig, width: int, limit: int, device: torch.device) -> dict[str, LogitsProcessor]:
     eos = eos_tokens(config)
     eos_tensor = torch.tensor(eos, device=device) if eos else None
-    found: list[LogitsProcessor] = []
+    found: dict[str, LogitsProcessor] = {}
     if config.sequence_bias is not None:
-        found.append(processors.SequenceBiasLogitsProcessor(sequence_bias=config.sequence_bias))
+        found["sequence_bias"] = processors.SequenceBiasLogitsProcessor(sequence_bias=config.sequence_bias)
     if config.repetition_penalty not in (None, 1.0):
-        found.append(RepetitionPenaltyLogitsProcessor(config.repetition_penalty))
+        found["repetition_penalty"] = RepetitionPenaltyLogitsProcessor(config.repetition_penalty)
     if config.no_repeat_ngram_size:
-        found.append(processors.NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size))
+        found["no_repeat_ngram_size"] = processors.NoRepeatNGramLogitsProcessor(config.no_repeat_ngram_size)
     if config.bad_words_ids is not None:
-        found.append(processors.NoBadWordsLogitsProcessor(config.bad_words_ids, eos_tensor))
+        found["bad_words_ids"] = processors.NoBadWordsLogitsProcessor(config.bad_words_ids, eos_tensor)
     if eos_tensor is not None and config.min_length and config.min_new_tokens is None:
-        found.append(processors.MinLengthLogitsProcessor(config.min_length, eos_tensor, device=str(device)))
-    if eos_tensor is not None and config.min_new_tokens:
-        found.append(processors.MinNewTokensLengthLogitsProcessor(width, config.min_new_tokens, eos_tensor, device=str(device)))
+        found["min_length"] = processors.MinLengthLogitsProcessor(config.min_length, eos_tensor, device=str(device))
+    if eos_tensor is not None and (least := config.min_new_tokens):
+        found["min_new_tokens"] = processors.MinNewTokensLengthLogitsProcessor(width, least, eos_tensor, device=str(device))
     if config.forced_bos_token_id is not None:
-        found.append(processors.ForcedBOSTokenLogitsProcessor(config.forced_bos_token_id))
+        found["forced_bos_token_id"] = processors.ForcedBOSTokenLogitsProcessor(config.forced_bos_token_id)
     if config.forced_eos_token_id is not None:
-        found.append(processors.ForcedEOSTokenLogitsProcessor(limit, config.forced_eos_token_id, device=str(device)))
+        last = processors.ForcedEOSTokenLogitsProcessor(limit, config.forced_eos_token_id, device=str(device))
+        found["forced_eos_token_id"] = last
     if config.remove_invalid_values:
-        found.append(processors.InfNanRemoveLogitsProcessor())
-    if config.exponential_decay_length_penalty is not None and eos_tensor is not None:
-        decay = config.exponential_decay_length_penalty
-        found.append(processors.ExponentialDecayLengthPenalty(decay, eos_tensor, width))
-    if config.suppress_tokens is not None:
-        found.append(processors.SuppressTokensLogitsProcessor(config.suppress_tokens, device=str(device)))
-    if config.begin_suppress_tokens is not None:
+        found["remove_invalid_values"] = processors.InfNanRemoveLogitsProcessor()
+    if (decay := config.exponential_decay_length_penalty) is not None and eos_tensor is not None:
+        found["exponential_decay_length_penalty"] = processors.ExponentialDecayLengthPenalty(decay, eos_tensor, width)
+    if (tokens := config.suppress_tokens) is not None:
+        found["suppress_tokens"] = processors.SuppressTokensLogitsProcessor(tokens, device=str(device))
+    if (tokens := config.begin_suppress_tokens) is not None:
         begin = width if width > 1 or config.forced_bos_token_id is None else width + 1
-        found.append(processors.SuppressTokensAtBeginLogitsProcessor(config.begin_suppress_tokens, begin, device=str(device)))
+        at_first = processors.SuppressTokensAtBeginLogitsProcessor(tokens, begin, device=str(device))
+        found["begin_suppress_tokens"] = at_first
     return found

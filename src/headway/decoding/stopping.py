@@ -12,16 +12,20 @@ from headway.errors import ConfigError
 class Stops:
     """The tokens and strings that end a row.
 
-    Raises: ConfigError for stop strings without a tokenizer.
+    Raises: ConfigError for stop strings without a tokenizer, or that are no texts.
     """
 
     def __init__(self, config: GenerationConfig, tokenizer: Any = None) -> None:
         self.eos = frozenset(eos_tokens(config))
         self.strings = None
         if config.stop_strings:
-            if tokenizer is None:
+            if not hasattr(tokenizer, "get_vocab"):
                 raise ConfigError("stop_strings needs the tokenizer: pass tokenizer=... along with it.")
-            self.strings = StopStringCriteria(tokenizer=tokenizer, stop_strings=config.stop_strings)
+            strings = [config.stop_strings] if isinstance(config.stop_strings, str) else list(config.stop_strings)
+            if not all(isinstance(text, str) and text for text in strings):
+                raise ConfigError(f"stop_strings must be texts, none of them empty, got {strings!r}.")
+            self.strings = StopStringCriteria(tokenizer=tokenizer, stop_strings=strings)
+            self.tokenizer = tokenizer  # engines tell settings apart by its id, which no other may get
 
     def cut(self, tokens: Sequence[int], new: Sequence[int]) -> tuple[int, bool]:
         """How many of the `new` tokens after `tokens` belong to the row, and whether the last of them ends it."""

@@ -6,6 +6,8 @@ Temperature, top-k, top-p (Holtzman et al. 2020, arXiv 1904.09751), min-p (Nguye
 import torch
 from torch import Tensor
 
+COLDEST = 1e-30  # below, quotients overflow; here already nothing but the likeliest is left
+
 
 def truncate(
     logits: Tensor,
@@ -25,7 +27,7 @@ def truncate(
     """
     logits = logits.float()
     if temperature is not None and temperature != 1.0:
-        logits = logits / temperature
+        logits = logits / max(temperature, COLDEST)
     if top_k:
         last_kept = torch.topk(logits, min(top_k, logits.shape[-1])).values[..., -1:]
         logits = logits.masked_fill(logits < last_kept, -torch.inf)

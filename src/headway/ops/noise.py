@@ -21,7 +21,8 @@ def gumbel(seeds: Tensor, positions: Tensor, vocabulary: int) -> Tensor:
     tokens = torch.arange(1, vocabulary + 1, device=seeds.device) * _STEP
     bits = _mix(places[..., None] + tokens) & (2**63 - 1)
     # of an exponential variable the small values matter, and floating point is finest there
-    uniform = (bits.float() * 2.0**-63).clamp(min=2.0**-63)
+    # rounding up to 1 would leave a token no chance at all, not even where it is the only one
+    uniform = (bits.float() * 2.0**-63).clamp(2.0**-63, 1 - 2.0**-24)
     return -torch.log(-torch.log1p(-uniform))
 
 
@@ -31,11 +32,16 @@ def document_seeds(tokens: Tensor, positions: Tensor, segments: Tensor, seed: in
     Args: tokens, positions (within the document) and segments (-1 for padding), each (batch, seq), int64.
     Returns: (batch, seq), int64; all tokens of a document have the same.
     """
-    seed = (seed + 2**63) % 2**64 - 2**63
+    seed = folded(seed)
     terms = _mix(tokens * _STEP + _mix(positions * _STEP + seed))
     place = segments + 1
     sums = torch.zeros(tokens.shape[0], int(place.max()) + 1, dtype=torch.int64, device=tokens.device)
     return _mix(sums.scatter_add_(1, place, terms).gather(1, place) + seed)
+
+
+def folded(seed: int) -> int:
+    """A number of any size as int64, which are those that stay as they are."""
+    return (seed + 2**63) % 2**64 - 2**63
 
 
 def uniform(seeds: Tensor, places: Tensor | int = 0) -> Tensor:
