@@ -9,7 +9,7 @@ from typing import Any, Literal
 from headway.cli.console import say
 from headway.config import at_least, field, load
 from headway.errors import CheckpointError, ConfigError, DataError
-from headway.evaluation.configs import QUANTIZE_HELP, Quantize
+from headway.evaluation.configs import DTYPE_HELP, QUANTIZE_HELP, Dtype, Quantize
 
 ABOUT = "Continue prompts. The heads draft and the model verifies: the text is the model's own, only sooner."
 
@@ -37,7 +37,7 @@ class GenerateConfig:
     drafter: Literal["heads", "ngram"] = field("heads", "what drafts: the model's heads, or n-grams looked up in the text")
     assistant: str | None = field(None, "folder or hub id of a smaller model with the same vocabulary that drafts instead")
     plain: bool = field(False, "decode a token at a time, without drafts")
-    dtype: Literal["saved", "float32", "bfloat16", "float16"] = field("saved", "of weights and arithmetic; int4 takes bfloat16")
+    dtype: Dtype = field("saved", DTYPE_HELP)
     quantize: Quantize = field("none", QUANTIZE_HELP)
     compile: bool = field(False, "compile what rounds run: takes seconds at first, pays where a model is small and texts are many")
     json: bool = field(False, "print one JSON object in place of the text")
