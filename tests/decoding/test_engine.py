@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from headway import HeadwayModel
+from headway.decoding import assistant_drafter, first_of, heads_drafter
 from headway.decoding import cache as cache_module
-from headway.decoding import heads_drafter
 from headway.decoding.cache import RaggedCache
 from headway.decoding.engine import Engine
 from headway.decoding.ngram import ngram_drafter
@@ -164,3 +164,199 @@ def test_trees_without_room_behind_the_rows_are_not_verified(monkeypatch):
     engine.run()
     assert 0 < engine.tally.drafted < 24 * (engine.tally.forwards - 4 - 20)  # trees at first, and at least 20 rounds without
     assert [row.new for row in rows] == [alone(model, p, max_new_tokens=45) for p in prompts(4)]
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return HeadwayModel.from_trunk(tiny_trunk(), count=0)
+
+
+def memory(monkeypatch, available):
+    monkeypatch.setattr(cache_module.psutil, "virtual_memory", lambda: type("Memory", (), {"available": available})())
+
+
+def slots_of(engine):
+    return engine.cache.rows * engine.cache.capacity
+
+
+@pytest.mark.parametrize("part", ["scores", "stops"])
+@pytest.mark.parametrize("drafter", [None, heads_drafter("chain"), heads_drafter()])
+def test_a_row_whose_processor_or_stop_strings_fail_ends_and_its_neighbours_do_not(drafter, part):
+    model = HeadwayModel.from_trunk(tiny_trunk(), count=3)
+
+    def fail(*_args):
+        raise RuntimeError("out of its range")
+
+    engine = Engine(model, drafter, adaptive=False)
+    seen = []
+    bad = engine.submit([5, 9, 23], max_new_tokens=10, repetition_penalty=1.3, stream=seen.extend, **FREE)
+    good = engine.submit([7, 31], max_new_tokens=10, **FREE)
+    engine.step()
+    if part == "scores":
+        bad.scores.processed = fail
+    else:
+        bad.stops.cut = fail
+    before = list(bad.new)
+    engine.run()
+    assert str(bad.error) == "out of its range" and bad.finished and bad.new == before == seen
+    assert good.error is None and good.new == alone(model, [7, 31], max_new_tokens=10)
+
+
+def test_rows_whose_shared_way_of_choosing_fails_end_and_others_do_not(plain):
+    engine = Engine(plain)
+    bad = [engine.submit([5, 9], max_new_tokens=6, do_sample=True, **FREE) for _ in range(2)]
+    good = engine.submit([7, 31], max_new_tokens=6, **FREE)
+    bad[0].scores.probabilities = None
+    engine.run()
+    assert all(row.finished and "not callable" in str(row.error) and row.new == [] for row in bad)
+    assert good.new == alone(plain, [7, 31], max_new_tokens=6)
+
+
+@pytest.mark.parametrize("when", ["reading", "running"])
+def test_a_forward_that_fails_ends_its_rows_and_is_raised_once(plain, monkeypatch, when):
+    engine = Engine(plain, max_rows=2, prefill_chunk=4)
+    rows = [engine.submit(p, max_new_tokens=6, **FREE) for p in ([5] * 9, [7, 31], [8, 9])]
+    if when == "running":
+        engine.step()
+
+    def fail(*_args):
+        raise torch.OutOfMemoryError("no memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "_forward" if when == "reading" else "_round", fail)
+        with pytest.raises(torch.OutOfMemoryError):
+            engine.step()
+    engine.run()
+    failed = [row for row in rows if row.error is not None]
+    assert failed == (rows[:2] if when == "reading" else rows[1:2]) and all(row.finished for row in rows)
+    for row in set(rows) - set(failed):
+        assert row.new == alone(plain, row.tokens[: row.prompt], max_new_tokens=6)
+
+
+def test_a_prompt_that_cannot_be_written_is_not_read_for_another(plain):
+    engine = Engine(plain, max_rows=2)
+    engine.submit([9] * 5, max_new_tokens=3, **FREE)
+    engine.run()
+    good = engine.submit([7, 31], max_new_tokens=6, **FREE)
+    bad = engine.submit([5, 6], max_new_tokens=6, **FREE)
+    bad.tokens[:] = [5, "six"]
+    engine.run()
+    assert bad.finished and bad.error is not None and bad.new == []
+    assert good.new == alone(plain, [7, 31], max_new_tokens=6)
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_only_the_row_that_does_not_fit_into_memory_fails(plain, monkeypatch, running):
+    engine = Engine(plain)
+    if running:
+        engine.submit([5, 6], max_new_tokens=20, **FREE)
+        engine.step()
+    memory(monkeypatch, 2**20)
+    sizes = (4, 100_000, 4, 10**12)
+    good, huge, other, endless = (engine.submit([5, 6, 7], max_new_tokens=n, **FREE) for n in sizes)
+    engine.run()
+    for row in (huge, endless):
+        assert isinstance(row.error, ConfigError) and "GiB of memory are free" in str(row.error) and row.new == []
+    assert good.new == other.new == alone(plain, [5, 6, 7], max_new_tokens=4)
+
+
+def test_generate_says_that_a_text_without_end_does_not_fit(plain):
+    with pytest.raises(ConfigError, match="GiB of memory are free"):
+        plain.generate(torch.tensor([[5, 6]]), max_new_tokens=10**12)
+
+
+def test_rows_that_fit_one_by_one_wait_for_memory(plain, monkeypatch):
+    engine = Engine(plain)
+    memory(monkeypatch, 3 * 65 * (sum(cache_module.slot_bytes(plain.view)) + 8) - 1)  # two rows of 64 slots, not three
+    rows = [engine.submit(p, max_new_tokens=9, **FREE) for p in prompts(4)]
+    engine.step()
+    assert len(engine.batch.rows) == 2 and len(engine.waiting) == 2
+    monkeypatch.undo()
+    engine.run()
+    assert [row.new for row in rows] == [alone(plain, p, max_new_tokens=9) for p in prompts(4)]
+
+
+@pytest.mark.parametrize(
+    "drafter", [None, heads_drafter(), first_of(assistant_drafter(tiny_trunk(seed=1), 3), heads_drafter("chain"))]
+)
+def test_the_cache_never_has_more_slots_than_max_tokens(drafter):
+    trunk = tiny_trunk(max_position_embeddings=1024)
+    model = HeadwayModel.from_trunk(trunk, count=3)
+    engine = Engine(model, drafter, max_rows=8, max_tokens=1000, adaptive=False)
+    starts = [*prompts(8), [5, 9, 23] * 250, *prompts(9, seed=1), [7, 31] * 150]
+    rows = [engine.submit(p, max_new_tokens=20, **FREE) for p in starts]
+    while not engine.idle:
+        engine.step()
+        assert slots_of(engine) <= 1000
+    assert [row.new for row in rows] == [alone(model, p, max_new_tokens=20) for p in starts]
+
+
+def test_a_row_of_all_tokens_that_an_engine_holds_is_decoded(plain):
+    engine = Engine(plain, max_tokens=70)
+    row = engine.submit([5, 6], max_new_tokens=68, **FREE)
+    engine.run()
+    assert row.new == alone(plain, [5, 6], max_new_tokens=68) and slots_of(engine) <= 70
+
+
+def test_a_row_cancelled_while_its_prompt_is_read_leaves_at_once_and_gets_nothing(model):
+    engine = Engine(model, heads_drafter(), max_rows=3, prefill_chunk=4)
+    seen = []
+    rows = [engine.submit(p, max_new_tokens=6, **FREE) for p in ([5] * 30, [7, 31, 8] * 10)]
+    reading = engine.submit([8, 9] * 20, max_new_tokens=6, stream=seen.extend, **FREE)
+    waiting = [engine.submit([6, n], max_new_tokens=6, **FREE) for n in (5, 6)]
+    engine.step()
+    rows[0].cancel()
+    reading.cancel()
+    waiting[1].cancel()
+    engine.step()
+    assert rows[0].finished and reading.finished and waiting[1].finished and not engine.waiting
+    engine.run()
+    assert seen == reading.new == rows[0].new == waiting[1].new == []
+    assert rows[1].new == alone(model, [7, 31, 8] * 10, max_new_tokens=6)
+    assert waiting[0].new == alone(model, [6, 5], max_new_tokens=6)
+
+
+def test_a_row_that_a_neighbours_listener_cancels_gets_no_more(plain):
+    engine = Engine(plain)
+    engine.submit([5, 6], max_new_tokens=6, stream=lambda _: other.cancel(), **FREE)
+    other = engine.submit([7, 8], max_new_tokens=6, **FREE)
+    engine.run()
+    assert other.finished and other.new == []
+
+
+@pytest.mark.parametrize("drafter", [None, heads_drafter(), heads_drafter("chain"), ngram_drafter()])
+def test_short_prompts_do_not_wait_for_long_ones(model, drafter):
+    engine = Engine(model, drafter, max_rows=4, prefill_chunk=4, adaptive=False)
+    starts = [[5, 6] * 30, [7], [9] * 6, [8, 4] * 20, [11, 12], [13] * 5]
+    rows = [engine.submit(p, max_new_tokens=5, **FREE) for p in starts[:2]]
+    engine.step()
+    assert rows[1].new and not rows[0].new
+    rows += [engine.submit(p, max_new_tokens=5, **FREE) for p in starts[2:]]
+    for _ in range(8):
+        engine.step()
+    assert all(row.new for row in (rows[2], rows[4], rows[5])) and not rows[0].new and not rows[3].new
+    engine.run()
+    assert [row.new for row in rows] == [alone(model, p, max_new_tokens=5) for p in starts]
+
+
+@pytest.mark.parametrize("name", ["max_rows", "max_tokens", "prefill_chunk"])
+@pytest.mark.parametrize("value", [0, -1, 1.5])
+def test_an_engine_that_could_never_end_is_refused(plain, name, value):
+    with pytest.raises(ConfigError, match=f"{name} of an engine must be a whole number of at least 1, got {value}"):
+        Engine(plain, **{name: value})
+
+
+@pytest.mark.parametrize("method", ["step", "run"])
+def test_a_listener_that_runs_the_engine_gets_an_error(plain, method):
+    engine = Engine(plain)
+    bad = engine.submit([5, 6], max_new_tokens=6, stream=lambda _: getattr(engine, method)(), **FREE)
+    good = engine.submit([7, 31], max_new_tokens=6, **FREE)
+    engine.run()
+    assert isinstance(bad.error, ConfigError) and "in the middle of a step" in str(bad.error) and bad.finished
+    assert good.new == alone(plain, [7, 31], max_new_tokens=6)
+
+
+def test_a_model_in_training_mode_is_refused():
+    model = HeadwayModel.from_trunk(tiny_trunk(), count=0).train()
+    with pytest.raises(ConfigError, match=r"call model\.eval\(\) first"):
+        Engine(model)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from headway.attention import decoding
 from headway.decoding.arguments import is_whole, learned_positions
-from headway.decoding.cache import RaggedCache
+from headway.decoding.cache import RaggedCache, slot_bytes
 from headway.decoding.drafting import ChainDrafter, Draft, Drafter, MakeDrafter
 from headway.decoding.probe import why_not_exact
 from headway.decoding.rows import Batch
@@ -66,7 +66,7 @@ class AssistantDrafter(ChainDrafter):
         self.view = TrunkView(assistant)
         self.kind = (depth, weakref.ref(assistant))
         self.longest = learned_positions(assistant)  # it has no drafts for what lies beyond
-        self.cache = RaggedCache(rows, capacity, len(self.view.layers))
+        self.cache = RaggedCache(rows, capacity, sum(slot_bytes(self.view)))
         self.read = [0] * rows  # settled tokens that its cache holds
 
     def observe(self, tapped: Tapped, positions: Tensor, first: int = 0) -> None:
@@ -120,6 +120,9 @@ class AssistantDrafter(ChainDrafter):
 
     def reset_row(self, row: int) -> None:
         self.read[row] = 0
+
+    def growth(self, rows: int, capacity: int) -> int:
+        return self.cache.growth(rows, capacity)
 
     def resize(self, rows: int, capacity: int) -> None:
         self.cache.resize(rows, capacity)

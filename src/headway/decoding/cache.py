@@ -3,18 +3,21 @@
 Rejected drafts need no clean-up: the next forward overwrites their slots, and until then no query is allowed to see them.
 """
 
-import math
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import psutil
 import torch
 from torch import Tensor
-from transformers import Cache
+from transformers import Cache, PreTrainedModel
 
+from headway.attention import decoding
 from headway.errors import ConfigError
-from headway.trunk import KeysStored
+from headway.trunk import KeysStored, TrunkView
 
 ROOM = 64  # slots are made, and by compiled forwards looked at, so many at a time
+
+_slot_bytes: WeakKeyDictionary[PreTrainedModel, dict[torch.dtype, list[int]]] = WeakKeyDictionary()
 
 
 def with_room(tokens: int) -> int:
@@ -28,13 +31,13 @@ class RaggedCache(Cache):
     Args:
         rows, capacity: how many rows there is room for, and slots of each; slot `capacity` itself takes what padding
             writes, and nobody reads it.
-        layers: how many layers will write; only to tell early that they do not fit.
+        slot_bytes: what a slot takes in all layers that will write; only to tell early that they do not fit.
     """
 
-    def __init__(self, rows: int, capacity: int, layers: int = 1) -> None:
+    def __init__(self, rows: int, capacity: int, slot_bytes: int = 0) -> None:
         super().__init__(layers=[])
         self.rows, self.capacity = rows, capacity
-        self._layers = layers
+        self.slot_bytes = slot_bytes
         self._buffers: dict[int, tuple[Tensor, Tensor]] = {}  # each (rows, heads, slots, width)
         # rows and slots of this forward: broadcastable to (batch, seq), or where slots of all rows start
         self._at: tuple[Tensor, Tensor] | int | None = None
@@ -97,24 +100,7 @@ class RaggedCache(Cache):
 
     def _allocate(self, states: Tensor) -> Tensor:
         _, heads, _, width = states.shape
-        shape = (self.rows, heads, self.capacity + 1, width)
-        if not self._buffers:  # for all layers at once: later it would be too late
-            self._check_memory(2 * math.prod(shape) * states.element_size() * self._layers, states.device)
-        return states.new_zeros(shape)
-
-    def _check_memory(self, needed: int, device: torch.device) -> None:
-        """Before the system kills the process, or the last layers find nothing left; `needed` in bytes."""
-        if device.type == "cuda":
-            free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        elif device.type == "cpu":
-            free = psutil.virtual_memory().available
-        else:
-            return
-        if needed > free:
-            raise ConfigError(
-                f"The cache would need {needed / 2**30:.1f} GiB more, but {free / 2**30:.1f} GiB of memory are free. Decode fewer "
-                "rows together, or shorter ones."
-            )
+        return states.new_zeros(self.rows, heads, self.capacity + 1, width)
 
     def compact(self, sources: Tensor, targets: Tensor) -> None:
         """Move entries within the first rows, in every layer; both (batch, n) slots, negative ones are ignored."""
@@ -132,12 +118,14 @@ class RaggedCache(Cache):
             keys[target] = keys[source]
             values[target] = values[source]
 
+    def growth(self, rows: int, capacity: int) -> int:
+        """Bytes that `resize` takes beyond those taken by now; layers are replaced one after the other."""
+        taken = [keys.nbytes + values.nbytes for keys, values in self._buffers.values()]
+        return rows * (capacity + 1) * self.slot_bytes - sum(taken) + max(taken, default=0)
+
     def resize(self, rows: int, capacity: int) -> None:
-        """Make room for more; what is there stays. Raises ConfigError where memory does not suffice."""
-        shapes = [(rows, old.shape[1], capacity + 1, old.shape[3]) for old in self.buffers()]
-        if shapes:
-            first = self.buffers()[0]
-            self._check_memory(sum(map(math.prod, shapes)) * first.element_size(), first.device)
+        """Make room for so much; what is there and has room stays, also where memory runs out on the way."""
+        self.rows, self.capacity = min(self.rows, rows), min(self.capacity, capacity)  # what layers of either size have
         for index, buffers in self._buffers.items():
             keys, values = (self._grown(old, rows, capacity) for old in buffers)
             self._buffers[index] = (keys, values)
@@ -146,7 +134,7 @@ class RaggedCache(Cache):
 
     def _grown(self, old: Tensor, rows: int, capacity: int) -> Tensor:
         new = old.new_zeros(rows, old.shape[1], capacity + 1, old.shape[3])
-        new[: self.rows, :, : self.capacity] = old[:, :, : self.capacity]
+        new[: self.rows, :, : self.capacity] = old[: self.rows, :, : self.capacity]
         return new
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -167,3 +155,35 @@ class RaggedCache(Cache):
 
     def __len__(self) -> int:
         return len(self._buffers)
+
+
+@torch.no_grad()
+def slot_bytes(view: TrunkView) -> list[int]:
+    """What the keys and values of a token take in each layer. A token is read to find out, once a trunk and dtype."""
+    found = _slot_bytes.setdefault(view.model, {})
+    if view.model.dtype not in found:
+        cache, first = RaggedCache(1, 1), torch.zeros(1, 1, dtype=torch.long, device=view.model.device)
+        cache.begin(first, 1)
+        with decoding(view.config):
+            view.run(first, first, view.causal_masks(first, 1), cache)
+        # a slot of its own, and that of padding
+        found[view.model.dtype] = [(keys.nbytes + values.nbytes) // 2 for keys, values in cache._buffers.values()]
+    return found[view.model.dtype]
+
+
+def check_memory(needed: int, device: torch.device) -> None:
+    """Before the system kills the process, or the last layers find nothing left; `needed` in bytes, beyond what is taken.
+
+    Raises: ConfigError where less is free.
+    """
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    elif device.type == "cpu":
+        free = psutil.virtual_memory().available
+    else:
+        return
+    if needed > free:
+        raise ConfigError(
+            f"The cache would need {needed / 2**30:.1f} GiB more, but {free / 2**30:.1f} GiB of memory are free. Decode fewer "
+            "rows together, or shorter ones."
+        )

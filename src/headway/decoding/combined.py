@@ -80,6 +80,9 @@ class CombinedDrafter(ChainDrafter):
         self.first.reset_row(row)
         self.second.reset_row(row)
 
+    def growth(self, rows: int, capacity: int) -> int:
+        return self.first.growth(rows, capacity) + self.second.growth(rows, capacity)
+
     def resize(self, rows: int, capacity: int) -> None:
         self.first.resize(rows, capacity)
         self.second.resize(rows, capacity)

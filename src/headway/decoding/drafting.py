@@ -64,8 +64,11 @@ class Drafter(Protocol):
     def reset_row(self, row: int) -> None:
         """A new sequence starts in this place."""
 
+    def growth(self, rows: int, capacity: int) -> int:
+        """Bytes that `resize` takes beyond those taken by now."""
+
     def resize(self, rows: int, capacity: int) -> None:
-        """There is room now for so many rows and tokens a row."""
+        """There is room now for so many rows and tokens a row: more or fewer, never fewer than are in use."""
 
 
 MakeDrafter = Callable[[HeadwayModel, RaggedCache], Drafter]
@@ -97,6 +100,9 @@ class ChainDrafter:
         return sum(n for n in self.unread(batch, count) if n > self.depth + 1) if count else 0
 
     def masks(self, count: int, usable: int) -> int:
+        return 0
+
+    def growth(self, rows: int, capacity: int) -> int:
         return 0
 
     def unread(self, batch: Batch, count: int) -> Iterable[int]:
@@ -158,12 +164,17 @@ class HeadsDrafter(ChainDrafter):
         self._store()
         self.read[row] = [0] * self.depth
 
+    def growth(self, rows: int, capacity: int) -> int:
+        width = max(1, len(self.heads.taps)) * self.view.config.hidden_size
+        return rows * (capacity + 1) * width * self.view.model.dtype.itemsize
+
     def resize(self, rows: int, capacity: int) -> None:
         self._store()
         self.read += [[0] * self.depth for _ in range(rows - len(self.read))]
         if (old := self.states) is not None:
             self.states = old.new_zeros(rows, capacity + 1, old.shape[2])
-            self.states[: old.shape[0], : old.shape[1] - 1] = old[:, :-1]
+            kept, slots = min(rows, old.shape[0]), min(capacity, old.shape[1] - 1)
+            self.states[:kept, :slots] = old[:kept, :slots]
 
     def newest(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Position of the last token that the trunk has read, (rows, 1), and its state, (rows, 1, width)."""

@@ -8,6 +8,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -18,10 +19,10 @@ from transformers import GenerationConfig
 from headway.attention import decoding
 from headway.decoding.acceptance import accept
 from headway.decoding.arguments import new_token_limit, prompt_tokens, resolve, seed_number
-from headway.decoding.cache import RaggedCache, with_room
 from headway.decoding.compiled import budgets_for, compiled, worthwhile
-from headway.decoding.drafting import MakeDrafter, made
+from headway.decoding.drafting import MakeDrafter
 from headway.decoding.layout import Layout, chain, kept_positions, lay_out, ridden_prompts
+from headway.decoding.places import Places, slots
 from headway.decoding.planning import Planner
 from headway.decoding.probe import why_not_exact, why_not_this_long
 from headway.decoding.rows import Batch, Row
@@ -50,7 +51,8 @@ class Engine:
         seed: where the seeds of rows come from that bring none.
         compile: compile what rounds run, which takes seconds for each of a few sizes, once a process, and pays where models
             are small and texts many.
-    Raises: UnsupportedModelError for a trunk that cannot be decoded exactly this way.
+    Raises: UnsupportedModelError for a trunk that cannot be decoded exactly this way; ConfigError for a number below 1 and for
+        a model in training mode.
     """
 
     def __init__(
@@ -66,11 +68,15 @@ class Engine:
     ) -> None:
         if reason := why_not_exact(model.trunk):
             raise UnsupportedModelError(f"{type(model.trunk).__name__} cannot be decoded exactly in ragged batches: {reason}.")
+        if model.training or model.trunk.training:
+            raise ConfigError("The model is in training mode and would decode with dropout; call model.eval() first.")
+        for name, value in (("max_rows", max_rows), ("max_tokens", max_tokens), ("prefill_chunk", prefill_chunk)):
+            if (not isinstance(value, int) or value < 1) and (name, value) != ("max_tokens", None):
+                raise ConfigError(f"{name} of an engine must be a whole number of at least 1, got {value!r}.")
         self.model, self.view = model, model.view
-        self.max_rows, self.max_tokens, self.prefill_chunk = max_rows, max_tokens, prefill_chunk
-        self.cache = RaggedCache(0, 0, len(self.view.layers) + model.count)
-        self.drafter = made(drafter, model, self.cache) if drafter is not None else None
-        self.room = 0 if self.drafter is None else _slots(most := self.drafter.budgets[-1], self.drafter.masks(most, most + 1))
+        self.max_rows, self.prefill_chunk = max_rows, prefill_chunk
+        self.places = Places(model, drafter, max_tokens, prefill_chunk, whole=compile)
+        self.cache, self.drafter, self.batch = self.places.cache, self.places.drafter, self.places.batch
         self.compiled = compiled(model) if compile else None
         self.planner = None
         if adaptive and self.drafter is not None:
@@ -80,10 +86,8 @@ class Engine:
         self._generator = torch.Generator(model.device).manual_seed(self.seed)
         self._choices: dict[tuple[str, str, int], tuple[Scores, Stops]] = {}
         self.waiting: deque[Row] = deque()
-        # all rows share the buffers: those of the batch come first, those whose prompts are being read stand after them
-        self.batch = Batch(torch.zeros(0, 0, dtype=torch.long, device=model.device))
-        self.entering: list[Row] = []
-        self._first: dict[Row, Tensor] = {}  # the state of an entering row that its first token comes from
+        self._cancelled: deque[Row] = deque()  # since the last step
+        self._stepping = False
 
     def submit(
         self,
@@ -128,12 +132,20 @@ class Engine:
 
     def add(self, row: Row) -> None:
         """Let a row wait for its turn. Raises ConfigError if it could never fit."""
-        if self.max_tokens is not None and row.limit + self.room > self.max_tokens:
+        if not self.places.allows(1, row.limit):
             raise ConfigError(
-                f"A row of {row.limit} tokens, with room for {self.room} drafts, is more than the {self.max_tokens} tokens that "
-                "this engine holds (max_tokens)."
+                f"A row of {row.limit} tokens, with room for {self.places.room} drafts, is more than the {self.places.max_tokens} "
+                "tokens that this engine holds (max_tokens). Ask for fewer new tokens, or make an engine that holds more."
             )
         self.waiting.append(row)
+        row.on_cancel = self._cancelled.append
+        if row.cancelled:
+            row.on_cancel(row)
+
+    @property
+    def entering(self) -> list[Row]:
+        """Those whose prompts are being read."""
+        return self.places.entering
 
     @property
     def idle(self) -> bool:
@@ -147,118 +159,75 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> None:
-        """Read a chunk of the prompts that entered, then one round of draft, verify and accept for the rows that run."""
-        self._leave([row for row in self.batch.rows if row.cancelled])
-        if not self.entering:
-            self._admit()
-        with decoding(self.view.config):
-            if self.entering:
-                with self.tally.timed("prefill"):
-                    self._prefill()
-            if self.batch.rows:
-                self._round()
+        """Read a chunk of the prompts that entered, then one round of draft, verify and accept for the rows that run.
 
-    # rows come and go
-
-    def _admit(self) -> None:
-        running = len(self.batch.rows)
-        longest = max((row.limit for row in self.batch.rows), default=0)
-        while self.waiting and running + len(self.entering) < self.max_rows:
-            row = self.waiting[0]
-            rows = running + len(self.entering) + 1
-            longest = max(longest, row.limit)
-            if rows > 1 and self.max_tokens is not None and rows * (longest + self.room) > self.max_tokens:
-                break
-            self.waiting.popleft()
-            if row.cancelled:
-                row.finished = True
-            else:
-                self.entering.append(row)
+        What goes wrong for all rows of a forward, for want of memory for instance, ends these rows and is raised.
+        """
+        if self._stepping:
+            raise ConfigError("The engine is in the middle of a step: whoever gets its tokens can submit rows, but not run them.")
+        self._stepping = True
+        looked_at: list[Row] = []
         try:
-            self._reserve(running + len(self.entering), longest)
-        except ConfigError as error:  # what is running runs on
-            for row in self.entering:
-                row.error, row.finished = error, True
-            self.entering = []
-        for place, row in enumerate(self.entering, running):
-            self.batch.tokens[place, : row.prompt] = torch.tensor(row.tokens, device=self.batch.device)
-            if self.drafter is not None:
-                self.drafter.reset_row(place)
+            if self._cancelled:
+                self._drop_cancelled()
+            if self.waiting:
+                self.places.admit(self.waiting, self.max_rows)
+            with decoding(self.view.config):
+                if looked_at := self.entering:
+                    with self.tally.timed("prefill"):
+                        self._prefill()
+                if looked_at := self.batch.rows:
+                    self._round()
+        except Exception as error:
+            failed = [row for row in looked_at if not row.finished]
+            for row in failed:
+                row.error = row.error or error
+            self.places.leave(failed)
+            raise
+        finally:
+            self._stepping = False
 
-    def _reserve(self, rows: int, longest: int) -> None:
-        if rows <= self.cache.rows and longest <= self.cache.capacity:
-            return
-        rows = max(rows, self.cache.rows)
-        capacity = max(with_room(longest), self.cache.capacity)
-        if self.drafter is not None:
-            self.drafter.resize(rows, capacity)
-        self.cache.resize(rows, capacity)
-        old = self.batch.tokens
-        self.batch.tokens = old.new_zeros(rows, capacity + self.room + 1)
-        self.batch.tokens[: old.shape[0], : old.shape[1]] = old
-
-    def _has_room(self, slots: int) -> bool:
-        """Whether drafts of a tree and masks find slots: beside each other, they take more than a row has tokens to go."""
-        try:
-            self._reserve(len(self.batch.rows), max(self.batch.lengths) + slots)
-        except ConfigError:
-            return False
-        return True
-
-    def _leave(self, rows: list[Row]) -> None:
-        """Take rows out of the batch; the last one moves into each gap, and the last entering one into its place."""
-        for row in rows:
-            row.finished = True
-            gap, last = self.batch.rows.index(row), len(self.batch.rows) - 1
-            self._move(last, gap)
-            self.batch.rows[gap] = self.batch.rows[last]
-            self.batch.rows.pop()
-            if self.entering:
-                self._move(last + len(self.entering), last)
-                self.entering.insert(0, self.entering.pop())
-
-    def _move(self, source: int, target: int) -> None:
-        if source == target:
-            return
-        self.cache.move_row(source, target)
-        self.batch.tokens[target] = self.batch.tokens[source]
-        if self.drafter is not None:
-            self.drafter.move_row(source, target)
+    def _drop_cancelled(self) -> None:
+        dropped = [self._cancelled.popleft() for _ in range(len(self._cancelled))]
+        dropped = [row for row in dropped if not row.finished]
+        for row in dropped:
+            with suppress(ValueError):
+                self.waiting.remove(row)
+        self.places.leave(dropped)
 
     # reading prompts
 
     def _prefill(self) -> None:
-        """A chunk of each entering prompt; once all are through, they get their first tokens and join the batch."""
-        first = len(self.batch.rows)
+        """A chunk of each entering prompt; rows that are through get their first tokens and join the batch."""
+        first, rows = len(self.batch.rows), self.entering
         device = self.batch.device
-        starts = [row.prefilled for row in self.entering]
+        starts = [row.prefilled for row in rows]
         done = torch.tensor(starts, device=device)[:, None]
-        ends = torch.tensor([row.prompt for row in self.entering], device=device)[:, None]
-        width = min(self.prefill_chunk, max(row.prompt - row.prefilled for row in self.entering))
+        ends = torch.tensor([row.prompt for row in rows], device=device)[:, None]
+        width = min(self.prefill_chunk, max(row.prompt - row.prefilled for row in rows))
         positions = done + torch.arange(width, device=device)
         positions = torch.where(positions < ends, positions, -1)
-        visible = max(min(row.prefilled + width, row.prompt) for row in self.entering)
+        visible = max(min(row.prefilled + width, row.prompt) for row in rows)
+        through = sum(row.prompt <= row.prefilled + width for row in rows)  # they stand first
         # what padding writes stands after its row, and is overwritten
         start = starts[0] if min(starts) == max(starts) and starts[0] + width == visible else None
-        layout = Layout(positions, positions, visible, [0] * len(self.entering), start=start)
-        if self.drafter is not None and any(row.prefilled < row.prompt <= row.prefilled + width for row in self.entering):
-            masks = self.drafter.masks(self.drafter.depth, max(row.usable for row in self.entering))
-            layout = replace(layout, ridden=ridden_prompts(self.view, self.entering, layout, masks) if masks else None)
+        layout = Layout(positions, positions, visible, [0] * len(rows), start=start)
+        if self.drafter is not None and through:
+            masks = self.drafter.masks(self.drafter.depth, max(row.usable for row in rows))
+            layout = replace(layout, ridden=ridden_prompts(self.view, rows, layout, masks) if masks else None)
         tapped = self._forward(layout, first)
-        for r, row in enumerate(self.entering):
-            if row.prefilled < row.prompt <= row.prefilled + width:
-                self._first[row] = tapped.last[r, row.prompt - row.prefilled - 1]
-            row.prefilled = min(row.prefilled + width, row.prompt)
         if self.drafter is not None:
             self.drafter.observe(tapped, positions, first)
-        if all(row.prefilled == row.prompt for row in self.entering):
-            states = torch.stack([self._first.pop(row) for row in self.entering])
-            entering = Batch(self.batch.tokens[first:], self.entering)
-            layout = chain(entering, layout.usable)
-            path = accept(entering, self.view.unembedding.logits(states[:, None]), None, layout)
-            self.batch.rows += self.entering
-            self.entering = []
-            self._settle(entering, _write_down(entering, path, layout), layout)
+        for row in rows:
+            row.prefilled = min(row.prefilled + width, row.prompt)
+        if through:
+            states = torch.stack([tapped.last[r, rows[r].prompt - starts[r] - 1] for r in range(through)])
+            joining = Batch(self.batch.tokens[first:], rows[:through])
+            layout = chain(joining, layout.usable[:through])
+            path = accept(joining, self.view.unembedding.logits(states[:, None]), None, layout)
+            found = _write_down(joining, path, layout)
+            self.places.join(through)
+            self._settle(joining, found, layout)
 
     # one round
 
@@ -274,7 +243,7 @@ class Engine:
                 draft = self.drafter.draft(batch, budget)
             masks = self.drafter.masks(budget, max(row.usable for row in batch.rows))
             drafts = budget if draft.parents is None else draft.parents.shape[1]
-            if (draft.parents is not None or masks) and not self._has_room(_slots(drafts, masks)):
+            if (draft.parents is not None or masks) and not self._has_room(slots(drafts, masks)):
                 budget, draft, masks = 0, None, 0
         with self.tally.timed("verify"):
             layout = lay_out(self.view, batch, draft, budget, masks)
@@ -296,6 +265,17 @@ class Engine:
             self.compiled.fresh = False
         with self.tally.timed("accept"):
             self._settle(Batch(batch.tokens, list(batch.rows)), found, layout)
+
+    def _has_room(self, slots: int) -> bool:
+        """Whether drafts of a tree and masks find slots: beside each other, they take more than a row has tokens to go."""
+        needed = max(self.batch.lengths) + slots
+        if needed <= self.places.capacity:
+            return True
+        try:
+            self.places.reserve(self.places.taken, max(needed, self.places.longest))
+        except (ConfigError, torch.OutOfMemoryError):
+            return False
+        return True
 
     def _budget(self) -> int:
         """How many drafts this round verifies."""
@@ -350,20 +330,10 @@ class Engine:
     def _settle(self, batch: Batch, found: list[tuple[list[int], list[int]]], layout: Layout) -> None:
         """Append what was accepted; rows that are finished leave."""
         self.tally.forward(len(batch.rows))
-        finished = []
         for row, usable, (tokens, nodes) in zip(batch.rows, layout.usable, found, strict=True):
-            count, stopped = row.stops.cut(row.tokens, tokens)
-            row.take(tokens[:count])
+            self.tally.tokens += row.take(tokens)
             self.tally.accepted(usable if layout.tree is None else layout.drafts, min(usable, self.tally.depth), len(nodes))
-            self.tally.tokens += count
-            if stopped or len(row.tokens) >= row.limit or row.error is not None:
-                finished.append(row)
-        self._leave(finished)
-
-
-def _slots(drafts: int, masks: int) -> int:
-    """Slots that a round takes after those of the settled tokens, where so many masks ride behind each token."""
-    return drafts + masks * (1 + drafts)
+        self.places.leave([row for row in batch.rows if row.ended])
 
 
 def _write_down(batch: Batch, path: Path, layout: Layout) -> list[tuple[list[int], list[int]]]:

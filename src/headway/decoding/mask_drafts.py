@@ -72,11 +72,14 @@ class MaskDrafter(RecursiveDrafter):
     def reset_row(self, row: int) -> None:
         self.known[row] = (-1, 0)
 
+    def growth(self, rows: int, capacity: int) -> int:
+        return rows * self.depth * self.view.config.hidden_size * self.view.model.dtype.itemsize
+
     def resize(self, rows: int, capacity: int) -> None:
         self.known += [(-1, 0)] * (rows - len(self.known))
         if (old := self.states) is not None:
             self.states = old.new_zeros(rows, old.shape[1])
-            self.states[: old.shape[0]] = old
+            self.states[: len(old)] = old[:rows]
 
     def _answered(self, batch: Batch) -> list[int]:
         """How many masks behind the newest token that the trunk has read of each row have been answered."""

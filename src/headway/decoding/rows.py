@@ -28,24 +28,33 @@ class Row:
     prefilled: int = 0  # prompt tokens that the trunk has read
     finished: bool = False
     cancelled: bool = False
+    ended: bool = False  # it gains no more tokens
     error: Exception | None = None
+    on_cancel: Callable[["Row"], None] | None = None  # of the engine that it waits or runs in
 
     def cancel(self) -> None:
         """Let the row leave before the next step; what it has stays."""
         self.cancelled = True
+        if self.on_cancel is not None:
+            self.on_cancel(self)
 
     @property
     def new(self) -> list[int]:
         return self.tokens[self.prompt :]
 
-    def take(self, tokens: list[int]) -> None:
-        """Settle new tokens. What goes wrong where they are handed to stays with this row."""
-        self.tokens += tokens
-        if self.emit is not None:
+    def take(self, tokens: list[int]) -> int:
+        """Settle those of the new tokens that belong to it; how many. What goes wrong on the way ends this row alone."""
+        count = 0
+        if self.error is None and not self.cancelled:
             try:
-                self.emit(tokens)
+                count, self.ended = self.stops.cut(self.tokens, tokens)
+                self.tokens += tokens[:count]
+                if self.emit is not None:
+                    self.emit(tokens[:count])
             except Exception as error:  # of a stranger's function: anything at all
                 self.error = error
+        self.ended |= self.cancelled or self.error is not None or len(self.tokens) >= self.limit
+        return count
 
     @property
     def usable(self) -> int:
@@ -81,7 +90,7 @@ class Batch:
         return self.tokens[: len(self.rows)].gather(1, columns)
 
     def processed(self, logits: Tensor, nodes: Sequence[int] | None = None, parents: Tensor | None = None) -> Tensor:
-        """Scores of logits, both (rows, n, vocab), in float32.
+        """Scores of logits, both (rows, n, vocab), in float32. A row whose processors fail keeps its error.
 
         nodes: what each of n follows: 0, the settled tokens, or a draft, from 1; default: 0 to n - 1.
         parents: (rows, drafts), the node each draft follows; without it each follows the one before.
@@ -91,17 +100,23 @@ class Batch:
             return scores
         scores = scores.clone()
         for r, row in enumerate(self.rows):
-            if row.scores.plain:
+            if row.scores.plain or row.error is not None:
                 continue
-            end = len(row.tokens)
-            above = None if parents is None else parents[r].tolist()
-            for n, node in enumerate(range(logits.shape[1]) if nodes is None else nodes):
-                prefix = self.tokens[r, : end + node]
-                if above is not None:
-                    columns = torch.tensor(_way(above, node), dtype=torch.long, device=self.device) + end - 1
-                    prefix = torch.cat([self.tokens[r, :end], self.tokens[r, columns]])
-                scores[r, n] = row.scores.processed(logits[r, n], prefix, row.prompt, row.limit)
+            try:
+                for n, node in enumerate(range(logits.shape[1]) if nodes is None else nodes):
+                    prefix = self._prefix(r, node, None if parents is None else parents[r])
+                    scores[r, n] = row.scores.processed(logits[r, n], prefix, row.prompt, row.limit)
+            except Exception as error:  # of processors with settings of its own
+                row.error = error
         return scores
+
+    def _prefix(self, r: int, node: int, parents: Tensor | None) -> Tensor:
+        """The tokens of row r up to a node."""
+        end = len(self.rows[r].tokens)
+        if parents is None:
+            return self.tokens[r, : end + node]
+        columns = torch.tensor(_way(parents.tolist(), node), dtype=torch.long, device=self.device) + end - 1
+        return torch.cat([self.tokens[r, :end], self.tokens[r, columns]])
 
     def groups(self) -> list[tuple[Scores, list[int]]]:
         """Rows that choose alike."""
@@ -121,7 +136,11 @@ class Batch:
             return groups[0][0].preferences(processed, seeds, positions)
         found = torch.empty_like(processed)
         for scores, members in groups:
-            found[members] = scores.preferences(processed[members], seeds[members], positions[members])
+            try:
+                found[members] = scores.preferences(processed[members], seeds[members], positions[members])
+            except Exception as error:  # of settings that these rows share
+                for r in members:
+                    self.rows[r].error = error
         return found
 
     def write_draft(self, k: int, logits: Tensor) -> Tensor | None:

@@ -75,7 +75,7 @@ def drafting(
 
 def _ways(model: HeadwayModel, nodes: int) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
     """Arguments of `generate`, and the most drafts of a round, by name of the way."""
-    free = heads_drafter()(model, RaggedCache(0, 0, len(model.view.layers) + model.count))
+    free = heads_drafter()(model, RaggedCache(0, 0))
     ways: dict[str, dict[str, Any]] = {PLAIN: {"plain": True}, "adaptive": {}}
     ways["chain"] = {"drafter": heads_drafter("chain"), "adaptive": False}
     most = {PLAIN: 0, "adaptive": free.budgets[-1], "chain": model.count}

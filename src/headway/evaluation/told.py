@@ -71,6 +71,9 @@ class ToldDrafter(ChainDrafter):
         if self.inner is not None:
             self.inner.reset_row(row)
 
+    def growth(self, rows: int, capacity: int) -> int:
+        return self.inner.growth(rows, capacity) if self.inner is not None else 0
+
     def resize(self, rows: int, capacity: int) -> None:
         if self.inner is not None:
             self.inner.resize(rows, capacity)
