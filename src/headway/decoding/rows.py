@@ -103,19 +103,20 @@ class Batch:
             if row.scores.plain or row.error is not None:
                 continue
             try:
+                above = None if parents is None else parents[r].tolist()
                 for n, node in enumerate(range(logits.shape[1]) if nodes is None else nodes):
-                    prefix = self._prefix(r, node, None if parents is None else parents[r])
+                    prefix = self._prefix(r, node, above)
                     scores[r, n] = row.scores.processed(logits[r, n], prefix, row.prompt, row.limit)
             except Exception as error:  # of processors with settings of its own
                 row.error = error
         return scores
 
-    def _prefix(self, r: int, node: int, parents: Tensor | None) -> Tensor:
-        """The tokens of row r up to a node."""
+    def _prefix(self, r: int, node: int, above: list[int] | None) -> Tensor:
+        """The tokens of row r up to a node, of a tree where `above` tells the parents of its nodes."""
         end = len(self.rows[r].tokens)
-        if parents is None:
+        if above is None:
             return self.tokens[r, : end + node]
-        columns = torch.tensor(_way(parents.tolist(), node), dtype=torch.long, device=self.device) + end - 1
+        columns = torch.tensor(_way(above, node), dtype=torch.long, device=self.device) + end - 1
         return torch.cat([self.tokens[r, :end], self.tokens[r, columns]])
 
     def groups(self) -> list[tuple[Scores, list[int]]]:
