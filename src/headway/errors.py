@@ -19,3 +19,8 @@ class CheckpointError(HeadwayError):
 
 class UnsupportedModelError(HeadwayError):
     """A trunk lacks something that Headway needs."""
+
+
+def first_line(error: Exception) -> str:
+    """What a foreign error says, without the pages that may follow; its name where it says nothing."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

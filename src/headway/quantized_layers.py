@@ -37,6 +37,12 @@ class _Adapted(nn.Linear):
         self.weight = layer.weight if weight is None else nn.Parameter(weight, requires_grad=False)
         self.bias = layer.bias
 
+    def finished(self, products: Tensor, input: Tensor) -> Tensor:
+        """(tokens, out) with the bias, in the dtype and the dimensions of the input."""
+        if self.bias is not None:
+            products = products + self.bias
+        return products.to(input.dtype).reshape(*input.shape[:-1], self.out_features)
+
 
 class WideningLinear(_Adapted):
     """A linear layer of int8 weights and bfloat16 activations: y = (x @ q_w.T) * s_w + bias, a scale s_w for each output.
@@ -58,9 +64,7 @@ class WideningLinear(_Adapted):
         weight: Any = self.weight
         scale: Any = self.scale
         found = torch._weight_int8pack_mm(rows.contiguous(), weight.qdata, scale)
-        if self.bias is not None:
-            found = found + self.bias
-        return found.reshape(*input.shape[:-1], self.out_features)
+        return self.finished(found, input)
 
 
 class PackedLinear(_Adapted):
@@ -79,9 +83,7 @@ class PackedLinear(_Adapted):
         weight: Any = self.weight
         rows = input.reshape(-1, self.in_features).to(weight.dtype).contiguous()
         found = torch._weight_int4pack_mm_for_cpu(rows, weight.qdata, weight.block_size[1], weight.scale_and_zero)
-        if self.bias is not None:
-            found = found + self.bias
-        return found.to(input.dtype).reshape(*input.shape[:-1], self.out_features)
+        return self.finished(found, input)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -113,9 +115,7 @@ class IntegerLinear(_Adapted):
         shifted = (rows * (1.0 / scale)).round_().clamp_(-128, 127).add_(128).to(torch.uint8)
         product = torch._int_mm(shifted, weight.qdata.t()).sub_(excess)  # (rows, out) int32, exact
         found = (product.to(scale.dtype) * scale).to(input.dtype) * weight.scale.flatten()
-        if self.bias is not None:
-            found = found + self.bias
-        return found.to(input.dtype).reshape(*input.shape[:-1], self.out_features)
+        return self.finished(found, input)
 
 
 @functools.cache

@@ -58,11 +58,12 @@ def run(arguments: list[str]) -> None:
     from transformers.utils import logging
 
     from headway import HeadwayModel, model_path
+    from headway.evaluation.scoring import as_torch
 
     folder = model_path(config.model)
     if Path(folder).is_dir():
         logging.disable_progress_bar()  # loading takes a moment; only a download is worth a bar
-    dtype = None if config.dtype == "saved" else getattr(torch, config.dtype)
+    dtype = as_torch(config.dtype)
     model = HeadwayModel.from_pretrained(folder, dtype=dtype).to(_device(config.device)).eval()
     _quantize(config, model, min(len(prompts), config.batch_size))
     tokenizer = _tokenizer(folder)

@@ -145,8 +145,6 @@ class Places:
 
         Raises: ConfigError where nothing fits.
         """
-        if rows <= self.rows and longest <= self.capacity:
-            return self.rows, self.capacity
         least = with_room(longest)
         if self.max_tokens is not None:
             least = min(least, self.max_tokens // rows // self._multiple * self._multiple)

@@ -13,7 +13,7 @@ from transformers import GenerationConfig, LogitsProcessor, RepetitionPenaltyLog
 from transformers.generation import logits_process as processors
 
 from headway.decoding.stopping import eos_tokens
-from headway.errors import ConfigError
+from headway.errors import ConfigError, first_line
 from headway.ops.acceptance import Accepted, accept_sampled
 from headway.ops.block_verification import accept_block
 from headway.ops.distributions import truncate
@@ -101,7 +101,7 @@ def try_out(config: GenerationConfig, vocabulary: int) -> None:
             length = int(value[0]) + 2 if name == "exponential_decay_length_penalty" else 1  # it starts after so many tokens
             processor(torch.zeros(1, 1, dtype=torch.long).expand(1, max(1, length)), torch.zeros(1, vocabulary))
         except (ValueError, TypeError, IndexError, RuntimeError) as error:
-            raise ConfigError(f"{name}={value!r} cannot be used with {vocabulary} tokens: {_first_line(error)}") from error
+            raise ConfigError(f"{name}={value!r} cannot be used with {vocabulary} tokens: {first_line(error)}") from error
 
 
 def logits_processors(config: GenerationConfig, width: int, limit: int, device: torch.device) -> dict[str, LogitsProcessor]:
@@ -113,11 +113,7 @@ def logits_processors(config: GenerationConfig, width: int, limit: int, device: 
     try:
         return _processors(config, width, limit, device)
     except (ValueError, TypeError, IndexError, RuntimeError) as error:
-        raise ConfigError(f"generate: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"generate: {first_line(error)}") from error
 
 
 def _processors(config: GenerationConfig, width: int, limit: int, device: torch.device) -> dict[str, LogitsProcessor]:

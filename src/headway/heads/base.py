@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
+from headway.errors import CheckpointError, ConfigError, UnsupportedModelError, first_line
 from headway.files import replacing_folder, write_json
 from headway.ops import Unembedding
 from headway.quantization import dequantized, from_safetensors, is_quantized, to_safetensors
@@ -220,8 +220,9 @@ def check_runs(view: TrunkView) -> None:
         with torch.no_grad():
             view.norm(view.run_layer(layer, hidden, torch.arange(2, device=like.device)[None], None))
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UnsupportedModelError(f"A layer of {type(view.model).__name__} cannot be run as a head: {reason}") from error
+        raise UnsupportedModelError(
+            f"A layer of {type(view.model).__name__} cannot be run as a head: {first_line(error)}"
+        ) from error
 
 
 def copy_layer(layer: nn.Module, index: int) -> nn.Module:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
+from headway.errors import CheckpointError, ConfigError, UnsupportedModelError, first_line
 from headway.heads.adapters import Adapters, recording
 from headway.heads.base import HeadsConfig, HeadStack
 from headway.ops.trees import with_masks
@@ -192,7 +192,7 @@ def _adapted(view: TrunkView) -> list[dict[str, nn.Module]]:
             plain = view.run(ids, positions, view.masks(positions, positions)).last.float()
             states = view.run(both, torch.cat([positions, ahead], dim=1), every).last.float()
     except (TypeError, ValueError, RuntimeError) as error:
-        refuse(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        refuse(first_line(error))
     expected = torch.cat([plain, plain[:, 1:]], dim=1)
     if not (states[:, :-1] - expected).norm() <= TOLERANCE * expected.norm():
         refuse("it makes masks or positions of its own")

@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from headway.errors import ConfigError, UnsupportedModelError
+from headway.errors import ConfigError, UnsupportedModelError, first_line
 from headway.model import HeadwayModel, positions_of
 from headway.objectives.loss import Batch, Loss
 from headway.objectives.multi_token import MultiToken
@@ -162,8 +162,7 @@ def check_takes_registers(view: TrunkView) -> None:
             plain = view.run(ids, positions_of(segments), view.masks(positions_of(segments), positions_of(segments))).last.float()
             found = view.run(both, *interleaved(view, segments, placed)).last.float()
     except (TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UnsupportedModelError(f"{type(model).__name__} cannot be run with registers: {reason}") from error
+        raise UnsupportedModelError(f"{type(model).__name__} cannot be run with registers: {first_line(error)}") from error
     expected = torch.cat([plain, plain[:, 1:]], dim=1)
     if (found - expected).norm() > 0.02 * expected.norm():
         raise UnsupportedModelError(
