@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -82,6 +82,11 @@ class TrunkView:
                 return module
         raise UnsupportedModelError(f"{type(self.decoder).__name__} has no final norm among {', '.join(NORMS)}.")
 
+    @cached_property
+    def _parameter(self) -> nn.Parameter:
+        """Of the dtype that the trunk computes in: to look for it each time takes longer than to make a mask."""
+        return next(parameter for parameter in self.model.parameters() if parameter.is_floating_point())
+
     @property
     def unembedding(self) -> Unembedding:
         head = self.model.get_output_embeddings()
@@ -115,7 +120,8 @@ class TrunkView:
 
         taps: the layers whose input is kept.
         """
-        with self._tap(taps) as tapped:
+        tapping: AbstractContextManager[dict[int, Tensor]] = self._tap(taps) if taps else nullcontext({})
+        with tapping as tapped:
             output = self.decoder(
                 **{"inputs_embeds" if inputs.is_floating_point() else "input_ids": inputs},
                 position_ids=position_ids,
@@ -198,15 +204,9 @@ class TrunkView:
         if allowed is not None:
             seen &= allowed
         window = getattr(self.config, "sliding_window", None)
-        near = seen if window is None else seen & (distance.abs() < window)
-        if not self.layer_types:
-            return self._as_mask(near)
-        by_type = dict(zip(MASKED, (seen, near), strict=True))
-        if unknown := set(self.layer_types) - set(by_type):
-            raise UnsupportedModelError(
-                f"{type(self.model).__name__} has layers of type {', '.join(sorted(unknown))}, which cannot be masked."
-            )
-        return {kind: self._as_mask(by_type[kind]) for kind in sorted(set(self.layer_types))}
+        if window is None:
+            return self._by_type(found := _sighted(seen), found)
+        return self._by_type(_sighted(seen), _sighted(seen & (distance.abs() < window)))
 
     def causal_masks(self, positions: Tensor, visible: int, start: int | None = None) -> Masks:
         """Masks of queries at (batch, queries) positions, negative for padding; `visible` keys whose slots are their positions.
@@ -217,18 +217,29 @@ class TrunkView:
         ending = start is not None and (queries == 1 or start == 0) and start + queries == visible
         if ending and self.plain_causal(visible, IN_LINE.values()):
             return None
-        keys = torch.arange(visible, device=positions.device).expand(positions.shape[0], -1)
-        return self.masks(positions, keys)
+        # as `masks` of those keys, in a fraction of its steps: this is asked for each round. Padding looks at the first key
+        at, keys = positions.clamp(min=0)[..., None], torch.arange(visible, device=positions.device)
+        seen = keys <= at
+        window = getattr(self.config, "sliding_window", None)
+        return self._by_type(seen, seen if window is None else seen & (keys > at - window))
+
+    def _by_type(self, seen: Tensor, near: Tensor) -> Tensor | dict[str, Tensor]:
+        """Masks of what may be seen, (batch, queries, keys), in all and within the window."""
+        if not (kinds := self.layer_types):
+            return self._as_mask(near)
+        by_type = dict(zip(MASKED, (seen, near), strict=True))
+        if unknown := set(kinds) - set(by_type):
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__} has layers of type {', '.join(sorted(unknown))}, which cannot be masked."
+            )
+        return {kind: self._as_mask(by_type[kind]) for kind in sorted(set(kinds))}
 
     def _as_mask(self, seen: Tensor) -> Tensor:
-        # a query that sees nothing (padding) would turn into NaN: it looks at the first key, and nobody looks at it
-        blind = ~seen.any(-1, keepdim=True)
-        first = torch.arange(seen.shape[-1], device=seen.device) == 0
-        seen = (seen | (blind & first)).unsqueeze(1)
+        seen = seen.unsqueeze(1)
         if self.config._attn_implementation in BOOLEAN_MASKS:
             return seen
-        lowest = torch.finfo(self.model.dtype).min
-        return torch.zeros(seen.shape, dtype=self.model.dtype, device=seen.device).masked_fill(~seen, lowest)
+        dtype = self._parameter.dtype
+        return torch.where(seen, 0.0, torch.finfo(dtype).min).to(dtype)
 
     def plain_causal(self, length: int, implementations: Collection[str] = BOOLEAN_MASKS) -> bool:
         """Whether no mask at all means the right one: attention causal of itself, and no window shorter than the sequence."""
@@ -267,6 +278,12 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def _sighted(seen: Tensor) -> Tensor:
+    """A query that sees nothing (padding) would turn into NaN: it looks at the first key, and nobody looks at it."""
+    first = torch.arange(seen.shape[-1], device=seen.device) == 0
+    return seen | (~seen.any(-1, keepdim=True) & first)
 
 
 @torch.compiler.assume_constant_result

@@ -1,6 +1,7 @@
 """Compiled rounds give the tokens of eager ones. Compiling takes a while: few models, few forms."""
 
 import shutil
+from itertools import pairwise
 
 import pytest
 import torch
@@ -33,6 +34,26 @@ def test_compiled_rounds_say_what_the_trunk_says(architecture, tree):
     eager = model.generate(ids, attention_mask=mask, drafter=heads_drafter(tree), adaptive=False, **length)
     assert out.stats.accepted == eager.stats.accepted
     assert 2 <= forms <= 8
+
+
+@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="compiling needs a C++ compiler")
+def test_a_model_that_changed_between_two_calls_is_compiled_anew():
+    model = HeadwayModel.from_trunk(tiny_trunk(), count=0).eval()
+    ids, mask = padded(ROWS, "left")
+    length = {"max_new_tokens": 100, "eos_token_id": None, "pad_token_id": 0}  # past the keys that one form looks at at first
+    seen = []
+    for change in (None, "weights", "module", "scale"):
+        if change == "weights":
+            torch.nn.init.normal_(model.trunk.lm_head.weight, std=0.5)
+            torch.nn.init.normal_(model.trunk.model.layers[0].mlp.up_proj.weight)
+        elif change == "module":
+            model.trunk.model.layers[1].mlp = torch.nn.Identity()
+        elif change == "scale":
+            model.trunk.model.layers[0].self_attn.scaling = 3.0
+        expected = model.trunk.generate(ids, attention_mask=mask, do_sample=False, **length)
+        assert torch.equal(model.generate(ids, attention_mask=mask, compile=True, **length).sequences, expected)
+        seen.append(expected.tolist())
+    assert all(a != b for a, b in pairwise(seen))
 
 
 def test_only_whole_forms_are_planned_and_nearly_full_batches_compiled():

@@ -15,7 +15,7 @@ def accept(batch: Batch, logits: Tensor, draft: Draft | None, layout: Layout) ->
     """Which drafts of each row stay, and the token after them; logits (rows, 1 + drafts, vocab)."""
     processed = batch.processed(logits, parents=draft.parents if draft is not None else None)
     if not layout.drafts and all(row.scores.rule is None for row in batch.rows):
-        following = batch.preferences(processed, torch.zeros_like(layout.positions)).argmax(-1).squeeze(1)
+        following = batch.preferences(processed).argmax(-1).squeeze(1)
         return Path(layout.positions[:, :0], torch.zeros_like(following), following)
     if layout.tree is not None:
         assert draft is not None

@@ -78,7 +78,7 @@ class AssistantDrafter(ChainDrafter):
         available = [max(0, min(count, room + 1 - length)) for length in lengths]
         self._read_prompts(batch, room)
         unread = max(length - read for length, read in zip(lengths, self.read, strict=False))
-        newest = torch.tensor(lengths, device=batch.device)[:, None] - 1
+        newest = batch.ends - 1
         positions = newest + torch.arange(1 - unread, 1, device=batch.device)  # a row with fewer unread reads some again
         distributions = []
         for k in range(max(available)):

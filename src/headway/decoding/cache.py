@@ -17,6 +17,8 @@ from headway.trunk import KeysStored, TrunkView
 
 ROOM = 64  # slots are made, and by compiled forwards looked at, so many at a time
 
+Buffers = dict[int, tuple[Tensor, Tensor]]  # keys and values by layer, each (rows, heads, slots, width)
+
 _slot_bytes: WeakKeyDictionary[PreTrainedModel, dict[torch.dtype, list[int]]] = WeakKeyDictionary()
 
 
@@ -38,18 +40,31 @@ class RaggedCache(Cache):
         super().__init__(layers=[])
         self.rows, self.capacity = rows, capacity
         self.slot_bytes = slot_bytes
-        self._buffers: dict[int, tuple[Tensor, Tensor]] = {}  # each (rows, heads, slots, width)
+        self._buffers: Buffers = {}
         # rows and slots of this forward: broadcastable to (batch, seq), or where slots of all rows start
         self._at: tuple[Tensor, Tensor] | int | None = None
+        self._numbers: Tensor | None = None
+        self._flat: tuple[int, Tensor] | None = None  # of layers of so many heads, see `_places`
         self._span = (0, 0)
         self._visible = 0
         self._only_storing = False
+
+    @classmethod
+    def over(cls, buffers: Buffers, slots: Tensor, visible: int) -> "RaggedCache":
+        """One that began a forward with these slots over all rows, in buffers that are there: in compiled forwards, which read
+        from tensors what they may vary with."""
+        rows, _, slots_each, _ = next(iter(buffers.values()))[0].shape
+        cache = cls(rows, slots_each - 1)
+        cache._buffers = buffers
+        cache._at = (torch.arange(slots.shape[0], device=slots.device)[:, None], slots.clamp(min=-1))
+        cache._visible = visible
+        return cache
 
     def begin(self, slots: Tensor, visible: int, first: int = 0, start: int | None = None) -> None:
         """Before each forward: where its tokens go, and how many slots it may look at.
 
         Args:
-            slots: (batch, seq); negative ones are padding.
+            slots: (batch, seq); negative ones are padding, which goes into the last slot.
             visible: slots that attention gets to see: those below it.
             first: the batch is the rows from this one on.
             start: where the slots of all rows are this one and those after it, which is written faster.
@@ -61,17 +76,19 @@ class RaggedCache(Cache):
                 f"The cache has {self.rows} rows of {self.capacity} slots, fewer than the {first + batch} of {visible} asked for."
             )
         if start is None:
-            rows = torch.arange(first, first + batch, device=slots.device)[:, None]
-            self._at = (rows, torch.where(slots < 0, self.capacity, slots))
+            if self._numbers is None or len(self._numbers) < self.rows:
+                self._numbers = torch.arange(self.rows, device=slots.device)[:, None]
+            self._at = (self._numbers[first : first + batch], slots.clamp(min=-1))
         else:
             self._at = start
         self._span = (first, first + batch)
         self._visible = visible
+        self._flat = None
         self._only_storing = False
 
     def begin_storing(self, rows: Tensor, slots: Tensor) -> None:
         """Before layers that only store keys and raise KeysStored: where their one row of tokens goes; both (1, seq)."""
-        self._at = (rows, slots)
+        self._at, self._flat = (rows, slots), None
         self._span, self._visible = (0, 1), slots.shape[1]
         self._only_storing = True
 
@@ -87,16 +104,26 @@ class RaggedCache(Cache):
             keys[first:last, :, self._at : self._at + key_states.shape[2]] = key_states
             values[first:last, :, self._at : self._at + key_states.shape[2]] = value_states
         else:
-            rows, slots = self._at
-            keys[rows, :, slots] = key_states.transpose(1, 2)
-            values[rows, :, slots] = value_states.transpose(1, 2)
+            for buffer, states in ((keys, key_states), (values, value_states)):
+                width = buffer.shape[3]  # may differ between the two
+                buffer.view(-1, width).index_copy_(0, self._places(buffer), states.reshape(-1, width))
         if self._only_storing:
             raise KeysStored
         return keys[first:last, :, : self._visible], values[first:last, :, : self._visible]
 
-    def buffers(self) -> list[Tensor]:
-        """Keys and values of all layers so far, each (rows, heads, slots, width)."""
-        return [tensor for pair in self._buffers.values() for tensor in pair]
+    def _places(self, buffer: Tensor) -> Tensor:
+        """Where in a buffer's vectors those of this forward go, one after the other; worked out once for layers alike."""
+        heads, slots = buffer.shape[1:3]
+        if self._flat is None or self._flat[0] != heads:
+            assert isinstance(self._at, tuple)
+            rows, at = self._at
+            first = rows[:, None] * heads + torch.arange(heads, device=at.device)[:, None]
+            self._flat = heads, (first * slots + at[:, None] % slots).flatten()
+        return self._flat[1]
+
+    def buffers(self) -> Buffers:
+        """Those of all layers so far."""
+        return self._buffers
 
     def _allocate(self, states: Tensor) -> Tensor:
         _, heads, _, width = states.shape

@@ -41,7 +41,7 @@ class ChainedDrafter(RecursiveDrafter):
         return self._root(torch.cat(carried, dim=2), first)
 
     def _step(self, batch: Batch, k: int, tip: Tip, parents: Tensor, tokens: Tensor) -> Tip:
-        newest = torch.tensor(batch.lengths, device=batch.device)[:, None] - 2
+        newest = batch.ends - 2
         before = self._followed(k, tip, parents)
         carried, state = [], before.state
         for d, hidden in enumerate(before.carried.split(self.heads.config.hidden_size, dim=2)[:-1], k):

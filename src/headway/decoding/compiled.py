@@ -14,7 +14,7 @@ from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 from torch.nn.functional import pad
 
-from headway.decoding.cache import RaggedCache, with_room
+from headway.decoding.cache import Buffers, RaggedCache, with_room
 from headway.errors import ConfigError, UnsupportedModelError
 from headway.model import HeadwayModel
 from headway.trunk import ForwardContext, Masks, Tapped
@@ -58,8 +58,13 @@ class Compiled:
         self._check_states()
         self.fresh = False
         self._seen: set[tuple[int, ...]] = set()
-        self._trunk = torch.compile(self._run_trunk, dynamic=True)
-        self._heads = torch.compile(self._run_heads, dynamic=True)
+        self._sure: frozenset[tuple[int, ...]] = frozenset()  # forms, keys and capacities seen since `forget`
+        self._trunk = torch.compile(self._run_trunk)
+        self._heads = torch.compile(self._run_heads)
+
+    def forget(self) -> None:
+        """Look again, with the next round of each form, whether the model is still the one that was compiled."""
+        self._sure = frozenset()
 
     def trunk(
         self, cache: RaggedCache, input_ids: Tensor, positions: Tensor, slots: Tensor, visible: int, masks: Masks = None
@@ -72,9 +77,8 @@ class Compiled:
         more = (0, next(n for n in TOKENS if n >= tokens) - tokens, 0, cache.rows - rows)
         keys = with_room(visible)
         positions, slots = pad(positions, more, value=-1), pad(slots, more, value=-1)
-        cache.begin(slots, keys)
         masks = self.view.causal_masks(positions, keys) if masks is None else self._padded(masks, more, keys)
-        found = self._call(self._trunk, cache, pad(input_ids, more), positions.clamp(min=0), masks)
+        found = self._call(self._trunk, cache, pad(input_ids, more), positions, slots, masks)
         return found.each(lambda states: states[:rows, :tokens])
 
     def newest(self, cache: RaggedCache, hidden: Tensor, input_ids: Tensor, positions: Tensor, count: int) -> list[Tensor]:
@@ -83,10 +87,9 @@ class Compiled:
         more = (0, 0, 0, cache.rows - rows)
         keys = with_room(int(positions.max()) + 1)
         positions = pad(positions, more, value=-1)
-        cache.begin(positions, keys)
         masks = self.view.causal_masks(positions, keys)
         hidden = pad(hidden, (0, 0, *more))
-        found = self._call(self._heads, cache, pad(input_ids, more), positions.clamp(min=0), masks, hidden, count)
+        found = self._call(self._heads, cache, pad(input_ids, more), positions, positions, masks, hidden, count)
         return [states[:rows] for states in found]
 
     def _check_states(self) -> None:
@@ -100,39 +103,58 @@ class Compiled:
                 f"{type(self.view.model).__name__} does not show what its heads read; decode without compile."
             )
 
-    def _call(self, function: Callable[..., Any], cache: RaggedCache, input_ids: Tensor, *args: Any) -> Any:
-        form = (id(function), *input_ids.shape, *(a for a in args if isinstance(a, int)))
+    def _call(
+        self,
+        function: Callable[..., Any],
+        cache: RaggedCache,
+        input_ids: Tensor,
+        positions: Tensor,
+        slots: Tensor,
+        masks: Masks,
+        *rest: Any,
+    ) -> Any:
+        form = (id(function), *input_ids.shape, *(n for n in rest if isinstance(n, int)))
+        buffers = cache.buffers()
         if form not in self._seen:
             self._seen.add(form)
             self.fresh = True
-            # of masks (rows, 1, tokens, keys) and buffers (rows, heads, keys, width) one size stays open
-            for tensor in (input_ids, *(a for a in args if isinstance(a, Tensor))):
-                torch._dynamo.mark_static(tensor, [0, 1, 2][: tensor.dim()])
-            for buffer in cache.buffers():
-                torch._dynamo.mark_static(buffer, [0, 1, 3])
-        with torch._dynamo.config.patch(recompile_limit=FORMS, accumulated_recompile_limit=4 * FORMS):
+            # of masks (rows, 1, tokens, keys) and buffers (rows, heads, slots, width) one size stays open
+            for tensor in (input_ids, positions, slots, *(part for part in rest if isinstance(part, Tensor))):
+                torch._dynamo.mark_static(tensor)
+            each = masks.values() if isinstance(masks, dict) else [masks] if masks is not None else []
+            for tensor, left in (*((mask, 3) for mask in each), *((buffer, 2) for pair in buffers.values() for buffer in pair)):
+                torch._dynamo.mark_static(tensor, [n for n in range(4) if n != left])
+                torch._dynamo.maybe_mark_dynamic(tensor, left)
+        # that nothing else has changed takes as long to find out as some layers do; see `forget`
+        known = (*form, _keys(masks), cache.capacity)
+        sure, self._sure = known in self._sure, self._sure | {known}
+        with (
+            torch._dynamo.config.patch(recompile_limit=FORMS, accumulated_recompile_limit=4 * FORMS),
+            torch.compiler.set_stance("default", skip_guard_eval_unsafe=sure),
+        ):
             try:
-                return function(cache, input_ids, *args)
+                return function(buffers, input_ids, positions, slots, masks, *rest)
             except TorchDynamoException as error:
                 reason = str(error).strip().splitlines()[0]
                 raise ConfigError(f"This model cannot be compiled here ({reason}). Decode without compile.") from error
 
-    def _run_trunk(self, cache: RaggedCache, input_ids: Tensor, positions: Tensor, masks: Masks) -> Tapped:
+    def _run_trunk(self, buffers: Buffers, input_ids: Tensor, positions: Tensor, slots: Tensor, masks: Masks) -> Tapped:
         output = self.view.decoder(
             input_ids=input_ids,
-            position_ids=positions,
+            position_ids=positions.clamp(min=0),
             attention_mask=masks,
-            past_key_values=cache,
+            past_key_values=RaggedCache.over(buffers, slots, _keys(masks)),
             use_cache=True,
             output_hidden_states=bool(self.taps),
         )
         return Tapped(output.last_hidden_state, {index: output.hidden_states[index] for index in self.taps})
 
     def _run_heads(
-        self, cache: RaggedCache, input_ids: Tensor, positions: Tensor, masks: Masks, hidden: Tensor, count: int
+        self, buffers: Buffers, input_ids: Tensor, positions: Tensor, slots: Tensor, masks: Masks, hidden: Tensor, count: int
     ) -> list[Tensor]:
         assert self.heads is not None
-        return self.heads.states(hidden, input_ids, ForwardContext(self.view, positions, masks, cache), count)
+        cache = RaggedCache.over(buffers, slots, _keys(masks))
+        return self.heads.states(hidden, input_ids, ForwardContext(self.view, positions.clamp(min=0), masks, cache), count)
 
     def _padded(self, masks: Masks, more: tuple[int, ...], keys: int) -> Masks:
         if isinstance(masks, dict):
@@ -143,3 +165,9 @@ class Compiled:
     def _wider(self, mask: Tensor, more: tuple[int, ...], keys: int) -> Tensor:
         lowest = torch.finfo(mask.dtype).min
         return pad(mask, (0, keys - mask.shape[3], *more[:2], 0, 0, *more[2:]), value=lowest)
+
+
+def _keys(masks: Masks) -> int:
+    mask = next(iter(masks.values())) if isinstance(masks, dict) else masks
+    assert mask is not None
+    return mask.shape[3]

@@ -180,7 +180,7 @@ class HeadsDrafter(ChainDrafter):
         """Position of the last token that the trunk has read, (rows, 1), and its state, (rows, 1, width)."""
         self._store()
         assert self.states is not None, "observe() comes first"
-        positions = torch.tensor(batch.lengths, device=batch.device)[:, None] - 2
+        positions = batch.ends - 2
         return positions, self.states[torch.arange(len(positions), device=batch.device)[:, None], positions]
 
     def window(self, batch: Batch, count: int, again: int = 0) -> tuple[Tensor, Tensor]:
@@ -193,7 +193,7 @@ class HeadsDrafter(ChainDrafter):
         lengths = batch.lengths
         starts = [max(0, min(read[:count]) - again) for read in self.read[: len(lengths)]]
         width = max(length - 1 - start for length, start in zip(lengths, starts, strict=True))
-        newest = torch.tensor(lengths, device=batch.device)[:, None] - 2
+        newest = batch.ends - 2
         positions = newest + torch.arange(1 - width, 1, device=batch.device)
         at = positions.clamp(min=0)[..., None].expand(-1, -1, self.states.shape[2])
         for row, length in enumerate(lengths):

@@ -137,6 +137,8 @@ class Engine:
                 f"A row of {row.limit} tokens, with room for {self.places.room} drafts, is more than the {self.places.max_tokens} "
                 "tokens that this engine holds (max_tokens). Ask for fewer new tokens, or make an engine that holds more."
             )
+        if self.idle and self.compiled is not None:
+            self.compiled.forget()
         self.waiting.append(row)
         row.on_cancel = self._cancelled.append
         if row.cancelled:
@@ -153,16 +155,19 @@ class Engine:
 
     def run(self) -> None:
         """Until nothing is left to do."""
-        with decoding(self.view.config):  # once: it takes a while
+        with torch.inference_mode(), decoding(self.view.config):  # once: they take a while
             while not self.idle:
-                self.step()
+                self._step()
 
-    @torch.inference_mode()
     def step(self) -> None:
         """Read a chunk of the prompts that entered, then one round of draft, verify and accept for the rows that run.
 
         What goes wrong for all rows of a forward, for want of memory for instance, ends these rows and is raised.
         """
+        with torch.inference_mode(), decoding(self.view.config):
+            self._step()
+
+    def _step(self) -> None:
         if self._stepping:
             raise ConfigError("The engine is in the middle of a step: whoever gets its tokens can submit rows, but not run them.")
         self._stepping = True
@@ -172,12 +177,11 @@ class Engine:
                 self._drop_cancelled()
             if self.waiting:
                 self.places.admit(self.waiting, self.max_rows)
-            with decoding(self.view.config):
-                if looked_at := self.entering:
-                    with self.tally.timed("prefill"):
-                        self._prefill()
-                if looked_at := self.batch.rows:
-                    self._round()
+            if looked_at := self.entering:
+                with self.tally.timed("prefill"):
+                    self._prefill()
+            if looked_at := self.batch.rows:
+                self._round()
         except Exception as error:
             failed = [row for row in looked_at if not row.finished]
             for row in failed:
@@ -280,8 +284,7 @@ class Engine:
     def _budget(self) -> int:
         """How many drafts this round verifies."""
         rows, drafter = self.batch.rows, self.drafter
-        usable = max(row.usable for row in rows)
-        if drafter is None or usable < 1:
+        if drafter is None or (usable := max(row.usable for row in rows)) < 1:
             return 0
         most = drafter.most(usable)
         if self.planner is None:
@@ -303,6 +306,7 @@ class Engine:
     def _forward(self, layout: Layout, first: int | None = None) -> Tapped:
         """The trunk over all rows of a round, or to read prompts over those from `first` on."""
         rows, inside = layout.slots.shape[0], layout.slots.clamp(min=0)
+        positions = inside if layout.positions is layout.slots else layout.positions.clamp(min=0)
         input_ids = self.batch.tokens[first or 0 : (first or 0) + rows].gather(1, inside)
         if (ridden := layout.ridden) is not None:
             assert self.model.heads is not None
@@ -313,11 +317,11 @@ class Engine:
             return self.compiled.trunk(self.cache, input_ids, layout.positions, layout.slots, layout.visible, layout.masks)
         masks = layout.masks if layout.tree is not None else self.view.causal_masks(layout.positions, layout.visible, layout.start)
         self.cache.begin(layout.slots, layout.visible, first or 0, layout.start)
-        return self.model.run(input_ids, layout.positions.clamp(min=0), masks, self.cache)
+        return self.model.run(input_ids, positions, masks, self.cache)
 
     def _compact(self, batch: Batch, path: Path) -> None:
         """Move the tokens and cache entries of the path to where a chain would have put them."""
-        newest = torch.tensor(batch.lengths, device=batch.device)[:, None] - 1
+        newest = batch.ends - 1
         nodes = path.nodes[:, : int(path.kept.max())]
         targets = newest + torch.arange(1, nodes.shape[1] + 1, device=batch.device)
         sources = torch.where(nodes > 0, newest + nodes, targets)
@@ -332,13 +336,15 @@ class Engine:
         self.tally.forward(len(batch.rows))
         for row, usable, (tokens, nodes) in zip(batch.rows, layout.usable, found, strict=True):
             self.tally.tokens += row.take(tokens)
-            self.tally.accepted(usable if layout.tree is None else layout.drafts, min(usable, self.tally.depth), len(nodes))
+            if layout.drafts:
+                offered = usable if layout.tree is None else layout.drafts
+                self.tally.accepted(offered, min(usable, self.tally.depth), len(nodes))
         self.places.leave([row for row in batch.rows if row.ended])
 
 
 def _write_down(batch: Batch, path: Path, layout: Layout) -> list[tuple[list[int], list[int]]]:
     """Put the following token after the path; what each row gains: the tokens, and which drafts they were, from 1."""
-    columns = torch.tensor(batch.lengths, device=batch.device)[:, None] + path.kept[:, None]
+    columns = batch.ends + path.kept[:, None] if layout.drafts else batch.ends
     batch.tokens[: len(batch.rows)].scatter_(1, columns, path.following[:, None])
     if not layout.drafts:
         return [([token], []) for token in path.following.tolist()]

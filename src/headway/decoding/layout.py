@@ -54,7 +54,7 @@ class Ridden:
 def lay_out(view: TrunkView, batch: Batch, draft: Draft | None, budget: int, masks: int = 0) -> Layout:
     """What a round looks at: each row's last settled token and at most `budget` drafts, as many as it can use; behind each
     of them as many masks as are given."""
-    usable = [max(0, min(budget, row.usable)) for row in batch.rows]
+    usable = [max(0, min(budget, row.usable)) for row in batch.rows] if budget else [0] * len(batch.rows)
     if draft is not None and draft.lengths is not None:
         usable = [min(*pair) for pair in zip(usable, draft.lengths, strict=True)]
     layout = _tree(view, batch, draft, usable) if draft is not None and draft.parents is not None else chain(batch, usable)
@@ -64,7 +64,7 @@ def lay_out(view: TrunkView, batch: Batch, draft: Draft | None, budget: int, mas
 def _tree(view: TrunkView, batch: Batch, draft: Draft, usable: list[int]) -> Layout:
     assert draft.parents is not None
     tree, budget = Tree(draft.parents), draft.parents.shape[1]
-    newest = torch.tensor(batch.lengths, device=batch.device)[:, None] - 1  # (rows, 1)
+    newest = batch.ends - 1  # (rows, 1)
     alive = tree.depths <= torch.tensor(usable, device=batch.device)[:, None]
     positions = newest + tree.depths
     visible = max(batch.lengths) + budget
@@ -86,7 +86,7 @@ def _tree(view: TrunkView, batch: Batch, draft: Draft, usable: list[int]) -> Lay
 def _ridden(view: TrunkView, batch: Batch, layout: Layout, count: int) -> Ridden:
     rows, nodes = layout.positions.shape
     every = nodes * (1 + count)
-    newest = torch.tensor(batch.lengths, device=batch.device)[:, None] - 1  # (rows, 1)
+    newest = batch.ends - 1  # (rows, 1)
     positions = torch.cat([layout.positions, _ahead(layout.positions, batch.rows, count)], dim=1)
     slots = newest + torch.arange(every, device=batch.device)
     visible = max(batch.lengths) - 1 + every
@@ -122,9 +122,11 @@ def _ahead(positions: Tensor, rows: Sequence[Row], count: int) -> Tensor:
 def chain(batch: Batch, usable: list[int]) -> Layout:
     """One draft after the other, as many as each row can use."""
     lengths = batch.lengths
-    steps = torch.arange(max(usable) + 1, device=batch.device)
-    positions = torch.tensor(lengths, device=batch.device)[:, None] - 1 + steps
-    uneven = min(usable) < max(usable)
+    positions, most = batch.ends - 1, max(usable)
+    uneven = min(usable) < most
+    if most:
+        steps = torch.arange(most + 1, device=batch.device)
+        positions = positions + steps
     if uneven:
         positions = torch.where(steps <= torch.tensor(usable, device=batch.device)[:, None], positions, -1)
     visible = max(length + n for length, n in zip(lengths, usable, strict=True))

@@ -60,7 +60,7 @@ class MaskDrafter(RecursiveDrafter):
 
     def newest(self, batch: Batch) -> tuple[Tensor, Tensor]:
         assert self.states is not None, "no masks were answered"
-        positions = torch.tensor(batch.lengths, device=batch.device)[:, None] - 2
+        positions = batch.ends - 2
         return positions, self.states[: len(positions), None]
 
     def move_row(self, source: int, target: int) -> None:

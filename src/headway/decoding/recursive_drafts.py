@@ -123,7 +123,7 @@ class RecursiveDrafter(HeadsDrafter):
 
     def _step(self, batch: Batch, k: int, tip: Tip, parents: Tensor, tokens: Tensor) -> Tip:
         """Head k after `tokens`, which follow the paths `parents` of the tip; both (rows, paths)."""
-        newest = torch.tensor(batch.lengths, device=batch.device)[:, None] - 2
+        newest = batch.ends - 2
         positions = (newest + k).expand_as(tokens)
         before, masks = self._followed(k, tip, parents), None
         if self.heads.attends:

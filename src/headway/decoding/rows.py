@@ -71,6 +71,7 @@ class Batch:
 
     tokens: Tensor
     rows: list[Row] = field(default_factory=list)
+    _ends: tuple[list[int], Tensor] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -80,13 +81,21 @@ class Batch:
     def lengths(self) -> list[int]:
         return [len(row.tokens) for row in self.rows]
 
+    @property
+    def ends(self) -> Tensor:
+        """The lengths, (rows, 1), where the tokens are; not to be written to."""
+        lengths = self.lengths
+        if self._ends is None or self._ends[0] != lengths:
+            self._ends = (lengths, torch.tensor(lengths, device=self.device)[:, None])
+        return self._ends[1]
+
     def at(self, positions: Tensor) -> Tensor:
         """Tokens at (rows, n) positions; anything where a position is negative."""
         return self.tokens[: len(self.rows)].gather(1, positions.clamp(0, self.tokens.shape[1] - 1))
 
     def drafted(self, count: int) -> Tensor:
         """What stands after the settled tokens, (rows, count)."""
-        columns = torch.tensor(self.lengths, device=self.device)[:, None] + torch.arange(count, device=self.device)
+        columns = self.ends + torch.arange(count, device=self.device)
         return self.tokens[: len(self.rows)].gather(1, columns)
 
     def processed(self, logits: Tensor, nodes: Sequence[int] | None = None, parents: Tensor | None = None) -> Tensor:
@@ -126,12 +135,12 @@ class Batch:
             found[row.scores].append(r)
         return list(found.items())
 
-    def preferences(self, processed: Tensor, depths: Tensor) -> Tensor:
-        """What the tokens that rows choose are the largest of, (rows, n, vocab); depths: (rows, n), drafts before each."""
+    def preferences(self, processed: Tensor, depths: Tensor | None = None) -> Tensor:
+        """What the tokens that rows choose are the largest of, (rows, n, vocab); depths: (rows, n), drafts before each, if any."""
         if not any(row.scores.sampled for row in self.rows):
             return processed
         seeds = torch.tensor([row.seed for row in self.rows], device=self.device)
-        positions = depths + torch.tensor(self.lengths, device=self.device)[:, None]
+        positions = self.ends.expand(-1, processed.shape[1]) if depths is None else self.ends + depths
         groups = self.groups()
         if len(groups) == 1:
             return groups[0][0].preferences(processed, seeds, positions)
@@ -163,7 +172,7 @@ class Batch:
 
     def write(self, drafts: Tensor, k: int = 0) -> None:
         """Put (rows, n) drafts after the settled tokens and `k` drafts that are there."""
-        columns = torch.tensor(self.lengths, device=self.device)[:, None] + k + torch.arange(drafts.shape[1], device=self.device)
+        columns = self.ends + torch.arange(k, k + drafts.shape[1], device=self.device)
         self.tokens[: len(self.rows)].scatter_(1, columns, drafts)
 
 
