@@ -34,7 +34,7 @@ class Told:
     """Stands in for a drafter: drafts the trunk's own continuation, with a share `wrong` of its tokens spoilt."""
 
     def __init__(self, answers, depth, wrong):
-        self.depth, self.wrong, self.budgets = depth, wrong, tuple(range(depth + 1))
+        self.depth, self.wrong, self.budgets, self.taps = depth, wrong, tuple(range(depth + 1)), ()
         # what follows each prompt, told apart by its first token
         self.answers = {answer[0]: answer for answer in answers}
         self.generator = torch.Generator().manual_seed(0)

@@ -37,6 +37,7 @@ class CombinedDrafter(ChainDrafter):
             if drafts_trees(part):
                 raise ConfigError('Only drafters of chains can be combined: heads_drafter("chain"), ngram_drafter(), an assistant.')
         self.first, self.second = first, second
+        self.taps = tuple({*first.taps, *second.taps})
         self.kind = tuple((type(part), part.budgets, getattr(part, "kind", ())) for part in (first, second))
 
     def behind(self, batch: Batch, count: int) -> int:

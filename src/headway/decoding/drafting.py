@@ -40,6 +40,7 @@ class Drafter(Protocol):
 
     depth: int  # most drafts after each other
     budgets: tuple[int, ...]  # how many drafts may be asked for, ascending from 0
+    taps: tuple[int, ...]  # layers of the trunk whose input `observe` reads
     kind: Hashable  # what tells it from others of its class where what one was like says nothing about the other
 
     def most(self, usable: int) -> int:
@@ -90,6 +91,7 @@ class ChainDrafter:
 
     def __init__(self, depth: int) -> None:
         self.depth = depth
+        self.taps: tuple[int, ...] = ()
         self.kind: Hashable = ()
         self.budgets: tuple[int, ...] = (*range(min(depth, 4) + 1), *range(7, depth, 4), *((depth,) if depth > 4 else ()))
 
@@ -120,6 +122,7 @@ class HeadsDrafter(ChainDrafter):
     def __init__(self, heads: HeadStack, view: TrunkView, cache: RaggedCache) -> None:
         super().__init__(heads.count)
         self.heads, self.view, self.cache = heads, view, cache
+        self.taps = heads.taps
         self.unembeddings = heads.unembeddings(view)
         self.states: Tensor | None = None  # (rows, capacity + 1, hidden) by position
         self._at_hand: list[tuple[Tensor, Tensor]] = []  # states and positions that are not among them yet

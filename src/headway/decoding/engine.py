@@ -73,7 +73,7 @@ class Engine:
         for name, value in (("max_rows", max_rows), ("max_tokens", max_tokens), ("prefill_chunk", prefill_chunk)):
             if (not isinstance(value, int) or value < 1) and (name, value) != ("max_tokens", None):
                 raise ConfigError(f"{name} of an engine must be a whole number of at least 1, got {value!r}.")
-        self.model, self.view = model, model.view
+        self.model, self.view, self.unembedding = model, model.view, model.view.unembedding
         self.max_rows, self.prefill_chunk = max_rows, prefill_chunk
         self.places = Places(model, drafter, max_tokens, prefill_chunk, whole=compile)
         self.cache, self.drafter, self.batch = self.places.cache, self.places.drafter, self.places.batch
@@ -119,7 +119,7 @@ class Engine:
         config.min_length = config.max_length = config.max_new_tokens = None
         key = (config.to_json_string(), str(acceptance), id(tokenizer))
         if key not in self._choices:
-            scores = Scores(config, self.model.device, self._generator, acceptance, self.view.unembedding.size)
+            scores = Scores(config, self.model.device, self._generator, acceptance, self.unembedding.size)
             if len(self._choices) == CHOICES:
                 del self._choices[next(iter(self._choices))]  # the oldest
             self._choices[key] = (scores, Stops(config, tokenizer))
@@ -137,8 +137,10 @@ class Engine:
                 f"A row of {row.limit} tokens, with room for {self.places.room} drafts, is more than the {self.places.max_tokens} "
                 "tokens that this engine holds (max_tokens). Ask for fewer new tokens, or make an engine that holds more."
             )
-        if self.idle and self.compiled is not None:
-            self.compiled.forget()
+        if self.idle:  # the model may have changed since
+            self.unembedding = self.view.unembedding
+            if self.compiled is not None:
+                self.compiled.forget()
         self.waiting.append(row)
         row.on_cancel = self._cancelled.append
         if row.cancelled:
@@ -228,7 +230,7 @@ class Engine:
             states = torch.stack([tapped.last[r, rows[r].prompt - starts[r] - 1] for r in range(through)])
             joining = Batch(self.batch.tokens[first:], rows[:through])
             layout = chain(joining, layout.usable[:through])
-            path = accept(joining, self.view.unembedding.logits(states[:, None]), None, layout)
+            path = accept(joining, self.unembedding.logits(states[:, None]), None, layout)
             found = _write_down(joining, path, layout)
             self.places.join(through)
             self._settle(joining, found, layout)
@@ -252,7 +254,7 @@ class Engine:
         with self.tally.timed("verify"):
             layout = lay_out(self.view, batch, draft, budget, masks)
             tapped = self._forward(layout)
-            logits = self.view.unembedding.logits(tapped.last)
+            logits = self.unembedding.logits(tapped.last)
         with self.tally.timed("accept"):
             path = accept(batch, logits, draft, layout)
             if self.drafter is not None:
@@ -317,7 +319,7 @@ class Engine:
             return self.compiled.trunk(self.cache, input_ids, layout.positions, layout.slots, layout.visible, layout.masks)
         masks = layout.masks if layout.tree is not None else self.view.causal_masks(layout.positions, layout.visible, layout.start)
         self.cache.begin(layout.slots, layout.visible, first or 0, layout.start)
-        return self.model.run(input_ids, positions, masks, self.cache)
+        return self.view.run(input_ids, positions, masks, self.cache, self.drafter.taps if self.drafter is not None else ())
 
     def _compact(self, batch: Batch, path: Path) -> None:
         """Move the tokens and cache entries of the path to where a chain would have put them."""
