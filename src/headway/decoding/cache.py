@@ -53,8 +53,7 @@ class RaggedCache(Cache):
     def over(cls, buffers: Buffers, slots: Tensor, visible: int) -> "RaggedCache":
         """One that began a forward with these slots over all rows, in buffers that are there: in compiled forwards, which read
         from tensors what they may vary with."""
-        rows, _, slots_each, _ = next(iter(buffers.values()))[0].shape
-        cache = cls(rows, slots_each - 1)
+        cache = cls(slots.shape[0], visible)
         cache._buffers = buffers
         cache._at = (torch.arange(slots.shape[0], device=slots.device)[:, None], slots.clamp(min=-1))
         cache._visible = visible

@@ -54,7 +54,8 @@ class Compiled:
         # no reference to the model itself: that would keep it alive here for ever
         self.view, self.heads = model.view, model.heads
         self.taps = self.heads.taps if self.heads is not None else ()
-        _ = self.view.config, self.view.decoder, self.view.layers, self.view.norm  # compilers cannot look for them
+        _ = self.view.config, self.view.decoder, self.view.norm  # compilers cannot look for them
+        self.layers = len(self.view.layers)
         self._check_states()
         self.fresh = False
         self._seen: set[tuple[int, ...]] = set()
@@ -78,7 +79,8 @@ class Compiled:
         keys = with_room(visible)
         positions, slots = pad(positions, more, value=-1), pad(slots, more, value=-1)
         masks = self.view.causal_masks(positions, keys) if masks is None else self._padded(masks, more, keys)
-        found = self._call(self._trunk, cache, pad(input_ids, more), positions, slots, masks)
+        buffers = {layer: pair for layer, pair in cache.buffers().items() if layer < self.layers}
+        found = self._call(self._trunk, buffers, pad(input_ids, more), positions, slots, masks)
         return found.each(lambda states: states[:rows, :tokens])
 
     def newest(self, cache: RaggedCache, hidden: Tensor, input_ids: Tensor, positions: Tensor, count: int) -> list[Tensor]:
@@ -86,10 +88,16 @@ class Compiled:
         rows = positions.shape[0]
         more = (0, 0, 0, cache.rows - rows)
         keys = with_room(int(positions.max()) + 1)
-        positions = pad(positions, more, value=-1)
+        positions, input_ids, hidden = pad(positions, more, value=-1), pad(input_ids, more), pad(hidden, (0, 0, *more))
         masks = self.view.causal_masks(positions, keys)
-        hidden = pad(hidden, (0, 0, *more))
-        found = self._call(self._heads, cache, pad(input_ids, more), positions, positions, masks, hidden, count)
+        buffers = {layer: pair for layer, pair in cache.buffers().items() if layer >= self.layers}
+        assert self.heads is not None
+        if self.heads.attends and len(buffers) < count:  # what a compiled forward allocates is lost
+            cache.begin(positions, keys)
+            context = ForwardContext(self.view, positions.clamp(min=0), masks, cache)
+            found = self.heads.states(hidden, input_ids, context, count)
+        else:
+            found = self._call(self._heads, buffers, input_ids, positions, positions, masks, hidden, count)
         return [states[:rows] for states in found]
 
     def _check_states(self) -> None:
@@ -106,15 +114,14 @@ class Compiled:
     def _call(
         self,
         function: Callable[..., Any],
-        cache: RaggedCache,
+        buffers: Buffers,
         input_ids: Tensor,
         positions: Tensor,
         slots: Tensor,
         masks: Masks,
         *rest: Any,
     ) -> Any:
-        form = (id(function), *input_ids.shape, *(n for n in rest if isinstance(n, int)))
-        buffers = cache.buffers()
+        form = (id(function), *input_ids.shape, len(buffers), *(n for n in rest if isinstance(n, int)))
         if form not in self._seen:
             self._seen.add(form)
             self.fresh = True
@@ -126,14 +133,27 @@ class Compiled:
                 torch._dynamo.mark_static(tensor, [n for n in range(4) if n != left])
                 torch._dynamo.maybe_mark_dynamic(tensor, left)
         # that nothing else has changed takes as long to find out as some layers do; see `forget`
-        known = (*form, _keys(masks), cache.capacity)
+        known = (*form, _keys(masks), *(keys.shape[2] for keys, _ in buffers.values()))
         sure, self._sure = known in self._sure, self._sure | {known}
+        try:
+            return self._guarded(sure, function, buffers, input_ids, positions, slots, masks, *rest)
+        except RuntimeError:
+            if not sure:
+                raise
+        self.fresh = True  # it did have to be compiled
+        return self._guarded(False, function, buffers, input_ids, positions, slots, masks, *rest)
+
+    def _guarded(self, sure: bool, function: Callable[..., Any], *args: Any) -> Any:
+        """Call it; if sure that the form it was compiled for fits, without looking whether all else is as it was then.
+
+        Raises: RuntimeError where there is no such form after all.
+        """
         with (
             torch._dynamo.config.patch(recompile_limit=FORMS, accumulated_recompile_limit=4 * FORMS),
             torch.compiler.set_stance("default", skip_guard_eval_unsafe=sure),
         ):
             try:
-                return function(buffers, input_ids, positions, slots, masks, *rest)
+                return function(*args)
             except TorchDynamoException as error:
                 reason = str(error).strip().splitlines()[0]
                 raise ConfigError(f"This model cannot be compiled here ({reason}). Decode without compile.") from error
