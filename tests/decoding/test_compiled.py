@@ -8,7 +8,7 @@ import torch
 from torch._dynamo.exc import TorchDynamoException
 
 from headway import HeadwayModel
-from headway.decoding import RaggedCache, heads_drafter
+from headway.decoding import Engine, RaggedCache, heads_drafter
 from headway.decoding.compiled import budgets_for, compiled, worthwhile
 from headway.errors import ConfigError
 from tests.decoding.test_generate import padded
@@ -33,7 +33,7 @@ def test_compiled_rounds_say_what_the_trunk_says(architecture, tree):
         forms = len(compiled(model)._seen)
     eager = model.generate(ids, attention_mask=mask, drafter=heads_drafter(tree), adaptive=False, **length)
     assert out.stats.accepted == eager.stats.accepted
-    assert 2 <= forms <= 8
+    assert 2 <= forms <= 4
 
 
 @pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="compiling needs a C++ compiler")
@@ -54,6 +54,19 @@ def test_a_model_that_changed_between_two_calls_is_compiled_anew():
         assert torch.equal(model.generate(ids, attention_mask=mask, compile=True, **length).sequences, expected)
         seen.append(expected.tolist())
     assert all(a != b for a, b in pairwise(seen))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="compiling needs a C++ compiler")
+def test_forms_that_are_gone_in_the_middle_of_a_text_are_compiled_again():
+    model = HeadwayModel.from_trunk(tiny_trunk(), count=0).eval()
+    engine = Engine(model, max_rows=1, compile=True)
+    row = engine.submit(ROWS[0], max_new_tokens=12, eos_token_id=None)
+    while len(row.new) < 6:
+        engine.step()
+    torch._dynamo.reset()
+    engine.run()
+    expected = model.trunk.generate(torch.tensor(ROWS[:1]), do_sample=False, max_new_tokens=12, eos_token_id=None, pad_token_id=0)
+    assert row.tokens == expected[0].tolist() and row.error is None
 
 
 def test_only_whole_forms_are_planned_and_nearly_full_batches_compiled():

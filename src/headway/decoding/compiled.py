@@ -84,7 +84,7 @@ class Compiled:
         return found.each(lambda states: states[:rows, :tokens])
 
     def newest(self, cache: RaggedCache, hidden: Tensor, input_ids: Tensor, positions: Tensor, count: int) -> list[Tensor]:
-        """States of the first `count` parallel heads, each (rows, 1, hidden); hidden (rows, 1, hidden), the rest (rows, 1)."""
+        """States of the first `count` parallel heads, which attend; all (rows, 1), and a hidden size where they are states."""
         rows = positions.shape[0]
         more = (0, 0, 0, cache.rows - rows)
         keys = with_room(int(positions.max()) + 1)
@@ -92,7 +92,7 @@ class Compiled:
         masks = self.view.causal_masks(positions, keys)
         buffers = {layer: pair for layer, pair in cache.buffers().items() if layer >= self.layers}
         assert self.heads is not None
-        if self.heads.attends and len(buffers) < count:  # what a compiled forward allocates is lost
+        if len(buffers) < count:  # what a compiled forward allocates is lost
             cache.begin(positions, keys)
             context = ForwardContext(self.view, positions.clamp(min=0), masks, cache)
             found = self.heads.states(hidden, input_ids, context, count)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from headway.decoding.cache import RaggedCache
-from headway.decoding.compiled import Compiled, worthwhile
+from headway.decoding.compiled import Compiled, budgets_for, worthwhile
 from headway.decoding.drafting import BUDGETS, Draft, HeadsDrafter
 from headway.decoding.rows import Batch
 from headway.decoding.tree_drafts import draft_tree
@@ -107,7 +107,10 @@ class ParallelDrafter(HeadsDrafter):
         start = visible - 1 if min(lengths) == max(lengths) else None
         positions, hidden = self.newest(batch)
         if self.compiled is not None and worthwhile(positions, self.cache):
-            return torch.cat(self.compiled.newest(self.cache, hidden, batch.at(positions), positions, heads), dim=1)
+            # as many heads as whole rounds draft with, not another form for each of the last tokens; the rest is not looked at
+            whole = (min(budget, self.depth) for budget in budgets_for(self.budgets))
+            count = min((n for n in whole if n >= heads), default=heads)
+            return torch.cat(self.compiled.newest(self.cache, hidden, batch.at(positions), positions, count)[:heads], dim=1)
         self.cache.begin(positions, visible, start=start)
         masks = self.view.causal_masks(positions, visible, start)
         context = ForwardContext(self.view, positions, masks, self.cache)
