@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -115,13 +115,14 @@ class TrunkView:
         masks: Masks,
         cache: Cache | None = None,
         taps: Sequence[int] = (),
+        tapped: Mapping[int, Tensor] | None = None,
     ) -> Tapped:
         """One pass over the trunk without its unembedding; `inputs` are tokens (batch, seq) or embeddings (batch, seq, hidden).
 
         taps: the layers whose input is kept.
+        tapped: where it is kept already, within `tapping`.
         """
-        tapping: AbstractContextManager[dict[int, Tensor]] = self._tap(taps) if taps else nullcontext({})
-        with tapping as tapped:
+        with nullcontext(tapped) if tapped is not None else self.tapping(taps) as inner:
             output = self.decoder(
                 **{"inputs_embeds" if inputs.is_floating_point() else "input_ids": inputs},
                 position_ids=position_ids,
@@ -129,10 +130,11 @@ class TrunkView:
                 past_key_values=cache,
                 use_cache=cache is not None,
             )
-        return Tapped(output.last_hidden_state, tapped)
+        return Tapped(output.last_hidden_state, dict(inner))
 
     @contextmanager
-    def _tap(self, taps: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    def tapping(self, taps: Sequence[int]) -> Iterator[Mapping[int, Tensor]]:
+        """Within, what last entered each of these layers is kept in what this gives."""
         tapped: dict[int, Tensor] = {}
 
         def keep(index: int, _module: nn.Module, args: tuple, kwargs: dict) -> None:

@@ -23,7 +23,8 @@ class Machine:
 
     def run(self, rounds, most=None):
         for _ in range(rounds):
-            n = self.planner.choose(self.rows, self.planner.budgets[-1] if most is None else most)
+            most = self.planner.budgets[-1] if most is None else most
+            n = 0 if self.planner.rests(self.rows) else self.planner.choose(self.rows, most)
             kept = []
             for _ in range(self.rows):
                 count = 0

@@ -7,8 +7,8 @@ of drafts. Greedy output is the trunk's own, sampled output has the trunk's dist
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -88,6 +88,8 @@ class Engine:
         self.waiting: deque[Row] = deque()
         self._cancelled: deque[Row] = deque()  # since the last step
         self._stepping = False
+        self.taps = self.drafter.taps if self.drafter is not None else ()
+        self._tapped: Mapping[int, Tensor] | None = None
 
     def submit(
         self,
@@ -157,7 +159,7 @@ class Engine:
 
     def run(self) -> None:
         """Until nothing is left to do."""
-        with torch.inference_mode(), decoding(self.view.config):  # once: they take a while
+        with self._at_work():  # once: it takes a while
             while not self.idle:
                 self._step()
 
@@ -166,8 +168,15 @@ class Engine:
 
         What goes wrong for all rows of a forward, for want of memory for instance, ends these rows and is raised.
         """
-        with torch.inference_mode(), decoding(self.view.config):
+        with self._at_work():
             self._step()
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        # compilers would take what taps for a part of the model
+        tapping = self.view.tapping(self.taps) if self.compiled is None else nullcontext()
+        with torch.inference_mode(), decoding(self.view.config), tapping as self._tapped:
+            yield
 
     def _step(self) -> None:
         if self._stepping:
@@ -291,6 +300,8 @@ class Engine:
         most = drafter.most(usable)
         if self.planner is None:
             return most
+        if self.planner.rests(len(rows)):
+            return 0
         left = sum(1 + row.usable for row in rows) / len(rows)
         # rows that start together end apart by luck, and the unluckiest ends the batch: the largest of so many sums of so many
         new = max(row.limit - row.prompt for row in rows)
@@ -319,7 +330,7 @@ class Engine:
             return self.compiled.trunk(self.cache, input_ids, layout.positions, layout.slots, layout.visible, layout.masks)
         masks = layout.masks if layout.tree is not None else self.view.causal_masks(layout.positions, layout.visible, layout.start)
         self.cache.begin(layout.slots, layout.visible, first or 0, layout.start)
-        return self.view.run(input_ids, positions, masks, self.cache, self.drafter.taps if self.drafter is not None else ())
+        return self.view.run(input_ids, positions, masks, self.cache, self.taps, self._tapped)
 
     def _compact(self, batch: Batch, path: Path) -> None:
         """Move the tokens and cache entries of the path to where a chain would have put them."""

@@ -48,6 +48,14 @@ class Planner:
         self._turn = 0
         self._since_plain, self._plain_after = 0, PLAIN_FIRST
 
+    def rests(self, rows: int) -> bool:
+        """Whether none stays the choice for a round of `rows` rows, so that there is no need to ask `choose`."""
+        left, group = self._rest
+        if not left or group != rows.bit_length():
+            return False
+        self._rest = (left - 1, group)
+        return True
+
     def choose(
         self, rows: int, most: int, left: float = float("inf"), behind: Callable[[int], int] = lambda budget: 0, apart: float = 0.0
     ) -> int:
@@ -60,9 +68,6 @@ class Planner:
         """
         group = rows.bit_length()
         self._since_plain += 1
-        if self._rest[0] and self._rest[1] == group:
-            self._rest = (self._rest[0] - 1, group)
-            return 0
         within = [n for n in self.budgets if n <= most]
         if self._trial is not None:
             budget, rounds = self._trial
