@@ -16,6 +16,9 @@ class Planned:
     def __init__(self, budgets):
         self.budgets, self.turn, self.learnt = budgets, 0, []
 
+    def rests(self, rows):
+        return False
+
     def choose(self, rows, most, left, behind, apart):
         budget = min(self.budgets[self.turn % len(self.budgets)], most)
         self.turn += 1

@@ -6,6 +6,7 @@ batch.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -148,10 +149,8 @@ class Compiled:
 
         Raises: RuntimeError where there is no such form after all.
         """
-        with (
-            torch._dynamo.config.patch(recompile_limit=FORMS, accumulated_recompile_limit=4 * FORMS),
-            torch.compiler.set_stance("default", skip_guard_eval_unsafe=sure),
-        ):
+        unguarded = torch.compiler.set_stance("default", skip_guard_eval_unsafe=True) if sure else nullcontext()
+        with torch._dynamo.config.patch(recompile_limit=FORMS, accumulated_recompile_limit=4 * FORMS), unguarded:
             try:
                 return function(*args)
             except TorchDynamoException as error:

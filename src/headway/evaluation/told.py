@@ -41,6 +41,7 @@ class ToldDrafter(ChainDrafter):
     ) -> None:
         super().__init__(depth)
         self.answers, self.rate, self.inner = answers, rate, inner
+        self.taps = inner.taps if inner is not None else ()
         self.random = random.Random(seed)
 
     def draft(self, batch: Batch, count: int) -> Draft:
