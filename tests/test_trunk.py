@@ -1,5 +1,7 @@
 """What a view tells about a trunk."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,23 +12,23 @@ from headway.trunk import TrunkView
 from tests.tiny import tiny_trunk
 
 
-@pytest.mark.parametrize("architecture", ["llama", "mistral", "gemma3_text"])
+TRUNKS = {name: tiny_trunk(name) for name in ("llama", "mistral", "gemma3_text")}
+
+
+@pytest.mark.parametrize("architecture", TRUNKS)
 @given(data=st.data())
 def test_causal_masks_are_the_masks_of_keys_whose_slots_are_their_positions(architecture, data):
     view = TrunkView(TRUNKS[architecture])
     visible = data.draw(st.integers(1, 40))
     rows = data.draw(st.lists(st.lists(st.integers(-1, visible - 1), min_size=3, max_size=3), min_size=1, max_size=4))
     positions = torch.tensor(rows)
-    for way in (decoding, None):
-        with decoding(view.config) if way else torch.no_grad():
+    for masks_that_are_added in (decoding(view.config), nullcontext()):
+        with masks_that_are_added:
             found = view.causal_masks(positions, visible)
             expected = view.masks(positions, torch.arange(visible).expand(len(rows), -1))
         if not isinstance(expected, dict):
             found, expected = {"": found}, {"": expected}
         assert found.keys() == expected.keys() and all(torch.equal(found[kind], expected[kind]) for kind in expected)
-
-
-TRUNKS = {name: tiny_trunk(name) for name in ("llama", "mistral", "gemma3_text")}
 
 
 def test_masks_take_the_dtype_that_the_trunk_has_by_then():
