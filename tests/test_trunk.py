@@ -11,7 +11,6 @@ from headway.attention import decoding
 from headway.trunk import TrunkView
 from tests.tiny import tiny_trunk
 
-
 TRUNKS = {name: tiny_trunk(name) for name in ("llama", "mistral", "gemma3_text")}
 
 
