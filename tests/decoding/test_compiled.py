@@ -15,9 +15,12 @@ from tests.decoding.test_generate import padded
 from tests.tiny import tiny_trunk
 
 ROWS = [[5, 9, 23, 4, 40, 8], [7, 31, 8], [12]]
+needs_a_compiler = pytest.mark.skipif(
+    shutil.which("g++") is None and shutil.which("clang++") is None, reason="compiling needs a C++ compiler"
+)
 
 
-@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="compiling needs a C++ compiler")
+@needs_a_compiler
 @pytest.mark.parametrize(
     ("architecture", "tree"), [("llama", "chain"), ("gemma3_text", [(0,), (1,), (0, 0)])], ids=["chain", "tree, two kinds of mask"]
 )
@@ -36,7 +39,7 @@ def test_compiled_rounds_say_what_the_trunk_says(architecture, tree):
     assert 2 <= forms <= 4
 
 
-@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="compiling needs a C++ compiler")
+@needs_a_compiler
 def test_a_model_that_changed_between_two_calls_is_compiled_anew():
     model = HeadwayModel.from_trunk(tiny_trunk(), count=0).eval()
     ids, mask = padded(ROWS, "left")
@@ -56,7 +59,7 @@ def test_a_model_that_changed_between_two_calls_is_compiled_anew():
     assert all(a != b for a, b in pairwise(seen))
 
 
-@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="compiling needs a C++ compiler")
+@needs_a_compiler
 def test_forms_that_are_gone_in_the_middle_of_a_text_are_compiled_again():
     model = HeadwayModel.from_trunk(tiny_trunk(), count=0).eval()
     engine = Engine(model, max_rows=1, compile=True)

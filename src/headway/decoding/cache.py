@@ -40,10 +40,9 @@ class RaggedCache(Cache):
         super().__init__(layers=[])
         self.rows, self.capacity = rows, capacity
         self.slot_bytes = slot_bytes
-        self._buffers: Buffers = {}
+        self.buffers: Buffers = {}
         # rows and slots of this forward: broadcastable to (batch, seq), or where slots of all rows start
         self._at: tuple[Tensor, Tensor] | int | None = None
-        self._numbers: Tensor | None = None
         self._flat: tuple[int, Tensor] | None = None  # of layers of so many heads, see `_places`
         self._span = (0, 0)
         self._visible = 0
@@ -54,9 +53,8 @@ class RaggedCache(Cache):
         """One that began a forward with these slots over all rows, in buffers that are there: in compiled forwards, which read
         from tensors what they may vary with."""
         cache = cls(slots.shape[0], visible)
-        cache._buffers = buffers
-        cache._at = (torch.arange(slots.shape[0], device=slots.device)[:, None], slots.clamp(min=-1))
-        cache._visible = visible
+        cache.buffers = buffers
+        cache.begin(slots, visible)
         return cache
 
     def begin(self, slots: Tensor, visible: int, first: int = 0, start: int | None = None) -> None:
@@ -75,9 +73,8 @@ class RaggedCache(Cache):
                 f"The cache has {self.rows} rows of {self.capacity} slots, fewer than the {first + batch} of {visible} asked for."
             )
         if start is None:
-            if self._numbers is None or len(self._numbers) < self.rows:
-                self._numbers = torch.arange(self.rows, device=slots.device)[:, None]
-            self._at = (self._numbers[first : first + batch], slots.clamp(min=-1))
+            rows = torch.arange(first, first + batch, device=slots.device)[:, None]
+            self._at = (rows, slots.clamp(min=-1))
         else:
             self._at = start
         self._span = (first, first + batch)
@@ -95,9 +92,9 @@ class RaggedCache(Cache):
         """Write (batch, heads, seq, width) into the slots of this forward; return the visible ones of its rows."""
         if self._at is None:
             raise RuntimeError("begin() says where tokens go, and has to come before a forward.")
-        if layer_idx not in self._buffers:
-            self._buffers[layer_idx] = (self._allocate(key_states), self._allocate(value_states))
-        keys, values = self._buffers[layer_idx]
+        if layer_idx not in self.buffers:
+            self.buffers[layer_idx] = (self._allocate(key_states), self._allocate(value_states))
+        keys, values = self.buffers[layer_idx]
         first, last = self._span if self._span[0] else (0, key_states.shape[0])  # as a size, which compilers know
         if isinstance(self._at, int):
             keys[first:last, :, self._at : self._at + key_states.shape[2]] = key_states
@@ -120,10 +117,6 @@ class RaggedCache(Cache):
             self._flat = heads, (first * slots + at[:, None] % slots).flatten()
         return self._flat[1]
 
-    def buffers(self) -> Buffers:
-        """Those of all layers so far."""
-        return self._buffers
-
     def _allocate(self, states: Tensor) -> Tensor:
         _, heads, _, width = states.shape
         return states.new_zeros(self.rows, heads, self.capacity + 1, width)
@@ -134,27 +127,27 @@ class RaggedCache(Cache):
         ignored = (sources < 0) | (targets < 0)
         read = torch.where(ignored, self.capacity, sources)
         written = torch.where(ignored, self.capacity, targets)
-        for keys, values in self._buffers.values():
+        for keys, values in self.buffers.values():
             keys[rows, :, written] = keys[rows, :, read]
             values[rows, :, written] = values[rows, :, read]
 
     def move_row(self, source: int, target: int) -> None:
         """Let row `target` hold what row `source` holds."""
-        for keys, values in self._buffers.values():
+        for keys, values in self.buffers.values():
             keys[target] = keys[source]
             values[target] = values[source]
 
     def growth(self, rows: int, capacity: int) -> int:
         """Bytes that `resize` takes beyond those taken by now; layers are replaced one after the other."""
-        taken = [keys.nbytes + values.nbytes for keys, values in self._buffers.values()]
+        taken = [keys.nbytes + values.nbytes for keys, values in self.buffers.values()]
         return rows * (capacity + 1) * self.slot_bytes - sum(taken) + max(taken, default=0)
 
     def resize(self, rows: int, capacity: int) -> None:
         """Make room for so much; what is there and has room stays, also where memory runs out on the way."""
         self.rows, self.capacity = min(self.rows, rows), min(self.capacity, capacity)  # what layers of either size have
-        for index, buffers in self._buffers.items():
+        for index, buffers in self.buffers.items():
             keys, values = (self._grown(old, rows, capacity) for old in buffers)
-            self._buffers[index] = (keys, values)
+            self.buffers[index] = (keys, values)
         self.rows, self.capacity = rows, capacity
         self._at = None
 
@@ -180,7 +173,7 @@ class RaggedCache(Cache):
         return False
 
     def __len__(self) -> int:
-        return len(self._buffers)
+        return len(self.buffers)
 
 
 @torch.no_grad()
@@ -193,7 +186,7 @@ def slot_bytes(view: TrunkView) -> list[int]:
         with decoding(view.config):
             view.run(first, first, view.causal_masks(first, 1), cache)
         # a slot of its own, and that of padding
-        found[view.model.dtype] = [(keys.nbytes + values.nbytes) // 2 for keys, values in cache._buffers.values()]
+        found[view.model.dtype] = [(keys.nbytes + values.nbytes) // 2 for keys, values in cache.buffers.values()]
     return found[view.model.dtype]
 
 

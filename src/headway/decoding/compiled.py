@@ -80,7 +80,7 @@ class Compiled:
         keys = with_room(visible)
         positions, slots = pad(positions, more, value=-1), pad(slots, more, value=-1)
         masks = self.view.causal_masks(positions, keys) if masks is None else self._padded(masks, more, keys)
-        buffers = {layer: pair for layer, pair in cache.buffers().items() if layer < self.layers}
+        buffers = {layer: pair for layer, pair in cache.buffers.items() if layer < self.layers}
         found = self._call(self._trunk, buffers, pad(input_ids, more), positions, slots, masks)
         return found.each(lambda states: states[:rows, :tokens])
 
@@ -91,7 +91,7 @@ class Compiled:
         keys = with_room(int(positions.max()) + 1)
         positions, input_ids, hidden = pad(positions, more, value=-1), pad(input_ids, more), pad(hidden, (0, 0, *more))
         masks = self.view.causal_masks(positions, keys)
-        buffers = {layer: pair for layer, pair in cache.buffers().items() if layer >= self.layers}
+        buffers = {layer: pair for layer, pair in cache.buffers.items() if layer >= self.layers}
         assert self.heads is not None
         if len(buffers) < count:  # what a compiled forward allocates is lost
             cache.begin(positions, keys)
