@@ -16,14 +16,14 @@ from transformers import AutoTokenizer
 
 from headway import HeadwayModel, embedded_path
 from headway.decoding import DecodeStats, heads_drafter
-from headway.decoding.drafting import Drafter, MakeDrafter
+from headway.decoding.drafters.base import Drafter, DrafterFactory
 
 DOMAINS = ("stories", "arithmetic", "code", "books")
 PROMPT = 32  # tokens
 TEMPERATURES = (1.0, 0.7)
 
 
-def tree(drafts: int) -> MakeDrafter:
+def tree(drafts: int) -> DrafterFactory:
     """The default trees, always of so many drafts."""
 
     def make(model, cache) -> Drafter:  # type: ignore[no-untyped-def]

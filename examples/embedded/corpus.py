@@ -18,9 +18,9 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from headway.data.arithmetic import generate_drills
-from headway.data.stdlib import stdlib
-from headway.data.stories import generate_stories
+from headway.data.generated.arithmetic import generate_drills
+from headway.data.generated.stdlib import stdlib
+from headway.data.generated.stories import generate_stories
 from headway.files import replacing_folder, write_json, write_text
 
 SHARES = {"stories": 0.55, "arithmetic": 0.17, "code": 0.13, "books": 0.15}  # of the characters

@@ -26,5 +26,5 @@ def model_path(name: str | Path) -> str:
 def __getattr__(name: str) -> Any:
     # torch and transformers take seconds to import: only those who use the model pay for them
     if name == "HeadwayModel":
-        return import_module("headway.model").HeadwayModel
+        return import_module("headway.model.headway_model").HeadwayModel
     raise AttributeError(f"module 'headway' has no attribute {name!r}")

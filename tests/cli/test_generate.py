@@ -11,7 +11,7 @@ import torch
 
 import headway
 from headway.cli import main
-from headway.decoding.planning import Planner
+from headway.decoding.draft_length import DraftLengthController
 
 STATS = SimpleNamespace(
     tokens=3,
@@ -132,7 +132,7 @@ def test_an_unknown_device_is_refused(model: str, capsys: pytest.CaptureFixture[
 def test_ngrams_and_assistants_draft_and_change_nothing(
     shared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Planner, "choose", lambda self, rows, most, *_: most)  # whether that pays here or not
+    monkeypatch.setattr(DraftLengthController, "choose", lambda self, rows, most, *_: most)  # whether that pays here or not
     folder = str(shared / "models" / "stories260k")  # it has no heads
     found = []
     for words in (["--plain"], [], ["--drafter", "ngram"], ["--assistant", folder]):

@@ -3,10 +3,10 @@
 from transformers import GenerationConfig
 
 from headway import HeadwayModel
+from headway.decoding.batch import SequenceState
 from headway.decoding.engine import Engine
-from headway.decoding.rows import Row
-from headway.decoding.scores import Scores
-from headway.decoding.stopping import Stops
+from headway.decoding.sampler import Sampler
+from headway.decoding.stopping import StoppingCriteria
 from tests.decoding.test_generate import padded, reference
 from tests.decoding.test_sampling import check_drawn, enumerated
 from tests.tiny import tiny_trunk
@@ -28,14 +28,14 @@ def check_company(model, prompts, limits, drafter):
     """More rows than the engine takes at once, of different ends: each joins when another leaves, and says what it says alone."""
     engine = Engine(model, drafter, max_rows=2, prefill_chunk=5, adaptive=False)
     config = GenerationConfig(eos_token_id=None, pad_token_id=0)
-    scores, stops = Scores(config, model.device), Stops(config)
-    rows = [Row(list(p), len(p), len(p) + n, scores, stops) for p, n in zip(prompts, limits, strict=True)]
+    scores, stops = Sampler(config, model.device), StoppingCriteria(config)
+    rows = [SequenceState(list(p), len(p), len(p) + n, scores, stops) for p, n in zip(prompts, limits, strict=True)]
     for row in rows:
         engine.add(row)
     engine.run()
     for row, prompt, limit in zip(rows, prompts, limits, strict=True):
         assert row.new == reference(model.trunk, [prompt], max_new_tokens=limit, eos_token_id=None)[0]
-    return engine.tally.stats()
+    return engine.stats_collector.stats()
 
 
 def check_sampling(drafter, case, length=4):

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from headway import HeadwayModel
-from headway.decoding import assistant_drafter, first_of, heads_drafter
-from headway.decoding import cache as cache_module
-from headway.decoding.cache import RaggedCache
+from headway.decoding import assistant_drafter, fallback_drafter, heads_drafter
+from headway.decoding import kv_cache as cache_module
+from headway.decoding.drafters.ngram import ngram_drafter
 from headway.decoding.engine import Engine
-from headway.decoding.ngram import ngram_drafter
+from headway.decoding.kv_cache import RaggedKVCache
 from headway.errors import ConfigError, UnsupportedModelError
 from tests.tiny import tiny_trunk
 
@@ -151,18 +151,20 @@ def test_a_row_that_memory_has_no_room_for_fails_alone(model, monkeypatch):
 def test_trees_without_room_behind_the_rows_are_not_verified(monkeypatch):
     """Memory that suffices for the rows but not for drafts beside each other costs the drafts, not the rows."""
     model = HeadwayModel.from_trunk(tiny_trunk(), count=3).eval()
-    resize = RaggedCache.resize
+    resize = RaggedKVCache.resize
 
     def limited(self, rows, capacity):
         if capacity > 64:
             raise ConfigError("no memory")
         resize(self, rows, capacity)
 
-    monkeypatch.setattr(RaggedCache, "resize", limited)
+    monkeypatch.setattr(RaggedKVCache, "resize", limited)
     engine = Engine(model, heads_drafter([(n,) for n in range(24)]), max_rows=4, adaptive=False)
     rows = [engine.submit(p, max_new_tokens=45, **FREE) for p in prompts(4)]
     engine.run()
-    assert 0 < engine.tally.drafted < 24 * (engine.tally.forwards - 4 - 20)  # trees at first, and at least 20 rounds without
+    assert (
+        0 < engine.stats_collector.drafted < 24 * (engine.stats_collector.forwards - 4 - 20)
+    )  # trees at first, and at least 20 rounds without
     assert [row.new for row in rows] == [alone(model, p, max_new_tokens=45) for p in prompts(4)]
 
 
@@ -277,7 +279,7 @@ def test_rows_that_fit_one_by_one_wait_for_memory(plain, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "drafter", [None, heads_drafter(), first_of(assistant_drafter(tiny_trunk(seed=1), 3), heads_drafter("chain"))]
+    "drafter", [None, heads_drafter(), fallback_drafter(assistant_drafter(tiny_trunk(seed=1), 3), heads_drafter("chain"))]
 )
 def test_the_cache_never_has_more_slots_than_max_tokens(drafter):
     trunk = tiny_trunk(max_position_embeddings=1024)

@@ -8,8 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from headway import HeadwayModel
-from headway.decoding import assistant_drafter, first_of, heads_drafter, ngram_drafter
-from headway.decoding.generate import _planners
+from headway.decoding import assistant_drafter, fallback_drafter, heads_drafter, ngram_drafter
+from headway.decoding.generate import _controllers
 from headway.errors import ConfigError
 from tests.tiny import ARCHITECTURES, FAMILIES, MORE_ARCHITECTURES, tiny_trunk
 
@@ -94,7 +94,7 @@ def test_greedy_equals_transformers_on_ragged_batches(batch, side, count):
 @pytest.mark.parametrize("tree", ["dynamic", "chain"])
 def test_greedy_equals_transformers_whatever_the_vocabulary_of_the_heads(family, options, tree, tmp_path):
     model = HeadwayModel.from_trunk(tiny_trunk(), family=family, count=3, **options)
-    model.heads.restrict(torch.tensor([40, 3, 17, 5, 23, 9, 2, 58]))
+    model.heads.set_draft_vocab(torch.tensor([40, 3, 17, 5, 23, 9, 2, 58]))
     check(model, prompts(3), tree=tree, max_new_tokens=17)
     model.save_pretrained(tmp_path / "m")
     loaded = HeadwayModel.from_pretrained(tmp_path / "m")
@@ -217,10 +217,10 @@ def test_what_one_drafter_taught_is_not_told_to_another_of_its_class():
         *(assistant_drafter(small), assistant_drafter(small), assistant_drafter(smaller)),
         *(heads_drafter([(0,), (1,)]), heads_drafter([(0,), (1,)]), heads_drafter([(0,), (0, 0)])),
         *(
-            first_of(ngram_drafter(depth=2), heads_drafter("chain")),
-            first_of(ngram_drafter(depth=2, longest=2), heads_drafter("chain")),
+            fallback_drafter(ngram_drafter(depth=2), heads_drafter("chain")),
+            fallback_drafter(ngram_drafter(depth=2, longest=2), heads_drafter("chain")),
         ),
     ):
         model.generate(ids, max_new_tokens=3, drafter=drafter)
-        found.append(len(_planners[model]))
+        found.append(len(_controllers[model]))
     assert found == [1, 1, 2, 3, 3, 4, 5, 5, 6, 7, 8]

@@ -8,7 +8,7 @@ from scipy import stats
 from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from headway import HeadwayModel
-from headway.decoding import first_of, heads_drafter, ngram_drafter
+from headway.decoding import fallback_drafter, heads_drafter, ngram_drafter
 from headway.errors import ConfigError
 from tests.tiny import tiny_trunk
 
@@ -69,7 +69,7 @@ def check_drawn(drawn, chances):
 
 
 FULL = {"drafter": heads_drafter("dynamic")}  # of 5 tokens each is in the tree
-BOTH = {"drafter": first_of(ngram_drafter(shortest=2), heads_drafter("chain"))}
+BOTH = {"drafter": fallback_drafter(ngram_drafter(shortest=2), heads_drafter("chain"))}
 WAYS = [
     ("parallel", FULL),
     ("parallel", {"drafter": heads_drafter([(0,), (1,), (0, 0), (1, 1)])}),

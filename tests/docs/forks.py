@@ -37,7 +37,7 @@ def serve(address: str) -> None:
 
     import headway.decoding
     import headway.evaluation
-    import headway.lab
+    import headway.experiments
     import headway.training
 
     transformers.AutoModelForCausalLM.from_pretrained(headway.embedded_path())

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from headway import HeadwayModel
 from headway.errors import ConfigError, UnsupportedModelError
 from headway.heads import TENSORS_FILE
-from headway.heads.draft_layer import DraftLayer
 from headway.heads.eagle3 import default_layers
+from headway.heads.modules.draft_layer import DraftLayer
 from headway.objectives import MultiToken
 from tests.tiny import tiny_trunk
 
@@ -51,9 +51,9 @@ def layer(p, at, residual, seen, trunk):
     return hidden + p[f"{at}.mlp.down_proj.weight"] @ gate
 
 
-def eagle(p, table, taps, ids, i, trunk):
+def eagle(p, table, hidden_state_layers, ids, i, trunk):
     """States of all steps drafted after the text up to i; whatever they are given, token i + 1 and later ones, comes from `ids`."""
-    joined = [p["fc.weight"] @ torch.cat([table[ids[j + 1]], taps[-1][j]]) for j in range(i + 1)]
+    joined = [p["fc.weight"] @ torch.cat([table[ids[j + 1]], hidden_state_layers[-1][j]]) for j in range(i + 1)]
     text, path, found = [(x, j) for j, x in enumerate(joined)], [], []
     for k in range(COUNT):
         if k:
@@ -65,7 +65,7 @@ def eagle(p, table, taps, ids, i, trunk):
     return found
 
 
-def eagle3(p, table, taps, ids, i, trunk):
+def eagle3(p, table, hidden_state_layers, ids, i, trunk):
     eps = TRUNKS[trunk][1]
     low, middle, high = default_layers(3)
 
@@ -73,7 +73,10 @@ def eagle3(p, table, taps, ids, i, trunk):
         embedded = norm(table[token], p["midlayer.input_layernorm.weight"], eps)
         return torch.cat([embedded, norm(state, p["midlayer.hidden_norm.weight"], eps)])
 
-    carried = [p["fc.weight"] @ torch.cat([taps[low][j], taps[middle][j], taps[high][j]]) for j in range(i + 1)]
+    carried = [
+        p["fc.weight"] @ torch.cat([hidden_state_layers[low][j], hidden_state_layers[middle][j], hidden_state_layers[high][j]])
+        for j in range(i + 1)
+    ]
     text, path, found = [(joined(ids[j + 1], carried[j]), j) for j in range(i + 1)], [], []
     hidden = carried[-1]
     for k in range(COUNT):
@@ -105,26 +108,26 @@ def test_loss_and_gradients_are_those_of_every_draft_made_by_itself(reference, k
     model, far = made(family, architecture), 3.0 if family == "eagle" else 0.0
     tokens = torch.randperm(61, generator=torch.Generator().manual_seed(3))[:known].sort().values
     if known < 61:
-        model.heads.restrict(tokens)
+        model.heads.set_draft_vocab(tokens)
     ids = torch.randint(3, 60, (1, LENGTH), generator=torch.Generator().manual_seed(2))
     objective = MultiToken("medusa", next_token=False, soft=True, feature_weight=far)
     loss = objective.loss(model, {"input_ids": ids, "labels": ids}, 0.0)
     loss.total.backward()
 
     trunk = model.trunk(ids, output_hidden_states=True)
-    taps, says = [states[0] for states in trunk.hidden_states], trunk.logits[0].softmax(-1)
+    hidden_state_layers, says = [states[0] for states in trunk.hidden_states], trunk.logits[0].softmax(-1)
     table, softcap = model.trunk.get_input_embeddings().weight, model.unembedding.softcap
     p = {name: value.detach().clone().requires_grad_() for name, value in model.heads.named_parameters()}
     total, distances = 0.0, []
     for i in range(LENGTH - 2):
-        for k, state in enumerate(reference(p, table, taps, ids[0].tolist(), i, architecture)):
+        for k, state in enumerate(reference(p, table, hidden_state_layers, ids[0].tolist(), i, architecture)):
             logits = p["lm_head.weight"] @ state if family == "eagle3" else model.unembedding.weight @ state
             if family == "eagle" and softcap:
                 logits = softcap * (logits / softcap).tanh()
             teacher = says[i + k + 1][tokens]
             total = total + 0.8 ** (k + 1) * (teacher * (teacher / teacher.sum() / logits.softmax(0)).log()).sum()
             if far:
-                gap = (state - taps[-1][i + k + 1]).abs()
+                gap = (state - hidden_state_layers[-1][i + k + 1]).abs()
                 distances.append(torch.where(gap < 1, gap**2 / 2, gap - 0.5).mean())
                 total = total + 0.8 ** (k + 1) * far * distances[-1]
     total = total / (LENGTH - 1)

@@ -66,7 +66,7 @@ def test_a_published_drafter_brings_its_own_sizes_and_copies_of_the_trunks_tenso
 def test_a_reduced_vocabulary_is_left_out_by_name(tmp_path):
     model = shaken("eagle")
     model.trunk.save_pretrained(tmp_path / "trunk")
-    model.heads.restrict(torch.arange(10))
+    model.heads.set_draft_vocab(torch.arange(10))
     assert list(export(model, "eagle", tmp_path / "out").left_out) == ["heads.draft_tokens"]
     assert "draft_vocabulary" not in import_(tmp_path / "out", "eagle", str(tmp_path / "trunk")).heads.config.options
 

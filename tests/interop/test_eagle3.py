@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is a folder. vLLM wants a hub 
 
 def reduced(architecture: str = "llama", **options: object):
     model = shaken("eagle3", architecture, **options)
-    model.heads.restrict(torch.tensor([7, 3, 50, 12, 60, 0]))
+    model.heads.set_draft_vocab(torch.tensor([7, 3, 50, 12, 60, 0]))
     return model
 
 

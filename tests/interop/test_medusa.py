@@ -48,7 +48,7 @@ def test_a_reader_of_the_layout_drafts_as_headway_does(tmp_path, options, reduce
     for architecture in ("llama", "granite"):  # whose logits are scaled
         model = shaken("medusa", architecture, **options)
         if reduced:
-            model.heads.restrict(torch.tensor([7, 3, 50, 12, 60, 0]))
+            model.heads.set_draft_vocab(torch.tensor([7, 3, 50, 12, 60, 0]))
         export(model, "medusa", tmp_path / architecture)
         states = model(TEXT).states
         theirs = vllm_reads(tmp_path / architecture, states[0])
@@ -63,7 +63,7 @@ def test_import_of_an_export_is_the_same_bit_for_bit(tmp_path, options, reduced)
     model = shaken("medusa", **options)
     model.heads.config.training.update(stage="heads", steps=7)
     if reduced:
-        model.heads.restrict(torch.tensor([7, 3, 50, 12]))
+        model.heads.set_draft_vocab(torch.tensor([7, 3, 50, 12]))
     model.trunk.save_pretrained(tmp_path / "trunk")
     account = export(model, "medusa", tmp_path / "out")
     assert set(account.renamed) >= {f"heads.{name}" for name in model.heads.kept()} and not account.left_out

@@ -12,7 +12,7 @@ from transformers.modeling_layers import MtpModel
 from headway import HeadwayModel
 from headway.cli import main
 from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
-from headway.interop import export, import_, speaking_of_layers
+from headway.interop import export, import_, with_mtp_layer_config
 from tests.shipping import ship, tensors_of
 from tests.tiny import tiny_trunk
 from tests.training.recipes import save_tokenizer
@@ -139,7 +139,7 @@ def test_a_trunk_that_transformers_cannot_roll_back_is_exported_with_a_warning(t
 
 def test_a_reduced_vocabulary_is_left_out_by_name(tmp_path):
     model = with_heads("llama")
-    model.heads.restrict(torch.arange(10))
+    model.heads.set_draft_vocab(torch.arange(10))
     account = export(model, "transformers", tmp_path)
     assert list(account.left_out) == ["heads.draft_tokens"]
     assert "draft_vocabulary" not in import_(tmp_path, "transformers").heads.config.options
@@ -149,7 +149,7 @@ def test_a_layer_for_all_depths_is_written_for_each(tmp_path):
     account = export(with_heads("llama", 3, shared=True), "transformers", tmp_path)
     assert account.renamed["heads.layers.0.eh_proj.weight"] == tuple(f"model.layers.{k}.eh_proj.weight" for k in (3, 4, 5))
     trunk = AutoModelForCausalLM.from_pretrained(tmp_path, trust_remote_code=True)
-    with speaking_of_layers(trunk.config, 3):
+    with with_mtp_layer_config(trunk.config, 3):
         assert MtpModel.from_pretrained(trunk).num_mtp_layers == 3
 
 

@@ -38,7 +38,7 @@ def main(folder: Path) -> None:
         for name, (options, tokens) in MODELS.items():
             model = shaken("eagle3", HeadwayModel.from_pretrained(trunk).trunk, STEPS, **options)
             if tokens is not None:
-                model.heads.restrict(tokens)
+                model.heads.set_draft_vocab(tokens)
             home = folder / f"{architecture}-{name}"
             export(model, "speculators", home / "speculators")
             export(model, "eagle3", home / "eagle3")
@@ -53,12 +53,12 @@ def computed(model: HeadwayModel, ids: torch.Tensor) -> dict[str, torch.Tensor]:
     The loss is that of EAGLE-3's training: the mean of KL(trunk || drafter) over the positions with a target, summed over steps.
     """
     positions, masks = model.layout(ids)
-    tapped = model.run(ids, positions, masks)
-    states = model.heads.states(model.heads.reads(tapped), ids, ForwardContext(model.view, positions, masks))
+    hidden_states = model.run(ids, positions, masks)
+    states = model.heads.states(model.heads.reads(hidden_states), ids, ForwardContext(model.view, positions, masks))
     logits = [u.known_logits(s)[0] for u, s in zip(model.unembeddings[1:], states, strict=True)]
     shared = model.unembedding
     known = shared if model.heads.draft_tokens is None else shared.restricted(model.heads.draft_tokens)
-    targets = known.known_logits(tapped.last)[0, 1:]  # at i, what the trunk says of token i + 2
+    targets = known.known_logits(hidden_states.last)[0, 1:]  # at i, what the trunk says of token i + 2
     loss = torch.tensor(0.0)
     for k, each in enumerate(logits):
         drafted = each[: len(targets) - k].log_softmax(-1)
@@ -67,7 +67,7 @@ def computed(model: HeadwayModel, ids: torch.Tensor) -> dict[str, torch.Tensor]:
     hook = model.view.norm.register_forward_pre_hook(lambda _, inputs: unnormed.append(inputs[0]))
     model.run(ids, positions, masks)
     hook.remove()
-    read = model.heads.reads(tapped)
+    read = model.heads.reads(hidden_states)
     return {"ids": ids, "read": read, "unnormed": unnormed[0], "loss": loss, "logits": torch.stack(logits).clone()}
 
 

@@ -50,7 +50,7 @@ def test_next_token_loss_equals_transformers():
 def test_packed_loss_equals_unpacked(architecture, family):
     model = HeadwayModel.from_trunk(tiny_trunk(architecture), family=family, count=2)
     documents = [random_rows(1, n, seed=n)[0] for n in (11, 5, 9)]
-    objective = MultiToken(feature_weight=float(FAMILY_CLASSES[family].foresees_states))
+    objective = MultiToken(feature_weight=float(FAMILY_CLASSES[family].predicts_hidden_states))
     packed = batch_of([[*documents[0], *documents[1], *documents[2], 0, 0]], [[0] * 11 + [1] * 5 + [2] * 9 + [-1] * 2])
     packed["labels"][0, -2:] = -100
     together = objective.loss(model, packed, 0.0, items=1).total
@@ -79,7 +79,7 @@ def test_heads_with_a_reduced_vocabulary_learn_what_they_can_say(family, soft):
     """sum over known tokens of p log(p(. | known) / q), p being the label or what the trunk says."""
     model = HeadwayModel.from_trunk(tiny_trunk(), family=family, count=2)
     known = torch.tensor([4, 9, 17, 30, 31, 55])
-    model.heads.restrict(known)
+    model.heads.set_draft_vocab(known)
     batch = batch_of(random_rows(2, 20))
     loss = MultiToken(soft=soft).loss(model, batch, 0.0)
     states = model(batch["input_ids"]).states
@@ -96,7 +96,7 @@ def test_heads_with_a_reduced_vocabulary_learn_what_they_can_say(family, soft):
     assert model.trunk.get_input_embeddings().weight.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("family", [name for name, kind in FAMILY_CLASSES.items() if kind.foresees_states])
+@pytest.mark.parametrize("family", [name for name, kind in FAMILY_CLASSES.items() if kind.predicts_hidden_states])
 def test_features_are_smooth_l1_distances_from_the_trunks_later_states(family):
     """Where the label is learnt, weighted as the head's other loss and divided as it; towards the trunk nothing flows."""
     model = HeadwayModel.from_trunk(tiny_trunk(), family=family, count=2)

@@ -18,9 +18,9 @@ from headway.errors import ConfigError, DataError, UnsupportedModelError
 from headway.objectives import MultiToken, NextToken, Registers
 from headway.training import finetune, pretrain
 from headway.training.configs import FinetuneConfig, PretrainConfig
+from headway.training.datasets import rows_of
 from headway.training.denoising import DenoisedRows, check_sees_both_ways
-from headway.training.rows import rows_of
-from headway.training.run import load_tokenizer, run
+from headway.training.loop import load_tokenizer, run
 from tests.tiny import ARCHITECTURES, tiny_trunk
 from tests.training.recipes import WORDS, losses, save_model, save_tokenizer, weights
 

@@ -16,9 +16,9 @@ from headway.errors import ConfigError
 from headway.model import HeadwayModel
 from headway.training import train_heads
 from headway.training.configs import HeadsTrainConfig
+from headway.training.datasets import rows_of
 from headway.training.draft_vocabulary import most_frequent
-from headway.training.rows import rows_of
-from headway.training.run import load_tokenizer
+from headway.training.loop import load_tokenizer
 
 QUICK = {"length": 48, "batch_size": 4, "max_steps": 4, "learning_rate": 1e-2, "completion_only": True}
 

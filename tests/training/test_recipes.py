@@ -28,8 +28,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(config: Any, model: HeadwayModel, objective: MultiToken, *rest: Any) -> None:
         raise Asked(config, model, objective)
 
-    monkeypatch.setattr("headway.training.heads.run", run)
-    monkeypatch.setattr("headway.training.finetuning.run", run)
+    monkeypatch.setattr("headway.training.stages.heads.run", run)
+    monkeypatch.setattr("headway.training.stages.finetune.run", run)
 
 
 def test_every_family_has_a_recipe() -> None:

@@ -1,7 +1,7 @@
 """`headway compare`: does looking ahead help your model on your task?"""
 
 from headway.config import load
-from headway.lab.configs import CompareConfig
+from headway.experiments.compare.configs import CompareConfig
 
 ABOUT = (
     "Fine-tune every arm on every task with several seeds, the same data and budget for all; score, time, and report differences "
@@ -13,6 +13,6 @@ ABOUT = (
 def run(arguments: list[str]) -> None:
     file = arguments[0] if arguments and not arguments[0].startswith("-") else None
     config = load(CompareConfig, file, arguments[1:] if file else arguments, prog="headway compare", about=ABOUT)
-    from headway.lab.compare import run as run_compare  # after --help has had its chance: this takes seconds
+    from headway.experiments.compare.compare import run as run_compare  # after --help has had its chance: this takes seconds
 
     run_compare(config)

@@ -5,8 +5,8 @@ from typing import Any
 
 from headway.cli.console import say, table
 from headway.config import load
-from headway.evaluation.catalog import known, parts
 from headway.evaluation.configs import EvalConfig
+from headway.evaluation.tasks.catalog import known, parts
 from headway.files import write_json
 
 ABOUT = "Score a model: answers, programs, held-out losses, or any task of lm-eval. Drafting makes it faster, not different."

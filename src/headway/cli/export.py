@@ -25,7 +25,7 @@ def run(arguments: list[str]) -> None:
     config = load(ExportConfig, overrides=arguments, prog="headway export", about=ABOUT)
     from headway.interop import FORMATS, export, recognise  # after --help has had its chance: this takes seconds
     from headway.model import HeadwayModel
-    from headway.training.run import copy_tokenizer
+    from headway.training.loop import copy_tokenizer
 
     account = export(HeadwayModel.from_pretrained(config.model), config.to, config.out, config.options)
     if FORMATS[config.to].whole:

@@ -58,7 +58,7 @@ def run(arguments: list[str]) -> None:
     from transformers.utils import logging
 
     from headway import HeadwayModel, model_path
-    from headway.evaluation.scoring import as_torch
+    from headway.evaluation.run import as_torch
 
     folder = model_path(config.model)
     if Path(folder).is_dir():
@@ -105,7 +105,7 @@ def _quantize(config: GenerateConfig, model: Any, rows: int) -> None:
         return
     scheme: str = config.quantize
     if scheme == "auto":
-        from headway.roofline import choose
+        from headway.trunk.roofline import choose
 
         choice = choose(model.trunk, rows * (1 if config.plain else 1 + model.count))
         say(f"quantize auto chose {choice.why}")

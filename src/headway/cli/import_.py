@@ -25,7 +25,7 @@ def run(arguments: list[str]) -> None:
         arguments = ["--folder", *arguments]
     config = load(ImportConfig, overrides=arguments, prog="headway import", about=ABOUT)
     from headway.interop import import_  # after --help has had its chance: this takes seconds
-    from headway.training.run import copy_tokenizer
+    from headway.training.loop import copy_tokenizer
 
     model = import_(config.folder, config.from_, config.trunk)
     model.save_pretrained(config.out)

@@ -2,7 +2,7 @@
 
 from headway.config import load, nearest
 from headway.errors import ConfigError
-from headway.lab.reproduce.configs import EXPERIMENTS, ReproduceConfig
+from headway.experiments.reproduce.configs import EXPERIMENTS, ReproduceConfig
 
 ABOUT = f"Repeat an experiment of Gloeckle et al. 2024: headway reproduce EXPERIMENT, one of {', '.join(EXPERIMENTS)}."
 
@@ -17,6 +17,6 @@ def run(arguments: list[str]) -> None:
     config = load(kind, overrides=arguments[named:], prog=prog, about=(kind.__doc__ or "") if named else ABOUT)
     if not named:
         raise ConfigError(f"headway reproduce needs the name of an experiment first: {', '.join(EXPERIMENTS)}.")
-    from headway.lab.reproduce.reproducing import reproduce  # after --help has had its chance: this takes seconds
+    from headway.experiments.reproduce.reproduce import reproduce  # after --help has had its chance: this takes seconds
 
     reproduce(config)

@@ -1,16 +1,16 @@
 """Where examples come from and how they become batches."""
 
-from headway.data.collator import Collator
-from headway.data.encoding import Encoded, encode, encode_all, encode_prompt
-from headway.data.packing import Row, pack, row_of
-from headway.data.sources import Example, load_examples, load_rows
-from headway.data.word_problems import word_problems
+from headway.data.collators import Collator
+from headway.data.generated.word_problems import word_problems
+from headway.data.packing import PackedRow, pack, row_of
+from headway.data.readers import Example, load_examples, load_rows
+from headway.data.tokenize import Encoded, encode, encode_all, encode_prompt
 
 __all__ = [
     "Collator",
     "Encoded",
     "Example",
-    "Row",
+    "PackedRow",
     "encode",
     "encode_all",
     "encode_prompt",

@@ -19,7 +19,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 import headway.config
 from headway.config import field, nearest
-from headway.data.sources import MIXTURES, Example, example_of, rows_of_source
+from headway.data.readers import MIXTURES, Example, example_of, rows_of_source
 from headway.errors import ConfigError, DataError
 
 BETWEEN = "|||"  # promptsource's mark between what is read and what is answered

@@ -4,10 +4,10 @@ import bisect
 from collections.abc import Callable, Sequence
 from typing import TypedDict
 
-from headway.data.encoding import Encoded
+from headway.data.tokenize import Encoded
 
 
-class Row(TypedDict):
+class PackedRow(TypedDict):
     """Equally long lists; segments number the documents of the row from 0."""
 
     input_ids: list[int]
@@ -15,7 +15,7 @@ class Row(TypedDict):
     segments: list[int]
 
 
-def pack(encoded: Sequence[Encoded], length: int, grown: Callable[[int], float] | None = None) -> list[Row]:
+def pack(encoded: Sequence[Encoded], length: int, grown: Callable[[int], float] | None = None) -> list[PackedRow]:
     """Put whole documents into as few rows of at most `length` tokens as best fit finds, longest first.
 
     Args: grown: how many tokens a document of so many becomes later, where that is more.
@@ -39,9 +39,9 @@ def pack(encoded: Sequence[Encoded], length: int, grown: Callable[[int], float] 
     return [row_of([encoded[index] for index in row]) for row in rows]
 
 
-def row_of(documents: Sequence[Encoded]) -> Row:
+def row_of(documents: Sequence[Encoded]) -> PackedRow:
     """One row of documents, in the order given."""
-    return Row(
+    return PackedRow(
         input_ids=[token for document in documents for token in document["input_ids"]],
         labels=[label for document in documents for label in document["labels"]],
         segments=[number for number, document in enumerate(documents) for _ in document["input_ids"]],

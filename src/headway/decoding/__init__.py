@@ -1,27 +1,27 @@
 """Speculative decoding: heads, n-grams or an assistant draft, the trunk verifies all drafts of all rows in one forward."""
 
-from headway.decoding.assistant import assistant_drafter
-from headway.decoding.cache import RaggedCache
-from headway.decoding.combined import first_of
+from headway.decoding.drafters.assistant import assistant_drafter
+from headway.decoding.drafters.fallback import fallback_drafter
+from headway.decoding.drafters.heads import heads_drafter
+from headway.decoding.drafters.limits import limit_draft_tokens, proposes_trees
+from headway.decoding.drafters.ngram import ngram_drafter
 from headway.decoding.engine import Engine
+from headway.decoding.exactness import exactness_issue
 from headway.decoding.generate import Generation, generate
-from headway.decoding.heads_drafter import heads_drafter
-from headway.decoding.limited import at_most, drafts_trees
-from headway.decoding.ngram import ngram_drafter
-from headway.decoding.probe import why_not_exact
+from headway.decoding.kv_cache import RaggedKVCache
 from headway.decoding.stats import DecodeStats
 
 __all__ = [
     "DecodeStats",
     "Engine",
     "Generation",
-    "RaggedCache",
+    "RaggedKVCache",
     "assistant_drafter",
-    "at_most",
-    "drafts_trees",
-    "first_of",
+    "exactness_issue",
+    "fallback_drafter",
     "generate",
     "heads_drafter",
+    "limit_draft_tokens",
     "ngram_drafter",
-    "why_not_exact",
+    "proposes_trees",
 ]

@@ -15,25 +15,25 @@ from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 from torch.nn.functional import pad
 
-from headway.decoding.cache import Buffers, RaggedCache, with_room
+from headway.decoding.draftable import DraftableModel
+from headway.decoding.kv_cache import Buffers, RaggedKVCache, round_up_to_block
 from headway.errors import ConfigError, UnsupportedModelError
-from headway.model import HeadwayModel
-from headway.trunk import ForwardContext, Masks, Tapped
+from headway.trunk import ForwardContext, HiddenStates, Masks
 
 TOKENS = (1, 4, 8, 16)  # of a row in a round: the last settled one and its drafts
 FORMS = 64  # compiled forms that are kept of one function
 
-_compiled: WeakKeyDictionary[HeadwayModel, "Compiled"] = WeakKeyDictionary()
+_compiled: WeakKeyDictionary[DraftableModel, "Compiled"] = WeakKeyDictionary()
 
 
-def compiled(model: HeadwayModel) -> "Compiled":
+def compiled(model: DraftableModel) -> "Compiled":
     """The model's compiled forwards, kept for as long as it lives."""
     if model not in _compiled:
         _compiled[model] = Compiled(model)
     return _compiled[model]
 
 
-def worthwhile(slots: Tensor, cache: RaggedCache) -> bool:
+def worthwhile(slots: Tensor, cache: RaggedKVCache) -> bool:
     """Whether there is a form for so many (rows, tokens), and padding the rows does not double the work."""
     rows, tokens = slots.shape
     return tokens <= TOKENS[-1] and 2 * rows > cache.rows
@@ -51,10 +51,10 @@ class Compiled:
         compiled, for want of a C++ compiler for instance.
     """
 
-    def __init__(self, model: HeadwayModel) -> None:
+    def __init__(self, model: DraftableModel) -> None:
         # no reference to the model itself: that would keep it alive here for ever
         self.view, self.heads = model.view, model.heads
-        self.taps = self.heads.taps if self.heads is not None else ()
+        self.hidden_state_layers = self.heads.hidden_state_layers if self.heads is not None else ()
         _ = self.view.config, self.view.decoder, self.view.norm  # compilers cannot look for them
         self.layers = len(self.view.layers)
         self._check_states()
@@ -69,26 +69,26 @@ class Compiled:
         self._sure = frozenset()
 
     def trunk(
-        self, cache: RaggedCache, input_ids: Tensor, positions: Tensor, slots: Tensor, visible: int, masks: Masks = None
-    ) -> Tapped:
+        self, cache: RaggedKVCache, input_ids: Tensor, positions: Tensor, slots: Tensor, visible: int, masks: Masks = None
+    ) -> HiddenStates:
         """One pass over the trunk; all (rows, seq), negative positions and slots for padding.
 
         masks: of a tree, for these positions and so many visible slots; else a chain's follow from the positions.
         """
         rows, tokens = slots.shape
         more = (0, next(n for n in TOKENS if n >= tokens) - tokens, 0, cache.rows - rows)
-        keys = with_room(visible)
+        keys = round_up_to_block(visible)
         positions, slots = pad(positions, more, value=-1), pad(slots, more, value=-1)
         masks = self.view.causal_masks(positions, keys) if masks is None else self._padded(masks, more, keys)
         buffers = {layer: pair for layer, pair in cache.buffers.items() if layer < self.layers}
         found = self._call(self._trunk, buffers, pad(input_ids, more), positions, slots, masks)
         return found.each(lambda states: states[:rows, :tokens])
 
-    def newest(self, cache: RaggedCache, hidden: Tensor, input_ids: Tensor, positions: Tensor, count: int) -> list[Tensor]:
+    def newest(self, cache: RaggedKVCache, hidden: Tensor, input_ids: Tensor, positions: Tensor, count: int) -> list[Tensor]:
         """States of the first `count` parallel heads, which attend; all (rows, 1), and a hidden size where they are states."""
         rows = positions.shape[0]
         more = (0, 0, 0, cache.rows - rows)
-        keys = with_room(int(positions.max()) + 1)
+        keys = round_up_to_block(int(positions.max()) + 1)
         positions, input_ids, hidden = pad(positions, more, value=-1), pad(input_ids, more), pad(hidden, (0, 0, *more))
         masks = self.view.causal_masks(positions, keys)
         buffers = {layer: pair for layer, pair in cache.buffers.items() if layer >= self.layers}
@@ -106,8 +106,8 @@ class Compiled:
         input_ids = torch.zeros(1, 2, dtype=torch.long, device=self.view.model.device)
         with torch.no_grad():
             states = self.view.decoder(input_ids=input_ids, output_hidden_states=True).hidden_states
-            tapped = self.view.run(input_ids, None, None, taps=self.taps)
-        if not all(torch.equal(states[index], inner) for index, inner in tapped.inner.items()):
+            hidden_states = self.view.run(input_ids, None, None, hidden_state_layers=self.hidden_state_layers)
+        if not all(torch.equal(states[index], inner) for index, inner in hidden_states.inner.items()):
             raise UnsupportedModelError(
                 f"{type(self.view.model).__name__} does not show what its heads read; decode without compile."
             )
@@ -157,22 +157,22 @@ class Compiled:
                 reason = str(error).strip().splitlines()[0]
                 raise ConfigError(f"This model cannot be compiled here ({reason}). Decode without compile.") from error
 
-    def _run_trunk(self, buffers: Buffers, input_ids: Tensor, positions: Tensor, slots: Tensor, masks: Masks) -> Tapped:
+    def _run_trunk(self, buffers: Buffers, input_ids: Tensor, positions: Tensor, slots: Tensor, masks: Masks) -> HiddenStates:
         output = self.view.decoder(
             input_ids=input_ids,
             position_ids=positions.clamp(min=0),
             attention_mask=masks,
-            past_key_values=RaggedCache.over(buffers, slots, _keys(masks)),
+            past_key_values=RaggedKVCache.over(buffers, slots, _keys(masks)),
             use_cache=True,
-            output_hidden_states=bool(self.taps),
+            output_hidden_states=bool(self.hidden_state_layers),
         )
-        return Tapped(output.last_hidden_state, {index: output.hidden_states[index] for index in self.taps})
+        return HiddenStates(output.last_hidden_state, {index: output.hidden_states[index] for index in self.hidden_state_layers})
 
     def _run_heads(
         self, buffers: Buffers, input_ids: Tensor, positions: Tensor, slots: Tensor, masks: Masks, hidden: Tensor, count: int
     ) -> list[Tensor]:
         assert self.heads is not None
-        cache = RaggedCache.over(buffers, slots, _keys(masks))
+        cache = RaggedKVCache.over(buffers, slots, _keys(masks))
         return self.heads.states(hidden, input_ids, ForwardContext(self.view, positions.clamp(min=0), masks, cache), count)
 
     def _padded(self, masks: Masks, more: tuple[int, ...], keys: int) -> Masks:

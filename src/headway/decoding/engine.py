@@ -16,23 +16,23 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from headway.attention import decoding
-from headway.decoding.acceptance import accept
-from headway.decoding.arguments import new_token_limit, prompt_tokens, resolve, seed_number
+from headway.decoding.batch import Batch, SequenceState
 from headway.decoding.compiled import budgets_for, compiled, worthwhile
-from headway.decoding.drafting import MakeDrafter
-from headway.decoding.layout import Layout, chain, kept_positions, lay_out, ridden_prompts
-from headway.decoding.places import Places, slots
-from headway.decoding.planning import Planner
-from headway.decoding.probe import why_not_exact, why_not_this_long
-from headway.decoding.rows import Batch, Row
-from headway.decoding.scores import Scores
-from headway.decoding.stats import Tally
-from headway.decoding.stopping import Stops
+from headway.decoding.draft_length import DraftLengthController
+from headway.decoding.draftable import DraftableModel
+from headway.decoding.drafters.base import DrafterFactory
+from headway.decoding.exactness import exactness_issue, length_issue
+from headway.decoding.generation_config import new_token_limit, prompt_tokens, resolve, seed_number
+from headway.decoding.sampler import Sampler
+from headway.decoding.scheduler import Scheduler, slots
+from headway.decoding.stats import StatsCollector
+from headway.decoding.stopping import StoppingCriteria
+from headway.decoding.verify import accept
+from headway.decoding.verify_inputs import VerifyInputs, accepted_positions, build_verify_inputs, chain, prompt_mask_tokens
 from headway.errors import ConfigError, UnsupportedModelError
-from headway.model import HeadwayModel
-from headway.ops.trees import Path
-from headway.trunk import ForwardContext, Tapped
+from headway.ops.draft_tree import AcceptedPath
+from headway.trunk import ForwardContext, HiddenStates
+from headway.trunk.attention import decoding
 
 LUCK = 0.5  # of 16 rows of 32 tokens, full batches were a fifth faster over plain decoding than batches that nobody joins
 CHOICES = 64  # settings of rows that are kept for rows to come
@@ -42,7 +42,7 @@ class Engine:
     """Decodes rows together; each may join or be cancelled at any time, and what it says does not depend on its company.
 
     Args:
-        model: whose trunk can be decoded this way (`why_not_exact` gives None).
+        model: whose trunk can be decoded this way (`exactness_issue` gives None).
         drafter: makes the drafter; None decodes without drafts.
         max_rows: rows decoded at once; others wait.
         max_tokens: slots of the cache that all rows together may take; default: no limit.
@@ -57,8 +57,8 @@ class Engine:
 
     def __init__(
         self,
-        model: HeadwayModel,
-        drafter: MakeDrafter | None = None,
+        model: DraftableModel,
+        drafter: DrafterFactory | None = None,
         max_rows: int = 16,
         max_tokens: int | None = None,
         prefill_chunk: int = 512,
@@ -66,7 +66,7 @@ class Engine:
         seed: int = 0,
         compile: bool = False,
     ) -> None:
-        if reason := why_not_exact(model.trunk):
+        if reason := exactness_issue(model.trunk):
             raise UnsupportedModelError(f"{type(model.trunk).__name__} cannot be decoded exactly in ragged batches: {reason}.")
         if model.training or model.trunk.training:
             raise ConfigError("The model is in training mode and would decode with dropout; call model.eval() first.")
@@ -75,20 +75,20 @@ class Engine:
                 raise ConfigError(f"{name} of an engine must be a whole number of at least 1, got {value!r}.")
         self.model, self.view, self.unembedding = model, model.view, model.view.unembedding
         self.max_rows, self.prefill_chunk = max_rows, prefill_chunk
-        self.places = Places(model, drafter, max_tokens, prefill_chunk, whole=compile)
+        self.places = Scheduler(model, drafter, max_tokens, prefill_chunk, whole=compile)
         self.cache, self.drafter, self.batch = self.places.cache, self.places.drafter, self.places.batch
         self.compiled = compiled(model) if compile else None
-        self.planner = None
+        self.controller = None
         if adaptive and self.drafter is not None:
-            self.planner = Planner(budgets_for(self.drafter.budgets) if compile else self.drafter.budgets)
-        self.tally = Tally(self.drafter.depth if self.drafter is not None else 0)
+            self.controller = DraftLengthController(budgets_for(self.drafter.budgets) if compile else self.drafter.budgets)
+        self.stats_collector = StatsCollector(self.drafter.depth if self.drafter is not None else 0)
         self.seed = seed_number(seed)
         self._generator = torch.Generator(model.device).manual_seed(self.seed)
-        self._choices: dict[tuple[str, str, int], tuple[Scores, Stops]] = {}
-        self.waiting: deque[Row] = deque()
-        self._cancelled: deque[Row] = deque()  # since the last step
+        self._choices: dict[tuple[str, str, int], tuple[Sampler, StoppingCriteria]] = {}
+        self.waiting: deque[SequenceState] = deque()
+        self._cancelled: deque[SequenceState] = deque()  # since the last step
         self._stepping = False
-        self.taps = self.drafter.taps if self.drafter is not None else ()
+        self.hidden_state_layers = self.drafter.hidden_state_layers if self.drafter is not None else ()
         self._tapped: Mapping[int, Tensor] | None = None
 
     def submit(
@@ -101,7 +101,7 @@ class Engine:
         seed: int | None = None,
         acceptance: str = "coupled",
         **kwargs: Any,
-    ) -> Row:
+    ) -> SequenceState:
         """Let a prompt wait for its turn; `step` or `run` does the work. The row it gives shows how far it has come.
 
         Args:
@@ -115,24 +115,24 @@ class Engine:
         config = resolve(trunk, generation_config, kwargs, one_row=True)
         prompt = prompt_tokens(trunk, prompt)
         limit = len(prompt) + new_token_limit(trunk, config, len(prompt))
-        if reason := why_not_this_long(trunk, limit):
+        if reason := length_issue(trunk, limit):
             raise ConfigError(f"A row of {limit} tokens cannot be decoded exactly: {reason}. Ask for fewer new tokens.")
         config.min_new_tokens = config.min_new_tokens or max(0, (config.min_length or 0) - len(prompt)) or None
         config.min_length = config.max_length = config.max_new_tokens = None
         key = (config.to_json_string(), str(acceptance), id(tokenizer))
         if key not in self._choices:
-            scores = Scores(config, self.model.device, self._generator, acceptance, self.unembedding.size)
+            scores = Sampler(config, self.model.device, self._generator, acceptance, self.unembedding.size)
             if len(self._choices) == CHOICES:
                 del self._choices[next(iter(self._choices))]  # the oldest
-            self._choices[key] = (scores, Stops(config, tokenizer))
+            self._choices[key] = (scores, StoppingCriteria(config, tokenizer))
         if seed is None:
             self.seed += 1
             seed = self.seed
-        row = Row(prompt, len(prompt), limit, *self._choices[key], seed_number(seed), stream)
+        row = SequenceState(prompt, len(prompt), limit, *self._choices[key], seed_number(seed), stream)
         self.add(row)
         return row
 
-    def add(self, row: Row) -> None:
+    def add(self, row: SequenceState) -> None:
         """Let a row wait for its turn. Raises ConfigError if it could never fit."""
         if not self.places.allows(1, row.limit):
             raise ConfigError(
@@ -149,7 +149,7 @@ class Engine:
             row.on_cancel(row)
 
     @property
-    def entering(self) -> list[Row]:
+    def entering(self) -> list[SequenceState]:
         """Those whose prompts are being read."""
         return self.places.entering
 
@@ -174,22 +174,24 @@ class Engine:
     @contextmanager
     def _at_work(self) -> Iterator[None]:
         # compilers would take what taps for a part of the model
-        tapping = self.view.tapping(self.taps) if self.compiled is None else nullcontext()
-        with torch.inference_mode(), decoding(self.view.config), tapping as self._tapped:
+        capture_hidden_states = (
+            self.view.capture_hidden_states(self.hidden_state_layers) if self.compiled is None else nullcontext()
+        )
+        with torch.inference_mode(), decoding(self.view.config), capture_hidden_states as self._tapped:
             yield
 
     def _step(self) -> None:
         if self._stepping:
             raise ConfigError("The engine is in the middle of a step: whoever gets its tokens can submit rows, but not run them.")
         self._stepping = True
-        looked_at: list[Row] = []
+        looked_at: list[SequenceState] = []
         try:
             if self._cancelled:
                 self._drop_cancelled()
             if self.waiting:
                 self.places.admit(self.waiting, self.max_rows)
             if looked_at := self.entering:
-                with self.tally.timed("prefill"):
+                with self.stats_collector.timed("prefill"):
                     self._prefill()
             if looked_at := self.batch.rows:
                 self._round()
@@ -226,19 +228,19 @@ class Engine:
         through = sum(row.prompt <= row.prefilled + width for row in rows)  # they stand first
         # what padding writes stands after its row, and is overwritten
         start = starts[0] if min(starts) == max(starts) and starts[0] + width == visible else None
-        layout = Layout(positions, positions, visible, [0] * len(rows), start=start)
+        layout = VerifyInputs(positions, positions, visible, [0] * len(rows), start=start)
         if self.drafter is not None and through:
-            masks = self.drafter.masks(self.drafter.depth, max(row.usable for row in rows))
-            layout = replace(layout, ridden=ridden_prompts(self.view, rows, layout, masks) if masks else None)
-        tapped = self._forward(layout, first)
+            masks = self.drafter.masks(self.drafter.depth, max(row.max_accepted for row in rows))
+            layout = replace(layout, mask_token_inputs=prompt_mask_tokens(self.view, rows, layout, masks) if masks else None)
+        hidden_states = self._forward(layout, first)
         if self.drafter is not None:
-            self.drafter.observe(tapped, positions, first)
+            self.drafter.observe(hidden_states, positions, first)
         for row in rows:
             row.prefilled = min(row.prefilled + width, row.prompt)
         if through:
-            states = torch.stack([tapped.last[r, rows[r].prompt - starts[r] - 1] for r in range(through)])
+            states = torch.stack([hidden_states.last[r, rows[r].prompt - starts[r] - 1] for r in range(through)])
             joining = Batch(self.batch.tokens[first:], rows[:through])
-            layout = chain(joining, layout.usable[:through])
+            layout = chain(joining, layout.max_accepted[:through])
             path = accept(joining, self.unembedding.logits(states[:, None]), None, layout)
             found = _write_down(joining, path, layout)
             self.places.join(through)
@@ -250,35 +252,35 @@ class Engine:
         batch = self.batch
         began = time.perf_counter()
         budget, draft = self._budget(), None
-        behind = masks = 0
+        catch_up_tokens = masks = 0
         if budget:
             assert self.drafter is not None
-            behind = self.drafter.behind(batch, budget)
-            with self.tally.timed("draft"):
+            catch_up_tokens = self.drafter.catch_up_tokens(batch, budget)
+            with self.stats_collector.timed("draft"):
                 draft = self.drafter.draft(batch, budget)
-            masks = self.drafter.masks(budget, max(row.usable for row in batch.rows))
+            masks = self.drafter.masks(budget, max(row.max_accepted for row in batch.rows))
             drafts = budget if draft.parents is None else draft.parents.shape[1]
             if (draft.parents is not None or masks) and not self._has_room(slots(drafts, masks)):
                 budget, draft, masks = 0, None, 0
-        with self.tally.timed("verify"):
-            layout = lay_out(self.view, batch, draft, budget, masks)
-            tapped = self._forward(layout)
-            logits = self.unembedding.logits(tapped.last)
-        with self.tally.timed("accept"):
+        with self.stats_collector.timed("verify"):
+            layout = build_verify_inputs(self.view, batch, draft, budget, masks)
+            hidden_states = self._forward(layout)
+            logits = self.unembedding.logits(hidden_states.last)
+        with self.stats_collector.timed("accept"):
             path = accept(batch, logits, draft, layout)
             if self.drafter is not None:
-                self.drafter.observe(tapped, kept_positions(path, layout) if layout.drafts else layout.positions)
+                self.drafter.observe(hidden_states, accepted_positions(path, layout) if layout.drafts else layout.positions)
             if layout.tree is not None:
                 self._compact(batch, path)
             found = _write_down(batch, path, layout)
         fresh = self.compiled is not None and self.compiled.fresh  # its time says nothing about other rounds
-        if self.planner is not None and not fresh:
+        if self.controller is not None and not fresh:
             took = time.perf_counter() - began
             free = self._free(layout, found) if layout.drafts else []
-            self.planner.learn(len(batch.rows), layout.drafts, free, took, behind)
+            self.controller.learn(len(batch.rows), layout.drafts, free, took, catch_up_tokens)
         if self.compiled is not None:
             self.compiled.fresh = False
-        with self.tally.timed("accept"):
+        with self.stats_collector.timed("accept"):
             self._settle(Batch(batch.tokens, list(batch.rows)), found, layout)
 
     def _has_room(self, slots: int) -> bool:
@@ -295,47 +297,49 @@ class Engine:
     def _budget(self) -> int:
         """How many drafts this round verifies."""
         rows, drafter = self.batch.rows, self.drafter
-        if drafter is None or (usable := max(row.usable for row in rows)) < 1:
+        if drafter is None or (max_accepted := max(row.max_accepted for row in rows)) < 1:
             return 0
-        most = drafter.most(usable)
-        if self.planner is None:
+        most = drafter.most(max_accepted)
+        if self.controller is None:
             return most
-        if self.planner.rests(len(rows)):
+        if self.controller.rests(len(rows)):
             return 0
-        left = sum(1 + row.usable for row in rows) / len(rows)
+        left = sum(1 + row.max_accepted for row in rows) / len(rows)
         # rows that start together end apart by luck, and the unluckiest ends the batch: the largest of so many sums of so many
         new = max(row.limit - row.prompt for row in rows)
         apart = 0.0 if self.waiting else LUCK * math.sqrt(math.log2(len(rows)) / new)
-        return self.planner.choose(len(rows), most, left, lambda budget: drafter.behind(self.batch, budget), apart)
+        return self.controller.choose(len(rows), most, left, lambda budget: drafter.catch_up_tokens(self.batch, budget), apart)
 
-    def _free(self, layout: Layout, found: list[tuple[list[int], list[int]]]) -> list[list[int]]:
+    def _free(self, layout: VerifyInputs, found: list[tuple[list[int], list[int]]]) -> list[list[int]]:
         """What stayed in the rows that could use all drafts."""
         deepest = layout.drafts if layout.tree is None else 1
         rows = self.batch.rows
         # where no row waits for a place, the time is that of the quarter with the most to go
-        late = 0 if self.waiting else sorted(row.usable for row in rows)[-(len(rows) + 3) // 4]
-        return [nodes for row, (_, nodes) in zip(rows, found, strict=True) if row.usable >= max(deepest, late)]
+        late = 0 if self.waiting else sorted(row.max_accepted for row in rows)[-(len(rows) + 3) // 4]
+        return [nodes for row, (_, nodes) in zip(rows, found, strict=True) if row.max_accepted >= max(deepest, late)]
 
-    def _forward(self, layout: Layout, first: int | None = None) -> Tapped:
+    def _forward(self, layout: VerifyInputs, first: int | None = None) -> HiddenStates:
         """The trunk over all rows of a round, or to read prompts over those from `first` on."""
         rows, inside = layout.slots.shape[0], layout.slots.clamp(min=0)
         positions = inside if layout.positions is layout.slots else layout.positions.clamp(min=0)
         input_ids = self.batch.tokens[first or 0 : (first or 0) + rows].gather(1, inside)
-        if (ridden := layout.ridden) is not None:
+        if (mask_token_inputs := layout.mask_token_inputs) is not None:
             assert self.model.heads is not None
-            self.cache.begin(ridden.slots, ridden.visible, first or 0)
-            context = ForwardContext(self.view, ridden.positions.clamp(min=0), ridden.masks, self.cache)
-            return self.model.heads.run_with_masks(input_ids, context, ridden.count, 1 if ridden.last else None)
+            self.cache.begin(mask_token_inputs.slots, mask_token_inputs.visible, first or 0)
+            context = ForwardContext(self.view, mask_token_inputs.positions.clamp(min=0), mask_token_inputs.masks, self.cache)
+            return self.model.heads.run_with_masks(
+                input_ids, context, mask_token_inputs.count, 1 if mask_token_inputs.last else None
+            )
         if first is None and self.compiled is not None and worthwhile(layout.slots, self.cache):
             return self.compiled.trunk(self.cache, input_ids, layout.positions, layout.slots, layout.visible, layout.masks)
         masks = layout.masks if layout.tree is not None else self.view.causal_masks(layout.positions, layout.visible, layout.start)
         self.cache.begin(layout.slots, layout.visible, first or 0, layout.start)
-        return self.view.run(input_ids, positions, masks, self.cache, self.taps, self._tapped)
+        return self.view.run(input_ids, positions, masks, self.cache, self.hidden_state_layers, self._tapped)
 
-    def _compact(self, batch: Batch, path: Path) -> None:
+    def _compact(self, batch: Batch, path: AcceptedPath) -> None:
         """Move the tokens and cache entries of the path to where a chain would have put them."""
         newest = batch.ends - 1
-        nodes = path.nodes[:, : int(path.kept.max())]
+        nodes = path.nodes[:, : int(path.num_accepted.max())]
         targets = newest + torch.arange(1, nodes.shape[1] + 1, device=batch.device)
         sources = torch.where(nodes > 0, newest + nodes, targets)
         moving = sources != targets
@@ -344,23 +348,23 @@ class Engine:
             tokens.scatter_(1, targets, tokens.gather(1, sources))
             self.cache.compact(torch.where(moving, sources, -1), torch.where(moving, targets, -1))
 
-    def _settle(self, batch: Batch, found: list[tuple[list[int], list[int]]], layout: Layout) -> None:
+    def _settle(self, batch: Batch, found: list[tuple[list[int], list[int]]], layout: VerifyInputs) -> None:
         """Append what was accepted; rows that are finished leave."""
-        self.tally.forward(len(batch.rows))
-        for row, usable, (tokens, nodes) in zip(batch.rows, layout.usable, found, strict=True):
-            self.tally.tokens += row.take(tokens)
+        self.stats_collector.forward(len(batch.rows))
+        for row, max_accepted, (tokens, nodes) in zip(batch.rows, layout.max_accepted, found, strict=True):
+            self.stats_collector.tokens += row.take(tokens)
             if layout.drafts:
-                offered = usable if layout.tree is None else layout.drafts
-                self.tally.accepted(offered, min(usable, self.tally.depth), len(nodes))
+                offered = max_accepted if layout.tree is None else layout.drafts
+                self.stats_collector.accepted(offered, min(max_accepted, self.stats_collector.depth), len(nodes))
         self.places.leave([row for row in batch.rows if row.ended])
 
 
-def _write_down(batch: Batch, path: Path, layout: Layout) -> list[tuple[list[int], list[int]]]:
+def _write_down(batch: Batch, path: AcceptedPath, layout: VerifyInputs) -> list[tuple[list[int], list[int]]]:
     """Put the following token after the path; what each row gains: the tokens, and which drafts they were, from 1."""
-    columns = batch.ends + path.kept[:, None] if layout.drafts else batch.ends
-    batch.tokens[: len(batch.rows)].scatter_(1, columns, path.following[:, None])
+    columns = batch.ends + path.num_accepted[:, None] if layout.drafts else batch.ends
+    batch.tokens[: len(batch.rows)].scatter_(1, columns, path.bonus_token[:, None])
     if not layout.drafts:
-        return [([token], []) for token in path.following.tolist()]
-    block = torch.cat([path.kept[:, None], path.nodes, batch.drafted(layout.drafts + 1)], dim=1).tolist()  # one transfer
+        return [([token], []) for token in path.bonus_token.tolist()]
+    block = torch.cat([path.num_accepted[:, None], path.nodes, batch.drafted(layout.drafts + 1)], dim=1).tolist()  # one transfer
     first = 1 + layout.drafts
     return [(row[first : first + row[0] + 1], row[1 : 1 + row[0]]) for row in block]

@@ -10,23 +10,23 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from headway.decoding.arguments import check_known, is_whole, new_token_limit, resolve, seed_number
-from headway.decoding.drafting import MakeDrafter
+from headway.decoding.autoregressive import decode_autoregressive
+from headway.decoding.batch import SequenceState, first_seed, left_pad, token_lists
+from headway.decoding.draft_length import DraftLengthController
+from headway.decoding.draftable import DraftableModel
+from headway.decoding.drafters.base import DrafterFactory
+from headway.decoding.drafters.heads import heads_drafter
 from headway.decoding.engine import Engine
-from headway.decoding.heads_drafter import heads_drafter
-from headway.decoding.plain import decode_plainly
-from headway.decoding.planning import Planner
-from headway.decoding.probe import why_not_exact, why_not_this_long
-from headway.decoding.rows import Row, first_seed, left_pad, token_lists
-from headway.decoding.scores import Scores
+from headway.decoding.exactness import exactness_issue, length_issue
+from headway.decoding.generation_config import check_known, is_whole, new_token_limit, resolve, seed_number
+from headway.decoding.sampler import Sampler
 from headway.decoding.stats import DecodeStats
-from headway.decoding.stopping import Stops, pad_token
+from headway.decoding.stopping import StoppingCriteria, pad_token
 from headway.errors import ConfigError
-from headway.model import HeadwayModel
-from headway.trunk import evaluating
+from headway.trunk import eval_mode
 
 # what earlier calls learnt, by model and by way of drafting
-_planners: WeakKeyDictionary[HeadwayModel, dict[Any, Planner]] = WeakKeyDictionary()
+_controllers: WeakKeyDictionary[DraftableModel, dict[Any, DraftLengthController]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Generation:
 
 @torch.no_grad()
 def generate(
-    model: HeadwayModel,
+    model: DraftableModel,
     input_ids: Tensor,
     attention_mask: Tensor | None = None,
     *,
@@ -49,7 +49,7 @@ def generate(
     generator: torch.Generator | None = None,
     seed: int | None = None,
     plain: bool = False,
-    drafter: MakeDrafter | None = None,
+    drafter: DrafterFactory | None = None,
     adaptive: bool = True,
     acceptance: str = "coupled",
     compile: bool = False,
@@ -90,7 +90,7 @@ def generate(
     limit = new_token_limit(trunk, config, block.shape[1])
     given, block, mask = (rows.repeat_interleave(config.num_return_sequences, 0) for rows in (given, block, mask))
     together = min(max_rows or block.shape[0], block.shape[0])
-    stops = Stops(config, tokenizer)
+    stops = StoppingCriteria(config, tokenizer)
     if seed is not None:
         if generator is not None:
             raise ConfigError("seed and generator exclude each other; give one of them.")
@@ -102,29 +102,29 @@ def generate(
         drafter = None
     elif drafter is None and model.heads is not None:
         drafter = heads_drafter(compile=compile)
-    with evaluating(model):
-        if reason := why_not_exact(trunk) or why_not_this_long(trunk, block.shape[1] + limit):
+    with eval_mode(model):
+        if reason := exactness_issue(trunk) or length_issue(trunk, block.shape[1] + limit):
             if drafter is not None:
                 message = f"{type(trunk).__name__} cannot be decoded exactly with drafts ({reason}); it decodes plainly."
                 warnings.warn(message, UserWarning, stacklevel=3)
             parts = [
-                decode_plainly(trunk, *rows, config, limit, stops, streamer, tokenizer, generator)
+                decode_autoregressive(trunk, *rows, config, limit, stops, streamer, tokenizer, generator)
                 for rows in zip(block.split(together), mask.split(together), strict=True)
             ]
             new = _padded([row for part, _ in parts for row in part.tolist()], pad_token(config), block.device)
             stats = DecodeStats.together([part for _, part in parts])
         else:
             engine = Engine(model, drafter, max_rows=together, adaptive=adaptive, compile=compile)
-            if engine.drafter is not None and engine.planner is not None:
+            if engine.drafter is not None and engine.controller is not None:
                 drafts = (type(engine.drafter), engine.drafter.budgets, getattr(engine.drafter, "kind", ()))
                 key = (*drafts, compile, config.do_sample and acceptance, trunk.dtype, model.device, torch.get_num_threads())
-                engine.planner = _planners.setdefault(model, {}).setdefault(key, engine.planner)
+                engine.controller = _controllers.setdefault(model, {}).setdefault(key, engine.controller)
             if config.min_length and config.min_new_tokens is None:  # counts columns of the block, padding included
                 config.min_length, config.min_new_tokens = 0, max(0, config.min_length - block.shape[1])
-            scores = Scores(config, block.device, generator, acceptance, model.view.unembedding.size)
+            scores = Sampler(config, block.device, generator, acceptance, model.view.unembedding.size)
             start = 0 if generator is None else first_seed(generator)
             rows = [
-                Row(tokens, len(tokens), len(tokens) + limit, scores, stops, start + number)
+                SequenceState(tokens, len(tokens), len(tokens) + limit, scores, stops, start + number)
                 for number, tokens in enumerate(token_lists(block, mask))
             ]
             if streamer is not None:
@@ -144,7 +144,7 @@ def _put_each(streamer: Any) -> Callable[[list[int]], None]:
     return put
 
 
-def _run(engine: Engine, rows: list[Row], padding: int) -> tuple[Tensor, DecodeStats]:
+def _run(engine: Engine, rows: list[SequenceState], padding: int) -> tuple[Tensor, DecodeStats]:
     """New tokens (batch, new) of all rows, padded on the right."""
     for row in rows:
         engine.add(row)
@@ -152,7 +152,7 @@ def _run(engine: Engine, rows: list[Row], padding: int) -> tuple[Tensor, DecodeS
     for row in rows:
         if row.error is not None:
             raise row.error
-    return _padded([row.new for row in rows], padding, engine.batch.device), engine.tally.stats()
+    return _padded([row.new for row in rows], padding, engine.batch.device), engine.stats_collector.stats()
 
 
 def _padded(rows: list[list[int]], padding: int, device: torch.device) -> Tensor:

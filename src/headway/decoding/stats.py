@@ -58,7 +58,7 @@ class DecodeStats:
         return self.tokens / total if total else 0.0
 
 
-class Tally:
+class StatsCollector:
     """Collects what `DecodeStats` shows."""
 
     def __init__(self, count: int) -> None:

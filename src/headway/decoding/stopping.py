@@ -9,7 +9,7 @@ from transformers import GenerationConfig, StopStringCriteria
 from headway.errors import ConfigError
 
 
-class Stops:
+class StoppingCriteria:
     """The tokens and strings that end a row.
 
     Raises: ConfigError for stop strings without a tokenizer, or that are no texts.

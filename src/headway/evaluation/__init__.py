@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Any
 from headway.evaluation.configs import BenchConfig, EvalConfig
 
 if TYPE_CHECKING:
-    from headway.evaluation.lm_eval_model import HeadwayLM
+    from headway.evaluation.tasks.lm_eval_model import HeadwayLM
 
 __all__ = ["BenchConfig", "EvalConfig", "HeadwayLM", "evaluate"]
 
 
 def evaluate(config: EvalConfig) -> dict[str, Any]:
-    """Score a model on a task; see `headway.evaluation.scoring`."""
-    from headway.evaluation.scoring import score  # torch and transformers take seconds to import
+    """Score a model on a task; see `headway.evaluation.run`."""
+    from headway.evaluation.run import score  # torch and transformers take seconds to import
 
     return score(config)
 
 
 def __getattr__(name: str) -> Any:
     if name == "HeadwayLM":
-        return import_module("headway.evaluation.lm_eval_model").HeadwayLM
+        return import_module("headway.evaluation.tasks.lm_eval_model").HeadwayLM
     raise AttributeError(f"module 'headway.evaluation' has no attribute {name!r}")

@@ -6,7 +6,7 @@ from typing import Literal
 
 from headway.config import at_least, field
 from headway.errors import ConfigError
-from headway.evaluation.catalog import CODE, TASKS, check
+from headway.evaluation.tasks.catalog import CODE, TASKS, check
 
 Quantize = Literal["none", "auto", "int8", "int4", "int8-dynamic", "fp8-dynamic"]
 Dtype = Literal["saved", "float32", "bfloat16", "float16"]

@@ -9,7 +9,6 @@ from headway.heads.medusa import MedusaHeads
 from headway.heads.parallel import ParallelHeads
 from headway.heads.redrafter import ReDrafterHeads
 from headway.heads.sequential import SequentialHeads
-from headway.heads.shipped import Shipped, home_of, load_shipped, save_with, shipped_in
 
 FAMILIES: dict[str, type[HeadStack]] = {
     family.family: family
@@ -39,10 +38,5 @@ __all__ = [
     "ParallelHeads",
     "ReDrafterHeads",
     "SequentialHeads",
-    "Shipped",
-    "home_of",
-    "load_shipped",
     "read_config",
-    "save_with",
-    "shipped_in",
 ]

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from headway.errors import CheckpointError, ConfigError, UnsupportedModelError, first_line
 from headway.files import replacing_folder, write_json
 from headway.ops import Unembedding
-from headway.quantization import dequantized, from_safetensors, is_quantized, to_safetensors
-from headway.trunk import ForwardContext, Tapped, TrunkView
+from headway.trunk import ForwardContext, HiddenStates, TrunkView
+from headway.trunk.quantization import dequantized, from_safetensors, is_quantized, to_safetensors
 
 CONFIG_FILE = "headway.json"
 TENSORS_FILE = "headway.safetensors"
@@ -66,7 +66,7 @@ class HeadStack(nn.Module):
     family: ClassVar[str]
     options: ClassVar[frozenset[str]] = frozenset()  # beside those that all families have
     drafting: ClassVar[Literal["parallel", "chained", "recursive", "masked"]]
-    foresees_states: ClassVar[bool] = False  # head k's state at i is of the kind of the trunk's last state at i + k + 1
+    predicts_hidden_states: ClassVar[bool] = False  # head k's state at i is of the kind of the trunk's last state at i + k + 1
     draft_tokens: Tensor | None  # of a reduced vocabulary: which the heads know, (tokens,), ascending
 
     def __init__(self, config: HeadsConfig) -> None:
@@ -79,7 +79,7 @@ class HeadStack(nn.Module):
         return self.config.count
 
     @property
-    def taps(self) -> tuple[int, ...]:
+    def hidden_state_layers(self) -> tuple[int, ...]:
         """The trunk's layers whose input `reads` needs."""
         return ()
 
@@ -107,7 +107,7 @@ class HeadStack(nn.Module):
         config = view.config
         return HeadsConfig(cls.family, count, config.model_type, config.hidden_size, config.num_hidden_layers, dict(options))
 
-    def reads(self, tapped: Tapped) -> Tensor:
+    def reads(self, hidden_states: HiddenStates) -> Tensor:
         """What the heads start from, (batch, seq, width)."""
         raise TypeError(f"{type(self).__name__} is not a head family")
 
@@ -133,7 +133,7 @@ class HeadStack(nn.Module):
 
     def run_with_masks(
         self, input_ids: Tensor, context: ForwardContext, count: int | None = None, groups: int | None = None
-    ) -> Tapped:
+    ) -> HiddenStates:
         """One pass of the trunk over tokens and, behind all of them, groups of the first `count` mask tokens.
 
         Args:
@@ -147,7 +147,7 @@ class HeadStack(nn.Module):
         shared = view.unembedding
         return [shared if self.draft_tokens is None else shared.restricted(self.draft_tokens)] * self.count
 
-    def restrict(self, tokens: Tensor) -> None:
+    def set_draft_vocab(self, tokens: Tensor) -> None:
         """Let the heads know these tokens alone; (tokens,), all different. What they draft is verified by the whole trunk."""
         self.draft_tokens = tokens.sort().values
         self.config = replace(self.config, options={**self.config.options, "draft_vocabulary": len(tokens)})
@@ -158,7 +158,7 @@ class HeadStack(nn.Module):
         buffers = {name: value for name, value in self.state_dict(keep_vars=True).items() if not isinstance(value, nn.Parameter)}
         return dict(self.named_parameters()) | buffers
 
-    def disk_names(self) -> dict[str, str]:
+    def checkpoint_names(self) -> dict[str, str]:
         """Name of what is kept -> name on disk."""
         return {name: name for name in self.kept()}
 
@@ -168,7 +168,7 @@ class HeadStack(nn.Module):
             self.write_files(temporary)
 
     def write_files(self, folder: Path) -> None:
-        names = self.disk_names()
+        names = self.checkpoint_names()
         tensors, metadata = to_safetensors({names[name]: value.detach().cpu() for name, value in self.kept().items()})
         tensors = {name: value.contiguous() for name, value in tensors.items()}
         save_file(tensors, folder / TENSORS_FILE, metadata={"format": "pt", **metadata})
@@ -180,7 +180,7 @@ class HeadStack(nn.Module):
         try:
             with safe_open(path, framework="pt") as file:
                 found = from_safetensors({name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {})  # noqa: SIM118
-                names = self.disk_names()
+                names = self.checkpoint_names()
                 for name, parameter in self.kept().items():
                     on_disk = names[name]
                     if on_disk not in found:
@@ -211,7 +211,7 @@ def read_config(folder: Path) -> HeadsConfig:
         raise CheckpointError(f"{path} is damaged or of another version: {error}.") from error
 
 
-def check_runs(view: TrunkView) -> None:
+def check_layer_runs(view: TrunkView) -> None:
     """Raise UnsupportedModelError where a layer of this trunk needs more than states, positions and a mask (as BLOOM's does)."""
     layer = view.layers[-1]
     like = next(layer.parameters())

@@ -14,9 +14,9 @@ from transformers import LlamaConfig
 
 from headway.errors import ConfigError
 from headway.heads.base import HeadsConfig, HeadStack
-from headway.heads.draft_layer import DraftLayer, embedded, fit, llama_config
-from headway.heads.unrolled import unrolled
-from headway.trunk import ForwardContext, Tapped, TrunkView
+from headway.heads.modules.draft_layer import DraftLayer, embedded, fit, llama_config
+from headway.heads.modules.unrolled import unrolled
+from headway.trunk import ForwardContext, HiddenStates, TrunkView
 
 NOISE = 0.1
 
@@ -33,7 +33,7 @@ class EagleHeads(HeadStack):
     family = "eagle"
     options = frozenset({"bias", "layer", "noise", "trained_steps"})
     drafting = "recursive"
-    foresees_states = True
+    predicts_hidden_states = True
 
     def __init__(self, config: HeadsConfig, layer: LlamaConfig) -> None:
         super().__init__(config)
@@ -55,8 +55,8 @@ class EagleHeads(HeadStack):
                 stack.fc.bias.zero_()
         return fit(stack, view)
 
-    def reads(self, tapped: Tapped) -> Tensor:
-        return tapped.last
+    def reads(self, hidden_states: HiddenStates) -> Tensor:
+        return hidden_states.last
 
     def states(self, hidden: Tensor, input_ids: Tensor, context: ForwardContext, count: int | None = None) -> list[Tensor]:
         options, count = self.config.options, self.count if count is None else count

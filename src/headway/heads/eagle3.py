@@ -2,7 +2,7 @@
 
 carried_0 = midlayer(embedding of token i + 1, fc([low; middle; high states at i])), carried_k = midlayer(embedding of token
 i + k + 1, carried_{k-1}), state_k = norm(carried_k), which an unembedding of the drafter's own reads. All steps are trained as they
-are used (`headway.heads.unrolled`). Names and shapes on disk are those of the published checkpoints.
+are used (`headway.heads.modules.unrolled`). Names and shapes on disk are those of the published checkpoints.
 """
 
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from headway.errors import ConfigError
 from headway.heads.base import HeadsConfig, HeadStack
-from headway.heads.draft_layer import DraftLayer, embedded, fit, llama_config, scale_of
-from headway.heads.unrolled import unrolled
+from headway.heads.modules.draft_layer import DraftLayer, embedded, fit, llama_config, scale_of
+from headway.heads.modules.unrolled import unrolled
 from headway.ops import Unembedding
-from headway.trunk import ForwardContext, Tapped, TrunkView
+from headway.trunk import ForwardContext, HiddenStates, TrunkView
 
 
 class Eagle3Heads(HeadStack):
@@ -63,11 +63,13 @@ class Eagle3Heads(HeadStack):
         return self.config.options["layers_read"]
 
     @property
-    def taps(self) -> tuple[int, ...]:
+    def hidden_state_layers(self) -> tuple[int, ...]:
         return tuple(sorted({i for i in self.layers_read if i < self.config.layers}))
 
-    def reads(self, tapped: Tapped) -> Tensor:
-        return torch.cat([tapped.inner[i] if i < self.config.layers else tapped.last for i in self.layers_read], dim=-1)
+    def reads(self, hidden_states: HiddenStates) -> Tensor:
+        return torch.cat(
+            [hidden_states.inner[i] if i < self.config.layers else hidden_states.last for i in self.layers_read], dim=-1
+        )
 
     def states(self, hidden: Tensor, input_ids: Tensor, context: ForwardContext, count: int | None = None) -> list[Tensor]:
         return unrolled(self, hidden, input_ids, context, self.count if count is None else count)
@@ -80,8 +82,8 @@ class Eagle3Heads(HeadStack):
     def unembeddings(self, view: TrunkView) -> list[Unembedding]:
         return [Unembedding(self.lm_head["weight"], tokens=self.draft_tokens, vocabulary=view.unembedding.size)] * self.count
 
-    def restrict(self, tokens: Tensor) -> None:
-        super().restrict(tokens)
+    def set_draft_vocab(self, tokens: Tensor) -> None:
+        super().set_draft_vocab(tokens)
         self.lm_head["weight"] = nn.Parameter(self.lm_head["weight"].detach()[self.draft_tokens])
 
 

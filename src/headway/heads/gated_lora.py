@@ -7,7 +7,7 @@ looks at the token before, which the answer of a mask alone cannot know.
 
 Heads of this family have no layers to run. In training one more pass of the trunk runs over the text and behind it the masks of
 all its positions: for n masks, n + 1 times the tokens of a plain pass in linear layers, and (n + 1)^2 times the scores in
-attention. In decoding masks ride in the forward that verifies drafts (`headway.decoding.mask_drafts`).
+attention. In decoding masks ride in the forward that verifies drafts (`headway.decoding.drafters.mask_tokens`).
 """
 
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from headway.errors import CheckpointError, ConfigError, UnsupportedModelError, first_line
-from headway.heads.adapters import Adapters, recording
 from headway.heads.base import HeadsConfig, HeadStack
-from headway.ops.trees import with_masks
-from headway.trunk import ForwardContext, Masks, Tapped, TrunkView, evaluating
+from headway.heads.modules.adapters import Adapters, recording
+from headway.ops.draft_tree import with_masks
+from headway.trunk import ForwardContext, HiddenStates, Masks, TrunkView, eval_mode
 
 RANK = 16  # the paper's 128 is for 8 billion parameters, and it finds that far fewer still work
 PROBE = 6  # tokens
@@ -36,7 +36,7 @@ class GatedLoraHeads(HeadStack):
     family = "gated-lora"
     options = frozenset({"rank", "alpha", "sampler"})
     drafting = "masked"
-    foresees_states = True  # the paper's latent consistency, of what the sampler makes of a mask's state
+    predicts_hidden_states = True  # the paper's latent consistency, of what the sampler makes of a mask's state
 
     def __init__(self, config: HeadsConfig, adapters: Adapters, embeddings: nn.ParameterList, sampler: "Sampler | None") -> None:
         super().__init__(config)
@@ -58,8 +58,8 @@ class GatedLoraHeads(HeadStack):
     def attends(self) -> bool:
         return False  # beyond what the trunk does
 
-    def reads(self, tapped: Tapped) -> Tensor:
-        return tapped.last if tapped.masks is None else tapped.masks
+    def reads(self, hidden_states: HiddenStates) -> Tensor:
+        return hidden_states.last if hidden_states.masks is None else hidden_states.masks
 
     def states(self, hidden: Tensor, input_ids: Tensor, context: ForwardContext, count: int | None = None) -> list[Tensor]:
         """As those of all families; `hidden` is not read, for masks start from the text."""
@@ -78,7 +78,7 @@ class GatedLoraHeads(HeadStack):
 
     def run_with_masks(
         self, input_ids: Tensor, context: ForwardContext, count: int | None = None, groups: int | None = None
-    ) -> Tapped:
+    ) -> HiddenStates:
         view = context.view
         count = self.count if count is None else count
         batch, tokens = input_ids.shape
@@ -87,10 +87,10 @@ class GatedLoraHeads(HeadStack):
         own = torch.stack(list(self.embeddings)[:count]).to(embedded.dtype).repeat(groups, 1).expand(batch, -1, -1)
         with self.adapters.opened(view, tokens):
             states = view.run(torch.cat([embedded, own], dim=1), *context[1:]).last
-        return Tapped(states[:, :tokens], masks=states[:, tokens:].reshape(batch, groups, -1))
+        return HiddenStates(states[:, :tokens], masks=states[:, tokens:].reshape(batch, groups, -1))
 
-    def disk_names(self) -> dict[str, str]:
-        return {name: name.replace("-", ".") for name in super().disk_names()}
+    def checkpoint_names(self) -> dict[str, str]:
+        return {name: name.replace("-", ".") for name in super().checkpoint_names()}
 
     def read_tensors(self, folder: Path) -> None:
         if self.config.layers != len(self.adapters):
@@ -183,7 +183,7 @@ def _adapted(view: TrunkView) -> list[dict[str, nn.Module]]:
         raise UnsupportedModelError(f"{type(model).__name__} cannot have gated-lora heads: {reason}. Use another family.")
 
     try:
-        with evaluating(model), recording(view) as found:
+        with eval_mode(model), recording(view) as found:
             ids = torch.arange(1, PROBE + 1, device=model.device)[None] % view.config.vocab_size
             positions = torch.arange(PROBE, device=model.device)[None]
             embedded = model.get_input_embeddings()(ids)

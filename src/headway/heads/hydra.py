@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from headway.errors import ConfigError
-from headway.heads.base import HeadsConfig, check_runs, copy_layer
-from headway.heads.blocks import OwnUnembeddings, ReadingStack, ResidualBlock
-from headway.trunk import ForwardContext, Tapped, TrunkView
+from headway.heads.base import HeadsConfig, check_layer_runs, copy_layer
+from headway.heads.modules.residual import DraftLMHeads, HiddenStateHeads, ResidualBlock
+from headway.trunk import ForwardContext, HiddenStates, TrunkView
 
 
-class HydraHeads(ReadingStack):
+class HydraHeads(HiddenStateHeads):
     """Options: `layers`, residual blocks of a head, 1 if not given; `prefix`, a layer of the trunk's kind before all heads; `tied`,
     whether heads share the trunk's unembedding."""
 
@@ -26,9 +26,7 @@ class HydraHeads(ReadingStack):
     options = frozenset({"layers", "prefix", "tied"})
     drafting = "recursive"
 
-    def __init__(
-        self, config: HeadsConfig, blocks: nn.ModuleList, prefix: nn.ModuleDict | None, own: OwnUnembeddings | None
-    ) -> None:
+    def __init__(self, config: HeadsConfig, blocks: nn.ModuleList, prefix: nn.ModuleDict | None, own: DraftLMHeads | None) -> None:
         super().__init__(config)
         self.blocks, self.prefix, self.unembedding = blocks, prefix, own
 
@@ -43,18 +41,18 @@ class HydraHeads(ReadingStack):
         ).to(like.device, like.dtype)
         prefix = None
         if options.get("prefix"):
-            check_runs(view)
+            check_layer_runs(view)
             norm = copy.deepcopy(view.norm).requires_grad_(True)
             prefix = nn.ModuleDict({"layer": copy_layer(view.layers[-1], made.layers), "norm": norm})
-        own = None if options.get("tied") else OwnUnembeddings(view, count, made.first_tokens)
+        own = None if options.get("tied") else DraftLMHeads(view, count, made.first_tokens)
         return cls(made, blocks, prefix, own)
 
     @property
     def attends(self) -> bool:
         return self.prefix is not None
 
-    def reads(self, tapped: Tapped) -> Tensor:
-        return tapped.last
+    def reads(self, hidden_states: HiddenStates) -> Tensor:
+        return hidden_states.last
 
     def step(self, k: int, carried: Tensor, tokens: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:
         if k == 0 and self.prefix is not None:

@@ -11,18 +11,18 @@ from torch import Tensor, nn
 
 from headway.errors import ConfigError
 from headway.heads.base import HeadsConfig
-from headway.heads.blocks import OwnUnembeddings, ReadingStack, ResidualBlock
-from headway.trunk import ForwardContext, Tapped, TrunkView
+from headway.heads.modules.residual import DraftLMHeads, HiddenStateHeads, ResidualBlock
+from headway.trunk import ForwardContext, HiddenStates, TrunkView
 
 
-class MedusaHeads(ReadingStack):
+class MedusaHeads(HiddenStateHeads):
     """Options: `layers`, residual blocks of a head, 1 if not given; `tied`, whether heads share the trunk's unembedding."""
 
     family = "medusa"
     options = frozenset({"layers", "tied"})
     drafting = "parallel"
 
-    def __init__(self, config: HeadsConfig, blocks: nn.ModuleList, own: OwnUnembeddings | None) -> None:
+    def __init__(self, config: HeadsConfig, blocks: nn.ModuleList, own: DraftLMHeads | None) -> None:
         super().__init__(config)
         self.blocks, self.unembedding = blocks, own
 
@@ -33,15 +33,15 @@ class MedusaHeads(ReadingStack):
             raise ConfigError(f"layers is a number of residual blocks, from 0, not {layers}.")
         like = view.unembedding.weight
         blocks = nn.ModuleList(nn.Sequential(*(ResidualBlock(made.hidden_size) for _ in range(layers))) for _ in range(count))
-        own = None if options.get("tied") else OwnUnembeddings(view, count, made.first_tokens)
+        own = None if options.get("tied") else DraftLMHeads(view, count, made.first_tokens)
         return cls(made, blocks.to(like.device, like.dtype), own)
 
     @property
     def attends(self) -> bool:
         return False
 
-    def reads(self, tapped: Tapped) -> Tensor:
-        return tapped.last
+    def reads(self, hidden_states: HiddenStates) -> Tensor:
+        return hidden_states.last
 
     def states(self, hidden: Tensor, input_ids: Tensor, context: ForwardContext, count: int | None = None) -> list[Tensor]:
         return [block(hidden) for block in self.blocks[:count]]

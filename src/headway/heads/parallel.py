@@ -10,8 +10,8 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from headway.heads.base import HeadsConfig, HeadStack, check_runs, copy_layer
-from headway.trunk import ForwardContext, KeysStored, Tapped, TrunkView
+from headway.heads.base import HeadsConfig, HeadStack, check_layer_runs, copy_layer
+from headway.trunk import ForwardContext, HiddenStates, StopAfterKVWrite, TrunkView
 
 
 class ParallelHeads(HeadStack):
@@ -20,7 +20,7 @@ class ParallelHeads(HeadStack):
     family = "parallel"
     options = frozenset({"linear"})
     drafting = "parallel"
-    foresees_states = True
+    predicts_hidden_states = True
 
     def __init__(self, config: HeadsConfig, layers: nn.ModuleList) -> None:
         super().__init__(config)
@@ -36,7 +36,7 @@ class ParallelHeads(HeadStack):
                 nn.init.eye_(layer.weight)
             stack = nn.ModuleList(layers).to(last.device, last.dtype)
         else:
-            check_runs(view)
+            check_layer_runs(view)
             stack = nn.ModuleList(copy_layer(view.layers[-1], made.layers + k) for k in range(count))
         return cls(made, stack)
 
@@ -45,15 +45,15 @@ class ParallelHeads(HeadStack):
         return bool(self.config.options.get("linear"))
 
     @property
-    def taps(self) -> tuple[int, ...]:
+    def hidden_state_layers(self) -> tuple[int, ...]:
         return () if self.linear else (self.config.layers - 1,)
 
     @property
     def attends(self) -> bool:
         return not self.linear
 
-    def reads(self, tapped: Tapped) -> Tensor:
-        return tapped.last if self.linear else tapped.inner[self.taps[0]]
+    def reads(self, hidden_states: HiddenStates) -> Tensor:
+        return hidden_states.last if self.linear else hidden_states.inner[self.hidden_state_layers[0]]
 
     def states(self, hidden: Tensor, input_ids: Tensor, context: ForwardContext, count: int | None = None) -> list[Tensor]:
         layers = self.layers[:count]
@@ -66,7 +66,7 @@ class ParallelHeads(HeadStack):
         """Put into the cache what later positions will look at of `hidden` (batch, seq, hidden), for the first `count` heads."""
         rotary = context.rotary(hidden)
         for layer in self.layers[:count]:
-            with suppress(KeysStored):
+            with suppress(StopAfterKVWrite):
                 context.run_layer(layer, hidden, rotary)
 
     def extra_repr(self) -> str:

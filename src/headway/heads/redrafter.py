@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from headway.errors import ConfigError
 from headway.heads.base import HeadsConfig
-from headway.heads.blocks import OwnUnembeddings, ReadingStack, ResidualBlock
-from headway.trunk import ForwardContext, Tapped, TrunkView
+from headway.heads.modules.residual import DraftLMHeads, HiddenStateHeads, ResidualBlock
+from headway.trunk import ForwardContext, HiddenStates, TrunkView
 
 
-class ReDrafterHeads(ReadingStack):
+class ReDrafterHeads(HiddenStateHeads):
     """Options: `layers`, residual blocks, 2 if not given; `tied`, whether it shares the trunk's unembedding.
 
     However many heads there are, the parameters are the same.
@@ -27,7 +27,7 @@ class ReDrafterHeads(ReadingStack):
     options = frozenset({"layers", "tied"})
     drafting = "recursive"
 
-    def __init__(self, config: HeadsConfig, layers: int, unembedding: OwnUnembeddings | None) -> None:
+    def __init__(self, config: HeadsConfig, layers: int, unembedding: DraftLMHeads | None) -> None:
         super().__init__(config)
         width = config.hidden_size
         self.from_state = nn.Linear(width, width)  # U and b
@@ -43,15 +43,15 @@ class ReDrafterHeads(ReadingStack):
         if (layers := options.get("layers", 2)) < 0:
             raise ConfigError(f"layers is a number of residual blocks, from 0, not {layers}.")
         like = view.unembedding.weight
-        own = None if options.get("tied") else OwnUnembeddings(view, 1, made.first_tokens)
+        own = None if options.get("tied") else DraftLMHeads(view, 1, made.first_tokens)
         return cls(made, layers, own).to(like.device, like.dtype)
 
     @property
     def attends(self) -> bool:
         return False
 
-    def reads(self, tapped: Tapped) -> Tensor:
-        return tapped.last
+    def reads(self, hidden_states: HiddenStates) -> Tensor:
+        return hidden_states.last
 
     def step(self, k: int, carried: Tensor, tokens: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:
         width = self.config.hidden_size

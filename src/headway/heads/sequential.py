@@ -6,16 +6,13 @@ Order, norms and names on disk are those of transformers' own `MtpLayer`, so the
 
 import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from headway.heads.base import HeadsConfig, HeadStack, check_runs, copy_layer
-from headway.trunk import ForwardContext, Tapped, TrunkView
-
-if TYPE_CHECKING:
-    from headway.heads.shipped import Origin
+from headway.heads.base import HeadsConfig, HeadStack, check_layer_runs, copy_layer
+from headway.trunk import ForwardContext, HiddenStates, TrunkView
 
 
 class SequentialHeads(HeadStack):
@@ -24,23 +21,23 @@ class SequentialHeads(HeadStack):
     family = "sequential"
     options = frozenset({"shared"})
     drafting = "chained"
-    foresees_states = True
+    predicts_hidden_states = True
 
     def __init__(self, config: HeadsConfig, layers: nn.ModuleList) -> None:
         super().__init__(config)
         self.layers = layers
-        self.origin: Origin | None = None  # of heads that a checkpoint shipped with
+        self.origin: Any = None  # of heads that a checkpoint shipped with
 
     @classmethod
     def from_trunk(cls, view: TrunkView, count: int, options: Mapping[str, Any]) -> Self:
         made = cls.config_for(view, count, options)
         distinct = min(count, 1) if options.get("shared") else count
-        check_runs(view)
+        check_layer_runs(view)
         layers = nn.ModuleList(SequentialLayer(view, made.layers + k) for k in range(distinct))
         return cls(made, layers)
 
-    def reads(self, tapped: Tapped) -> Tensor:
-        return tapped.last
+    def reads(self, hidden_states: HiddenStates) -> Tensor:
+        return hidden_states.last
 
     def step(self, k: int, carried: Tensor, tokens: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:
         shared = len(self.layers) < self.count
@@ -50,8 +47,8 @@ class SequentialHeads(HeadStack):
         state = layer(context.view.model.get_input_embeddings()(tokens), carried, context)
         return state, state
 
-    def disk_names(self) -> dict[str, str]:
-        names = super().disk_names()
+    def checkpoint_names(self) -> dict[str, str]:
+        names = super().checkpoint_names()
         for name in [name for name in names if name.startswith("layers.")]:
             _, index, rest = name.split(".", 2)
             rest = rest.removeprefix("mtp_block.").replace("post_norm.", "shared_head.norm.")

@@ -4,13 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headway.interop.accounting import Account, Fate
     from headway.interop.formats import FORMATS, Format, export, import_
-    from headway.interop.native_mtp import speaking_of_layers
+    from headway.interop.native_mtp import with_mtp_layer_config
     from headway.interop.recognition import recognise
+    from headway.interop.report import ConversionReport, TensorOutcome
 
-__all__ = ["FORMATS", "Account", "Fate", "Format", "export", "import_", "recognise", "speaking_of_layers"]
-HOMES = {"Account": "accounting", "Fate": "accounting", "recognise": "recognition", "speaking_of_layers": "native_mtp"}
+__all__ = ["FORMATS", "ConversionReport", "Format", "TensorOutcome", "export", "import_", "recognise", "with_mtp_layer_config"]
+HOMES = {"ConversionReport": "report", "TensorOutcome": "report", "recognise": "recognition", "with_mtp_layer_config": "native_mtp"}
 
 
 def __getattr__(name: str) -> Any:

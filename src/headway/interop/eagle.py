@@ -11,10 +11,9 @@ from typing import Any
 
 from headway.errors import UnsupportedModelError
 from headway.heads import EagleHeads
-from headway.heads.draft_layer import DraftLayer, embeddings
+from headway.heads.modules.draft_layer import DraftLayer, embeddings
 from headway.interop import llama
-from headway.interop.accounting import Account, Fate
-from headway.interop.drafts import (
+from headway.interop.draft_checkpoint import (
     MADE_FOR,
     Draft,
     attach,
@@ -27,6 +26,7 @@ from headway.interop.drafts import (
     trunk_for,
     write_draft,
 )
+from headway.interop.report import ConversionReport, TensorOutcome
 from headway.model import HeadwayModel
 
 ABOUT = "EAGLE-1 drafters as published"
@@ -36,7 +36,7 @@ EMBEDDING, UNEMBEDDING = "embed_tokens.weight", "lm_head.weight"
 STEPS = 5  # that a published drafter takes, which no file says
 
 
-def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> Account:
+def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> ConversionReport:
     """Write the drafter.
 
     Raises: UnsupportedModelError for other heads, and for a trunk whose unembedding has a bias, which engines do not apply.
@@ -51,9 +51,9 @@ def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> Acc
     if heads.fc.bias is not None:
         warnings.warn("vLLM passes over the bias of fc: it drafts a little worse with these heads.", UserWarning, stacklevel=3)
     kept = heads.kept()
-    fates = [Fate(f"heads.{name}", (name,)) for name in kept if name != "draft_tokens"]
+    fates = [TensorOutcome(f"heads.{name}", (name,)) for name in kept if name != "draft_tokens"]
     if heads.draft_tokens is not None:
-        fates.append(Fate("heads.draft_tokens", reason="EAGLE-1 drafts with the whole vocabulary"))
+        fates.append(TensorOutcome("heads.draft_tokens", reason="EAGLE-1 drafts with the whole vocabulary"))
     layer = heads.layers[0]
     assert isinstance(layer, DraftLayer)
     config = llama.written(layer.config, model) | {

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from headway.errors import CheckpointError, UnsupportedModelError
 from headway.heads import Eagle3Heads
-from headway.heads.draft_layer import embeddings
+from headway.heads.modules.draft_layer import embeddings
 from headway.interop import llama
-from headway.interop.accounting import Account, Fate
-from headway.interop.drafts import (
+from headway.interop.draft_checkpoint import (
     MADE_FOR,
     Draft,
     attach,
@@ -33,6 +32,7 @@ from headway.interop.drafts import (
 )
 from headway.interop.eagle import EMBEDDING, STEPS, UNEMBEDDING
 from headway.interop.recognition import EAGLE31, LAYER_IDS, layer_ids
+from headway.interop.report import ConversionReport, TensorOutcome
 from headway.model import HeadwayModel
 
 ABOUT = "EAGLE-3 drafters as published"
@@ -40,7 +40,7 @@ ENGINES = 'vLLM ({"method": "eagle3"}), SGLang (EAGLE3), SafeAILab\'s EAGLE'
 DEFAULTS = {"norm_before_residual": False, "layer": {}}
 
 
-def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> Account:
+def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> ConversionReport:
     """Write the drafter.
 
     Raises: UnsupportedModelError for other heads, and for heads that read what comes after the trunk's last layer: engines count
@@ -84,7 +84,7 @@ def heads_of_eagle3(model: HeadwayModel, format_: str) -> Eagle3Heads:
     return heads
 
 
-def named(heads: Eagle3Heads, layer: str, vocabulary: int) -> tuple[dict[str, Tensor], list[Fate]]:
+def named(heads: Eagle3Heads, layer: str, vocabulary: int) -> tuple[dict[str, Tensor], list[TensorOutcome]]:
     """The tensors as they are written, with `layer` before those of the layer, and what becomes of each."""
     tensors: dict[str, Tensor] = {}
     fates = []
@@ -96,7 +96,7 @@ def named(heads: Eagle3Heads, layer: str, vocabulary: int) -> tuple[dict[str, Te
         else:
             written = {layer + name.removeprefix("midlayer.") if name.startswith("midlayer.") else name: tensor}
         tensors |= written
-        fates.append(Fate(f"heads.{name}", tuple(written)))
+        fates.append(TensorOutcome(f"heads.{name}", tuple(written)))
     return tensors, fates
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from headway.config import nearest
 from headway.errors import CheckpointError, ConfigError
 from headway.interop import eagle, eagle3, medusa, native_mtp, speculators
-from headway.interop.accounting import Account
 from headway.interop.recognition import recognise
+from headway.interop.report import ConversionReport
 from headway.model import HeadwayModel
 
 
@@ -25,7 +25,7 @@ class Format:
     about: str
     engines: str  # what reads it
     whole: bool
-    export: Callable[[HeadwayModel, Path, Mapping[str, Any]], Account]
+    export: Callable[[HeadwayModel, Path, Mapping[str, Any]], ConversionReport]
     import_: Callable[[Path, str | None], HeadwayModel]
 
 
@@ -38,7 +38,7 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def export(model: HeadwayModel, to: str, folder: str | Path, options: Mapping[str, Any] | None = None) -> Account:
+def export(model: HeadwayModel, to: str, folder: str | Path, options: Mapping[str, Any] | None = None) -> ConversionReport:
     """Write the model's heads in that format.
 
     Raises: ConfigError for an unknown format or option, UnsupportedModelError where the format has no place for these heads,

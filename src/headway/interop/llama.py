@@ -9,8 +9,8 @@ from transformers import LlamaConfig
 
 from headway.errors import CheckpointError, UnsupportedModelError
 from headway.heads import HeadStack
-from headway.heads.draft_layer import OPTIONS, llama_config
-from headway.interop.drafts import Draft, same
+from headway.heads.modules.draft_layer import OPTIONS, llama_config
+from headway.interop.draft_checkpoint import Draft, same
 from headway.model import HeadwayModel
 from headway.trunk import TrunkView
 

@@ -18,8 +18,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
 from headway.errors import CheckpointError, UnsupportedModelError
 from headway.heads import MedusaHeads
-from headway.interop.accounting import Account, Fate
-from headway.interop.drafts import (
+from headway.interop.draft_checkpoint import (
     MADE_FOR,
     Draft,
     attach,
@@ -34,6 +33,7 @@ from headway.interop.drafts import (
     write_draft,
 )
 from headway.interop.recognition import BLOCK, UNEMBEDDING, WITHIN
+from headway.interop.report import ConversionReport, TensorOutcome
 from headway.model import HeadwayModel
 
 ABOUT = "Medusa heads as vLLM reads them; import knows FasterDecoding's and ModelOpt's names too"
@@ -41,7 +41,7 @@ ENGINES = 'vLLM up to 0.32 ({"method": "medusa"}; 0.33 dropped Medusa)'
 DEFAULTS = {"layers": 1, "tied": False}
 
 
-def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> Account:
+def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> ConversionReport:
     """Write the heads in vLLM's naming. Heads that share the trunk's unembedding bring it with them.
 
     Raises: UnsupportedModelError for other heads, and for an unembedding with a bias, for which there is no place.
@@ -56,11 +56,11 @@ def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> Acc
         )
     tied = heads.unembedding is None
     tensors: dict[str, Tensor] = {}
-    fates: list[Fate] = []
+    fates: list[TensorOutcome] = []
 
     def write(name: str, on_disk: str, tensor: Tensor) -> None:
         tensors[on_disk] = tensor
-        fates.append(Fate(name, (on_disk,)))
+        fates.append(TensorOutcome(name, (on_disk,)))
 
     for name, tensor in heads.kept().items():
         if name == "draft_tokens":

@@ -25,13 +25,13 @@ from transformers.modeling_layers import MtpModel
 from headway.config import nearest
 from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
 from headway.files import replacing_folder, write_json, write_text
-from headway.heads import CONFIG_FILE, TENSORS_FILE, HeadsConfig, SequentialHeads, shipped_in
-from headway.heads.shipped import checkpoint_files, named_tensors
-from headway.interop.accounting import Account, Fate
+from headway.heads import CONFIG_FILE, TENSORS_FILE, HeadsConfig, SequentialHeads
 from headway.interop.recognition import MODULE, RECORD
-from headway.layouts import INPUT, LAYOUTS, OUTPUT, Layout
+from headway.interop.report import ConversionReport, TensorOutcome
 from headway.model import HeadwayModel, load_trunk
-from headway.quantization import trunk_is_quantized
+from headway.model.native_mtp.checkpoint import checkpoint_files, find_native_mtp, named_tensors
+from headway.model.native_mtp.names import INPUT, MTP_TENSOR_NAMES, OUTPUT, MTPTensorNames
+from headway.trunk.quantization import trunk_is_quantized
 
 ABOUT = "MTP layers among the trunk's own tensors, as DeepSeek-V3 has them"
 ENGINES = "transformers >= 5.20 (generate(use_mtp=True)), vLLM with --model-impl transformers"
@@ -47,13 +47,13 @@ class {name}({base}):
 '''
 
 
-def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> Account:
+def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> ConversionReport:
     """Write trunk and heads as one checkpoint that transformers decodes with `use_mtp=True`.
 
     A layer that serves all depths (option `shared` of the heads) is written once for each depth: transformers' layers are
     distinct. `config.json` says that they are one, and `import_` makes them one again.
 
-    Args: options: `layout`, one of `headway.layouts.LAYOUTS`; default deepseek, which is the one for any trunk.
+    Args: options: `layout`, one of `headway.model.native_mtp.names.MTP_TENSOR_NAMES`; default deepseek, for any trunk.
     Returns: what became of each tensor of trunk and heads.
     Raises: UnsupportedModelError for other heads and trunks than the layout has a place for, ConfigError for an unknown option.
     """
@@ -70,14 +70,14 @@ def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> Acc
     with replacing_folder(folder) as temporary:
         trunk.save_pretrained(temporary, state_dict={**trunk.state_dict(), **tensors}, save_original_format=True)
         _write_config(temporary, model, heads, count, layout)
-        if layout is not LAYOUTS["mimo"]:
+        if layout is not MTP_TENSOR_NAMES["mimo"]:
             _write_class(temporary, trunk, layout.pattern(tensors), tensors)
         present = set(checkpoint_files(temporary))
         of_trunk, left = list(_trunk_fates(trunk, present)), list(_left_behind(model, heads))
         if heads.draft_tokens is not None:
-            left.append(Fate("heads.draft_tokens", reason="transformers drafts with the whole vocabulary"))
+            left.append(TensorOutcome("heads.draft_tokens", reason="transformers drafts with the whole vocabulary"))
         source = [*trunk.state_dict(), *(f"heads.{name}" for name in heads.state_dict()), *(fate.name for fate in left)]
-        account = Account.of(source, [*of_trunk, *_head_fates(mtp, len(heads.layers)), *left], present, folder)
+        account = ConversionReport.of(source, [*of_trunk, *_head_fates(mtp, len(heads.layers)), *left], present, folder)
     for name in (CONFIG_FILE, TENSORS_FILE):  # an older save in the same folder
         (folder / name).unlink(missing_ok=True)
     return account
@@ -90,9 +90,9 @@ def import_(folder: Path, trunk: str | None) -> HeadwayModel:
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is no folder.")
-    shipped = shipped_in(folder)
+    shipped = find_native_mtp(folder)
     if shipped is None:
-        layouts = ", ".join(f"{name} ({layout.block}*)" for name, layout in LAYOUTS.items())
+        layouts = ", ".join(f"{name} ({layout.block}*)" for name, layout in MTP_TENSOR_NAMES.items())
         raise CheckpointError(f"{folder} holds no MTP layers: none of its tensors is named as in {layouts}.")
     model = HeadwayModel(load_trunk(trunk or folder), None)
     model.attach(folder)
@@ -107,7 +107,7 @@ def import_(folder: Path, trunk: str | None) -> HeadwayModel:
     return model
 
 
-def speaking_of_layers(config: Any, count: int) -> AbstractContextManager[Any]:
+def with_mtp_layer_config(config: Any, count: int) -> AbstractContextManager[Any]:
     """Within, this (text) config says what transformers has to know to build `count` MTP layers like the trunk's last."""
     return patch.dict(vars(config), _said_of_layers(config, count))
 
@@ -131,21 +131,23 @@ def _heads(model: HeadwayModel) -> SequentialHeads:
     return heads
 
 
-def _layout(options: Mapping[str, Any]) -> Layout:
+def _layout(options: Mapping[str, Any]) -> MTPTensorNames:
     if unknown := set(options) - {"layout"}:
         raise ConfigError(f"The transformers format has no option {', '.join(sorted(unknown))}; it has: layout.")
     name = options.get("layout", "deepseek")
-    if name not in LAYOUTS:
-        raise ConfigError(f"There is no layout {name!r}{nearest(str(name), LAYOUTS)}; there are: {', '.join(LAYOUTS)}.")
-    return LAYOUTS[name]
+    if name not in MTP_TENSOR_NAMES:
+        raise ConfigError(
+            f"There is no layout {name!r}{nearest(str(name), MTP_TENSOR_NAMES)}; there are: {', '.join(MTP_TENSOR_NAMES)}."
+        )
+    return MTP_TENSOR_NAMES[name]
 
 
-def _check(model: HeadwayModel, heads: SequentialHeads, layout: Layout) -> None:
+def _check(model: HeadwayModel, heads: SequentialHeads, layout: MTPTensorNames) -> None:
     """Raise UnsupportedModelError where the layout, or transformers' module, has no place for these heads."""
     if not layout.several and len(heads.layers) > 1:
         raise UnsupportedModelError(f"This layout holds one layer, and these heads have {len(heads.layers)}: use layout deepseek.")
     kind = type(model.trunk)
-    if layout is LAYOUTS["mimo"]:
+    if layout is MTP_TENSOR_NAMES["mimo"]:
         if model.view.config.model_type not in ("qwen2", "mimo"):
             raise UnsupportedModelError(f"MiMo is a Qwen2 with MTP layers, and this trunk is {kind.__name__}.")
         return
@@ -153,7 +155,7 @@ def _check(model: HeadwayModel, heads: SequentialHeads, layout: Layout) -> None:
         raise UnsupportedModelError(f"{kind.__name__} is no class of transformers that its MTP layers could be run with.")
     each = _each_depth(heads)
     try:
-        with speaking_of_layers(model.view.config, heads.count), torch.device("meta"):
+        with with_mtp_layer_config(model.view.config, heads.count), torch.device("meta"):
             native = MtpModel(model.trunk, heads.count)
     except (AttributeError, TypeError, ValueError, StopIteration) as error:
         raise UnsupportedModelError(f"transformers cannot build MTP layers for {kind.__name__}: {error}") from error
@@ -170,25 +172,25 @@ def _each_depth(heads: SequentialHeads) -> SequentialHeads:
     return SequentialHeads(heads.config, nn.ModuleList([heads.layers[0]] * heads.count))
 
 
-def _trunk_fates(trunk: PreTrainedModel, present: set[str]) -> Iterator[Fate]:
+def _trunk_fates(trunk: PreTrainedModel, present: set[str]) -> Iterator[TensorOutcome]:
     for name, tensor in trunk.state_dict().items():
         on_disk = tuple(revert_weight_conversion(trunk, {name: tensor.detach().to("meta")}))
         if name in trunk.all_tied_weights_keys and not present & set(on_disk):
-            yield Fate(name, reason=f"tied to {trunk.all_tied_weights_keys[name]}")
+            yield TensorOutcome(name, reason=f"tied to {trunk.all_tied_weights_keys[name]}")
         else:
-            yield Fate(name, on_disk)
+            yield TensorOutcome(name, on_disk)
 
 
-def _head_fates(mtp: Mapping[str, Mapping[str, Tensor]], layers: int) -> Iterator[Fate]:
+def _head_fates(mtp: Mapping[str, Mapping[str, Tensor]], layers: int) -> Iterator[TensorOutcome]:
     written: dict[str, tuple[str, ...]] = {}
     for name, parts in mtp.items():
         _, k, inner = name.split(".", 2)
         own = f"heads.layers.{min(int(k), layers - 1)}.{inner}"  # a layer for all depths is written for each
         written[own] = written.get(own, ()) + tuple(parts)
-    return (Fate(name, names) for name, names in written.items())
+    return (TensorOutcome(name, names) for name, names in written.items())
 
 
-def _left_behind(model: HeadwayModel, heads: SequentialHeads) -> Iterator[Fate]:
+def _left_behind(model: HeadwayModel, heads: SequentialHeads) -> Iterator[TensorOutcome]:
     """What the checkpoint that the trunk came from holds beside trunk and heads."""
     shipped = model.shipped
     if shipped is None:
@@ -198,20 +200,20 @@ def _left_behind(model: HeadwayModel, heads: SequentialHeads) -> Iterator[Fate]:
     for name in sorted(set(shipped.files) - taken):
         k, inner = shipped.naming.place(name, shipped.depth) or (0, None)
         if inner in (INPUT, OUTPUT):
-            yield Fate(name, reason="a copy of the trunk's, which transformers shares")
+            yield TensorOutcome(name, reason="a copy of the trunk's, which transformers shares")
         elif inner is None:
-            yield Fate(name, reason="transformers does not read it")
+            yield TensorOutcome(name, reason="transformers does not read it")
         elif k >= theirs:
-            yield Fate(name, reason="the model has other heads now")
+            yield TensorOutcome(name, reason="the model has other heads now")
 
 
-def _write_config(folder: Path, model: HeadwayModel, heads: SequentialHeads, count: int, layout: Layout) -> None:
+def _write_config(folder: Path, model: HeadwayModel, heads: SequentialHeads, count: int, layout: MTPTensorNames) -> None:
     config = model.view.config
     path = folder / "config.json"
     found = json.loads(path.read_text(encoding="utf-8"))
     text = found.get("text_config", found)
     text |= _said_of_layers(config, count)
-    if layout is LAYOUTS["mimo"]:
+    if layout is MTP_TENSOR_NAMES["mimo"]:
         found |= {"model_type": "mimo", "architectures": ["MiMoForCausalLM"]}
         text["num_nextn_predict_layers"] = text.pop("num_mtp_layers", count)
     options = {name: value for name, value in heads.config.options.items() if name != "draft_vocabulary"}

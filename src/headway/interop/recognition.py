@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from headway.interop.headers import Header, config_of, counted, headers
-from headway.layouts import LAYOUTS
+from headway.model.native_mtp.names import MTP_TENSOR_NAMES
 
 RECORD = "headway_heads"  # what headway.json would say, in config.json
 MODULE = "modeling_mtp"
@@ -159,7 +159,7 @@ def _mtp(config: Config, tensors: Tensors) -> Found | None:
     depth = text.get("num_hidden_layers")
     if not isinstance(depth, int):
         return None
-    for key, layout in LAYOUTS.items():
+    for key, layout in MTP_TENSOR_NAMES.items():
         names = frozenset(name for name in tensors if layout.holds(name, depth))
         places = {name: layout.place(name, depth) for name in names}
         if not any(place and place[1] == "eh_proj.weight" for place in places.values()):

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
-from headway.heads.draft_layer import embeddings
+from headway.heads.modules.draft_layer import embeddings
 from headway.interop import eagle3, llama
-from headway.interop.accounting import Account, Fate
-from headway.interop.drafts import Draft, record_of, recorded, refuse_options, trunk_for, write_draft
+from headway.interop.draft_checkpoint import Draft, record_of, recorded, refuse_options, trunk_for, write_draft
 from headway.interop.eagle import EMBEDDING, STEPS
 from headway.interop.recognition import LAYER_IDS
+from headway.interop.report import ConversionReport, TensorOutcome
 from headway.model import HeadwayModel
 
 ABOUT = "EAGLE-3 drafters in the format of vllm-project/speculators"
@@ -19,7 +19,7 @@ ENGINES = "vLLM (vllm serve FOLDER, where the verifier is named by its hub id), 
 VERSION = "0.9.0"  # of speculators, whose format this is
 
 
-def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> Account:
+def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> ConversionReport:
     """Write the drafter, with a copy of the trunk's embedding.
 
     Args: options: `verifier`, the hub id of the model it drafts for; default: where the trunk was loaded from.
@@ -38,7 +38,7 @@ def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> Acc
         )
     tensors, fates = eagle3.named(heads, "layers.0.", model.unembedding.size)
     tensors[EMBEDDING] = embeddings(model.view)  # speculators 0.9 would draft with memory that it never filled
-    fates.append(Fate("the trunk's embedding", (EMBEDDING,)))
+    fates.append(TensorOutcome("the trunk's embedding", (EMBEDDING,)))
     config = {
         "architectures": ["Eagle3Speculator"],
         "speculators_model_type": "eagle3",

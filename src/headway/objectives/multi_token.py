@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from headway.errors import ConfigError
 from headway.model import HeadwayModel
-from headway.objectives.loss import Batch, Loss
+from headway.objectives.base import Batch, Loss
 from headway.objectives.weights import HEAD_WEIGHTS, SCHEDULES
 from headway.ops import IGNORE, SoftTargets, Unembedding, linear_cross_entropy, shift_labels
 
@@ -59,7 +59,7 @@ class MultiToken:
     def loss(self, model: HeadwayModel, batch: Batch, progress: float, items: Tensor | int | None = None) -> Loss:
         if not self.next_token and not model.count:
             raise ConfigError("There are no heads to train: ask for at least one.")
-        if self.feature_weight and model.heads is not None and not model.heads.foresees_states:
+        if self.feature_weight and model.heads is not None and not model.heads.predicts_hidden_states:
             raise ConfigError(f"The states of {model.heads.family} heads are no states of a trunk: feature_weight must be 0.")
         return _loss(model, batch, self.weights(model.count, progress), self.soft, items, self.feature_weight)
 
@@ -87,7 +87,7 @@ def _loss(
     unembeddings = model.unembeddings[: len(states)]
     if soft:
         own = states[0].detach()
-        targets[1:] = [taught(own, k, labels, unembeddings[0]) for k, labels in enumerate(shifted[1:], 1)]
+        targets[1:] = [teacher_targets(own, k, labels, unembeddings[0]) for k, labels in enumerate(shifted[1:], 1)]
     if items is None:
         items = (shifted[0] != IGNORE).sum().clamp(min=1)
     flat = [state.flatten(0, 1) for state in states]
@@ -100,7 +100,7 @@ def _loss(
     return Loss(total + feature_weight * features, means, {"features": mean})
 
 
-def taught(own: Tensor, k: int, shifted: Tensor, unembedding: Unembedding) -> SoftTargets:
+def teacher_targets(own: Tensor, k: int, shifted: Tensor, unembedding: Unembedding) -> SoftTargets:
     """What a trunk of states `own` (batch, seq, hidden) teaches head k, where there are labels, (batch * seq,), shifted for it."""
     # the trunk at i + k has read up to there and predicts the same token as head k at i
     return SoftTargets(torch.roll(own, -k, dims=1).flatten(0, 1), shifted != IGNORE, unembedding)

@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from headway.errors import ConfigError, UnsupportedModelError, first_line
 from headway.model import HeadwayModel, positions_of
-from headway.objectives.loss import Batch, Loss
+from headway.objectives.base import Batch, Loss
 from headway.objectives.multi_token import MultiToken
 from headway.ops import IGNORE, linear_cross_entropy, shift_labels
 from headway.ops.noise import document_seeds, uniform
-from headway.trunk import Masks, TrunkView, evaluating
+from headway.trunk import Masks, TrunkView, eval_mode
 
 STEPS = 2**40  # of progress that draw differently
 PROBE = 6  # tokens
 
 
-class Placed(NamedTuple):
+class Located(NamedTuple):
     """Registers of a batch, each (batch, registers); rows that have fewer are filled up with registers that learn nothing."""
 
     after: Tensor  # index in its row of the token it stands behind
@@ -83,11 +83,13 @@ class Registers(nn.Module):
         placed = self.place(ids, labels, segments, progress if self.training else 0.0)
         embedded = model.trunk.get_input_embeddings()(ids)
         registers = self.embedding.to(embedded.dtype).expand(*placed.after.shape, -1)
-        tapped = model.run(torch.cat([embedded, registers], dim=1), *interleaved(model.view, segments, placed, prefix=prefix))
+        hidden_states = model.run(
+            torch.cat([embedded, registers], dim=1), *interleaved(model.view, segments, placed, prefix=prefix)
+        )
         length = ids.shape[1]
-        own = tapped.each(lambda states: states[:, :length])
+        own = hidden_states.each(lambda states: states[:, :length])
         weights = self.heads.weights(model.count, progress)
-        states = [*model.foresee(own, ids, positions, masks).states, tapped.last[:, length:]]
+        states = [*model.run_heads(own, ids, positions, masks).states, hidden_states.last[:, length:]]
         targets = [*(shift_labels(labels, k + 1, segments) for k in range(len(states) - 1)), placed.labels]
         if items is None:
             items = (targets[0] != IGNORE).sum().clamp(min=1)
@@ -101,7 +103,7 @@ class Registers(nn.Module):
         none = (placed.labels != IGNORE).sum() == 0
         return Loss(total, means[:-1], {"registers": means[-1].masked_fill(none, float("nan"))})
 
-    def place(self, input_ids: Tensor, labels: Tensor, segments: Tensor, progress: float) -> Placed:
+    def place(self, input_ids: Tensor, labels: Tensor, segments: Tensor, progress: float) -> Located:
         """Where the registers of a batch stand, and what each predicts; all arguments (batch, seq) but the progress.
 
         There is at least one a row, so that every process of a distributed run has a gradient for the embedding.
@@ -117,10 +119,10 @@ class Registers(nn.Module):
         predicts = targets != IGNORE
         most = max(int(predicts.sum(1).max()), 1)
         after = torch.argsort(~predicts, dim=1, stable=True)[:, :most]
-        return Placed(after, offsets.gather(1, after), targets.gather(1, after))
+        return Located(after, offsets.gather(1, after), targets.gather(1, after))
 
 
-def interleaved(view: TrunkView, segments: Tensor, placed: Placed, prefix: Tensor | None = None) -> tuple[Tensor, Masks]:
+def interleaved(view: TrunkView, segments: Tensor, placed: Located, prefix: Tensor | None = None) -> tuple[Tensor, Masks]:
     """Positions, (batch, seq + registers), and masks of rows followed by their registers.
 
     Attention knows no order but by positions and masks, so registers at the end of a row are as good as between its tokens, and the
@@ -152,11 +154,11 @@ def check_takes_registers(view: TrunkView) -> None:
     """
     model, config = view.model, view.config
     try:
-        with evaluating(model):
+        with eval_mode(model):
             ids = torch.arange(1, PROBE + 1, device=model.device)[None] % config.vocab_size
             segments = torch.zeros_like(ids)
             after = torch.arange(PROBE - 1, device=model.device)[None]
-            placed = Placed(after, torch.full_like(after, 2), ids[:, 1:])
+            placed = Located(after, torch.full_like(after, 2), ids[:, 1:])
             embedded = model.get_input_embeddings()(ids)
             both = torch.cat([embedded, embedded[:, 1:]], dim=1)
             plain = view.run(ids, positions_of(segments), view.masks(positions_of(segments), positions_of(segments))).last.float()

@@ -4,12 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headway.training.distilling import distill
-    from headway.training.finetuning import finetune
-    from headway.training.heads import train_heads
-    from headway.training.pretraining import pretrain
+    from headway.training.stages.distill import distill
+    from headway.training.stages.finetune import finetune
+    from headway.training.stages.heads import train_heads
+    from headway.training.stages.pretrain import pretrain
 
-_HOMES = {"pretrain": "pretraining", "distill": "distilling", "train_heads": "heads", "finetune": "finetuning"}
+_HOMES = {"pretrain": "stages.pretrain", "distill": "stages.distill", "train_heads": "stages.heads", "finetune": "stages.finetune"}
 
 __all__ = ["distill", "finetune", "pretrain", "train_heads"]
 

@@ -35,7 +35,7 @@ def clear(out: Path, keep_whole: bool) -> None:
             shutil.rmtree(folder)
 
 
-class MarkWhole(TrainerCallback):
+class MarkComplete(TrainerCallback):
     """Writes the marker once all processes have written their part and the disk has it."""
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -53,7 +53,7 @@ class MarkWhole(TrainerCallback):
         barrier()
 
 
-class StopGently(TrainerCallback):
+class GracefulInterrupt(TrainerCallback):
     """Ctrl-C finishes the step, saves a checkpoint and stops; a second one stops at once. One process only."""
 
     def __init__(self) -> None:

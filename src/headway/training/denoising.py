@@ -13,11 +13,11 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerContro
 
 from headway.data import Encoded
 from headway.data.denoising import Denoised, longest, prefix_lm, ul2
-from headway.data.marks import marks_of
+from headway.data.sentinels import marks_of
 from headway.errors import ConfigError, UnsupportedModelError
 from headway.model import HeadwayModel, positions_of
 from headway.training.configs import TrainingConfig
-from headway.trunk import evaluating
+from headway.trunk import eval_mode
 
 Transform = Callable[[Encoded, random.Random], Denoised]
 PROBE = 6  # tokens
@@ -53,7 +53,7 @@ class DenoisedRows(Dataset):
         return made
 
 
-class TellEpoch(TrainerCallback):
+class SetEpoch(TrainerCallback):
     """Tells rows that change from epoch to epoch which one begins; a resumed one is told where it was."""
 
     def __init__(self, rows: Dataset) -> None:
@@ -131,7 +131,7 @@ def check_sees_both_ways(model: HeadwayModel) -> None:
         return view.run(read, positions, view.masks(positions, positions, prefix=prefix)).last[0, 0].float()
 
     try:
-        with evaluating(model):
+        with eval_mode(model):
             plain, within, behind = first_state(), first_state(PROBE // 2 - 1), first_state(PROBE // 2)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UnsupportedModelError(f"{type(trunk).__name__} takes no masks of ours: {str(error).splitlines()[0]}") from error

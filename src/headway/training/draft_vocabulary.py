@@ -18,12 +18,12 @@ from headway.decoding.stopping import eos_tokens
 from headway.errors import ConfigError
 from headway.model import HeadwayModel
 from headway.ops import IGNORE
+from headway.training.datasets import PackedDataset
 from headway.training.denoising import DenoisedRows
-from headway.training.rows import Rows
 
 
 def restrict_heads(
-    model: HeadwayModel, rows: Rows | DenoisedRows, size: int, tokenizer: PreTrainedTokenizerBase, quiet: bool = False
+    model: HeadwayModel, rows: PackedDataset | DenoisedRows, size: int, tokenizer: PreTrainedTokenizerBase, quiet: bool = False
 ) -> dict[str, Any]:
     """Let the heads know the `size` tokens that are learnt most often in these rows, and all special ones.
 
@@ -40,7 +40,7 @@ def restrict_heads(
         )
     counts = counted(rows, every)
     tokens = most_frequent(counts, size, {*tokenizer.all_special_ids, *eos_tokens(model.trunk.generation_config)})
-    model.heads.restrict(tokens.to(model.device))
+    model.heads.set_draft_vocab(tokens.to(model.device))
     share = float(counts[tokens.numpy()].sum() / counts.sum())
     if not quiet:
         text = f"The heads know {len(tokens):,} of {every:,} tokens, which are {share:.2%} of what is learnt."
@@ -48,7 +48,7 @@ def restrict_heads(
     return {"draft_vocabulary": len(tokens), "draft_vocabulary_share": share}
 
 
-def counted(rows: Rows | DenoisedRows, vocabulary: int) -> np.ndarray:
+def counted(rows: PackedDataset | DenoisedRows, vocabulary: int) -> np.ndarray:
     """How often each token is a label, (vocabulary,)."""
     labels = (rows.rows if isinstance(rows, DenoisedRows) else rows).arrays["labels"]  # type: ignore[attr-defined]
     return np.bincount(labels[labels != IGNORE], minlength=vocabulary)

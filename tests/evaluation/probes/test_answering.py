@@ -8,8 +8,8 @@ from transformers import AutoTokenizer
 
 from headway import HeadwayModel, embedded_path
 from headway.errors import ConfigError, DataError
+from headway.evaluation.probes.answer_log import AnswerLog, fingerprint
 from headway.evaluation.probes.answering import Answerer, drawn
-from headway.evaluation.probes.journal import Journal, fingerprint
 from tests.tiny import tiny_trunk
 from tests.training.recipes import save_tokenizer
 
@@ -74,13 +74,13 @@ def test_what_the_journal_has_is_not_computed_again(model, tokenizer, tmp_path: 
     path = tmp_path / "a.answers.jsonl"
 
     def answerer(**how: object) -> Answerer:
-        return Answerer(model, tokenizer, **{"max_new_tokens": 6, "journal": Journal(path), "name": "m"} | how)
+        return Answerer(model, tokenizer, **{"max_new_tokens": 6, "journal": AnswerLog(path), "name": "m"} | how)
 
     first = answerer()(PROMPTS[:3])
     with path.open("a") as file:
         file.write('{"key": "cut o')  # the power failed here
     assert answerer()([*PROMPTS[:3], PROMPTS[3], PROMPTS[3]])[:3] == first
-    assert len(path.read_text().splitlines()) == 5 and len(Journal(path).texts) == 4
+    assert len(path.read_text().splitlines()) == 5 and len(AnswerLog(path).texts) == 4
     answered = answerer()(PROMPTS[:4])
 
     def forbidden(*_: object, **__: object) -> None:
@@ -109,8 +109,8 @@ def test_an_interrupted_call_keeps_what_was_done(model, tokenizer, tmp_path: Pat
     monkeypatch.setattr(Engine, "step", tiring)
     path = tmp_path / "a.answers.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        Answerer(model, tokenizer, max_new_tokens=8, batch_size=1, plain=True, journal=Journal(path))(PROMPTS)
-    assert 1 <= len(Journal(path).texts) < len(PROMPTS)
+        Answerer(model, tokenizer, max_new_tokens=8, batch_size=1, plain=True, journal=AnswerLog(path))(PROMPTS)
+    assert 1 <= len(AnswerLog(path).texts) < len(PROMPTS)
 
 
 def test_too_long_a_prompt_is_an_error_and_never_cut(model, tokenizer) -> None:

@@ -8,16 +8,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from headway import model_path
-from headway.attention import decoding
-from headway.decoding import DecodeStats, Engine, why_not_exact
-from headway.decoding.completing import drafter_of
-from headway.decoding.rows import Row
+from headway.decoding import DecodeStats, Engine, exactness_issue
+from headway.decoding.batch import SequenceState
+from headway.decoding.requests import drafter_of
 from headway.errors import ConfigError, DataError
-from headway.evaluation.exact_match import left_padded
+from headway.evaluation.probes.answer_log import AnswerLog, fingerprint, key_of
 from headway.evaluation.probes.configs import AnsweringConfig
-from headway.evaluation.probes.journal import Journal, fingerprint, key_of
-from headway.evaluation.scoring import load
+from headway.evaluation.run import load
+from headway.evaluation.tasks.exact_match import left_padded
 from headway.model import HeadwayModel
+from headway.trunk.attention import decoding
 
 T = TypeVar("T")
 JOURNAL = ".answers.jsonl"  # in place of the suffix of the results
@@ -61,7 +61,7 @@ class Answerer:
         stop: Sequence[str] = (),
         temperature: float = 1.0,
         top_k: int = 0,
-        journal: Journal | None = None,
+        journal: AnswerLog | None = None,
         name: Any = None,
     ) -> None:
         if chat and not tokenizer.chat_template:
@@ -69,7 +69,7 @@ class Answerer:
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         self.plain, self.chat, self.max_new_tokens, self.stop = plain, chat, max_new_tokens, list(stop)
         self.sampling = {"do_sample": True, "temperature": temperature, "top_k": top_k, "top_p": 1.0}
-        self.journal, self.name = journal or Journal(None), name
+        self.journal, self.name = journal or AnswerLog(None), name
         self.stats: list[DecodeStats] = []
         self.window: int | None = model.view.context
 
@@ -77,7 +77,7 @@ class Answerer:
     def from_config(cls, config: AnsweringConfig, **how: Any) -> Self:
         """Load what the settings of a probe ask for. Raises CheckpointError and ConfigError."""
         model, tokenizer = load(config.model)
-        journal = Journal(config.out.with_suffix(JOURNAL) if config.out is not None else None)
+        journal = AnswerLog(config.out.with_suffix(JOURNAL) if config.out is not None else None)
         if journal.texts:
             Console(stderr=True).print(f"{len(journal.texts)} answers are kept from before.", style="dim", markup=False)
         how |= {name: getattr(config, name) for name in ("max_new_tokens", "batch_size", "plain", "chat")}
@@ -104,7 +104,7 @@ class Answerer:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
             task = progress.add_task("answering", total=len(prompts), completed=len(prompts) - len(places))
-            decode = self._together if why_not_exact(self.model.trunk) is None else self._in_batches
+            decode = self._together if exactness_issue(self.model.trunk) is None else self._in_batches
             for found in decode([(encoded[place], given[place]) for place in places]):
                 self.journal.add({keys[places[number]]: text for number, text in found.items()})
                 progress.advance(task, len(found))
@@ -133,7 +133,7 @@ class Answerer:
     def _together(self, asked: list[tuple[list[int], int | None]]) -> Iterator[dict[int, str]]:
         """Number -> text, as rows of one running batch end."""
         engine = Engine(self.model, drafter_of(self.model, "heads", self.plain), max_rows=self.batch_size)
-        waiting, running = iter(enumerate(asked)), dict[int, Row]()
+        waiting, running = iter(enumerate(asked)), dict[int, SequenceState]()
         with decoding(self.model.view.config):
             while True:
                 while len(running) < 2 * self.batch_size and (new := next(waiting, None)) is not None:
@@ -151,7 +151,7 @@ class Answerer:
                 if done:
                     yield {number: self._text(row.new) for number, row in done.items()}
         if asked:
-            self.stats.append(engine.tally.stats())
+            self.stats.append(engine.stats_collector.stats())
 
     def _in_batches(self, asked: list[tuple[list[int], int | None]]) -> Iterator[dict[int, str]]:
         """For trunks that ragged batches do not suit."""

@@ -15,8 +15,8 @@ from headway.errors import CheckpointError, ConfigError
 from headway.model import HeadwayModel
 from headway.training.checkpoints import MARKER, steps_of
 from headway.training.configs import FinetuneConfig
-from headway.training.finetuning import cast, freeze, load_model
-from headway.training.run import CONFIG
+from headway.training.loop import CONFIG
+from headway.training.stages.finetune import cast, freeze, load_model
 from headway.training.trainer import WEIGHTS
 
 Load = Callable[[], HeadwayModel]

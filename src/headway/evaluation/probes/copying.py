@@ -13,7 +13,7 @@ from headway.errors import DataError
 from headway.evaluation.probes.configs import CopyingConfig
 from headway.evaluation.probes.fragments import copied, coverage, density, longest_matches, words
 from headway.evaluation.probes.report import SIZE, keep, show
-from headway.evaluation.report import axes_of
+from headway.reports.html import axes_of
 
 Split = Callable[[str], Sequence[Hashable]]
 
@@ -90,7 +90,7 @@ def _sources(place: str, row: Mapping[str, Any], config: CopyingConfig) -> list[
 
 
 def _tokens(folder: str) -> Split:
-    from headway.training.run import load_tokenizer
+    from headway.training.loop import load_tokenizer
 
     tokenizer: Any = load_tokenizer(folder)
     return lambda text: tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]

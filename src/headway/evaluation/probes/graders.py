@@ -11,7 +11,7 @@ import torch
 from headway.errors import ConfigError, DataError
 from headway.evaluation.probes.configs import SimpleQAConfig
 from headway.evaluation.probes.matching import contains_words, normalise
-from headway.evaluation.scoring import load
+from headway.evaluation.run import load
 from headway.model import HeadwayModel
 
 Grade = Literal["CORRECT", "INCORRECT", "NOT_ATTEMPTED"]

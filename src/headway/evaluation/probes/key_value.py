@@ -17,8 +17,8 @@ from headway.errors import ConfigError, DataError
 from headway.evaluation.probes import positions
 from headway.evaluation.probes.answering import Answerer, Answers, drawn
 from headway.evaluation.probes.configs import KeyValueConfig
+from headway.evaluation.probes.context_limit import lengths_of, require_room
 from headway.evaluation.probes.report import keep, show
-from headway.evaluation.probes.room import lengths_of, require_room
 
 PROMPT = 'Give the value that belongs to the key in this JSON object.\n\nJSON:\n{records}\n\nKey: "{key}"\nValue:'
 

@@ -15,9 +15,9 @@ from headway.errors import DataError
 from headway.evaluation.probes import positions
 from headway.evaluation.probes.answering import Answerer, Answers, drawn
 from headway.evaluation.probes.configs import LostInTheMiddleConfig
+from headway.evaluation.probes.context_limit import lengths_of, require_room
 from headway.evaluation.probes.matching import contains_any, first_line
 from headway.evaluation.probes.report import keep, percent, share, show
-from headway.evaluation.probes.room import lengths_of, require_room
 
 DISTRACTORS = "gold passages of other questions, not the published retrieved ones: easier, and not comparable with the paper"
 CLOSED = "Answer the question in a few words.\n\nQuestion: {question}\nAnswer:"

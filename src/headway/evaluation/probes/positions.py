@@ -5,9 +5,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from headway.evaluation.paired import paired_interval
 from headway.evaluation.probes.report import SIZE, percent, share
-from headway.evaluation.report import axes_of
+from headway.evaluation.statistics.paired import paired_interval
+from headway.reports.html import axes_of
 
 Right = Mapping[int, Sequence[bool]]  # position -> which tasks were solved, in one order for all positions
 

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 from scipy import stats
 
-from headway.evaluation.report import svg
 from headway.files import write_json, write_text
+from headway.reports.html import svg
 
 SIZE = (6.4, 4)  # inches of a plot
 

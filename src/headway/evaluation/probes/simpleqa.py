@@ -20,7 +20,7 @@ from headway.evaluation.probes.answering import Answerer, Answers, drawn
 from headway.evaluation.probes.configs import SimpleQAConfig
 from headway.evaluation.probes.graders import GRADES, Grader, grader_of
 from headway.evaluation.probes.report import SIZE, keep, share, show
-from headway.evaluation.report import axes_of
+from headway.reports.html import axes_of
 
 STAND_IN = "Graded by string match, a stand-in: a judge that understands answers gives other figures, mostly higher ones."
 RESAMPLES = 2000

@@ -16,13 +16,13 @@ from typing import Any, get_args
 
 from headway.data import Example, load_examples, load_rows
 from headway.errors import ConfigError, DataError
-from headway.evaluation.exact_match import extract_strict, same_answer
 from headway.evaluation.probes.answering import Answerer, Answers, drawn
 from headway.evaluation.probes.configs import Category, SlickConfig
 from headway.evaluation.probes.matching import first_line, same
 from headway.evaluation.probes.report import SIZE, keep, percent, share, show
-from headway.evaluation.report import axes_of
+from headway.evaluation.tasks.exact_match import extract_strict, same_answer
 from headway.files import write_text
+from headway.reports.html import axes_of
 
 CATEGORIES: tuple[Category, ...] = get_args(Category)
 

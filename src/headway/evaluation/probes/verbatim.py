@@ -17,17 +17,17 @@ from transformers.utils import logging
 from headway import model_path
 from headway.data import Example, encode, load_examples
 from headway.errors import DataError
+from headway.evaluation.probes.answer_log import AnswerLog, fingerprint
 from headway.evaluation.probes.answering import JOURNAL, Answerer
 from headway.evaluation.probes.checkpoints import learnt_by, saved, settings_of, stages
 from headway.evaluation.probes.configs import VerbatimConfig
 from headway.evaluation.probes.fragments import covered
-from headway.evaluation.probes.journal import Journal, fingerprint
 from headway.evaluation.probes.ngrams import NgramIndex
 from headway.evaluation.probes.report import SIZE, keep, show
-from headway.evaluation.report import axes_of
 from headway.model import HeadwayModel, best_device
 from headway.ops import IGNORE
-from headway.training.run import load_tokenizer
+from headway.reports.html import axes_of
+from headway.training.loop import load_tokenizer
 
 REFERENCE = "held-out references"
 RESAMPLES = 2000
@@ -49,7 +49,7 @@ def run(config: VerbatimConfig) -> dict[str, Any]:
     prompts = [prompt for prompt, _ in pairs]
     results: dict[str, Any] = {"training_tokens": indices[0].tokens, "prompts": len(prompts), "models": {}}
     results["models"][REFERENCE] = rates([text for _, text in pairs], prompts, tokenizer, indices, config.seed)
-    journal = Journal(config.out.with_suffix(JOURNAL) if config.out is not None else None)
+    journal = AnswerLog(config.out.with_suffix(JOURNAL) if config.out is not None else None)
     for each in models:
         model = each.load().to(best_device())
         answer = Answerer(

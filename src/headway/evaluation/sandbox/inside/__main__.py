@@ -35,7 +35,7 @@ def main() -> None:
         if job["wall"] == "namespaces":
             namespaces.enter(_readable(), os.getcwd(), job["disk"])
         else:
-            landlock.restrict(_readable())
+            landlock.set_draft_vocab(_readable())
             namespaces.drop_capabilities()
         _limit(job)
         seccomp.install()

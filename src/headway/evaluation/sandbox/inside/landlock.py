@@ -14,7 +14,7 @@ ENOUGH = 3  # before it, opening a file could still empty it
 PR_SET_NO_NEW_PRIVS = 38
 
 
-def restrict(readable: Iterable[str]) -> None:
+def set_draft_vocab(readable: Iterable[str]) -> None:
     """From here on, `readable` folders can be read, and nothing else can be read, listed or written.
 
     Raises OSError where the kernel has no Landlock, or one before ABI 3 (Linux 6.2).

@@ -1,0 +1,36 @@
+"""Trees no larger than asked for, so that ways of drafting can be compared at the same price of verifying."""
+
+from headway.decoding.draftable import DraftableModel
+from headway.decoding.drafters.base import Drafter, DrafterFactory, made
+from headway.decoding.drafters.parallel import ParallelDrafter
+from headway.decoding.generation_config import is_whole
+from headway.decoding.kv_cache import RaggedKVCache
+from headway.errors import ConfigError
+
+
+def limit_draft_tokens(drafts: int, make: DrafterFactory) -> DrafterFactory:
+    """Whatever `make` makes, with trees of at most `drafts` drafts; what makes chains alone stays as it is.
+
+    Of a fixed tree its first drafts stay.
+    Raises: ConfigError where `drafts` is no number of drafts.
+    """
+    if not is_whole(drafts, 0):
+        raise ConfigError(f"at_most needs a number of drafts, 0 or more, got {drafts!r}.")
+
+    def limited(model: DraftableModel, cache: RaggedKVCache) -> Drafter:
+        drafter = made(make, model, cache)
+        if proposes_trees(drafter) and drafter.budgets[-1] > drafts:
+            if isinstance(drafter, ParallelDrafter) and drafter.paths:
+                drafter.fix(drafter.paths[:drafts])
+            else:
+                drafter.budgets = (*(n for n in drafter.budgets if n < drafts), drafts)
+        return drafter
+
+    return limited
+
+
+def proposes_trees(drafter: Drafter) -> bool:
+    """Whether drafts of it may stand beside each other."""
+    if isinstance(drafter, ParallelDrafter) and drafter.paths:
+        return drafter.parents != list(range(len(drafter.paths)))
+    return drafter.budgets[-1] > drafter.depth

@@ -1,0 +1,1 @@
+"""Published small-scale experiments, repeated."""

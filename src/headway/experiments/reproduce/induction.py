@@ -1,0 +1,102 @@
+"""Section 4.1: does predicting several tokens form induction, where characters' names are of two tokens?
+
+The score is the accuracy on the second token of names that stood earlier in a held-out story. Characters of training stories are
+renamed too, from other pairs of the same syllables: in the paper only the test's are, and a model reads 26 billion tokens for it.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from headway.data import Collator, Encoded, PackedRow, load_examples, row_of
+from headway.data.generated.induction import (
+    names_of_two_tokens,
+    names_somebody_twice,
+    renamed,
+    renamed_stories,
+    syllables,
+    words_of,
+)
+from headway.data.generated.stories import generate_stories
+from headway.errors import DataError
+from headway.experiments.reproduce.configs import InductionConfig
+from headway.experiments.reproduce.models import word_tokenizer
+from headway.experiments.reproduce.runs import Measures
+from headway.experiments.reproduce.scratch import Task
+from headway.model import HeadwayModel
+
+TEST_SEED = 1_000_003  # of stories that no run draws
+VOCABULARY = 8000  # words of files; rarer ones are <unk>
+KNOWN = 4000  # generated stories whose words make the vocabulary
+
+
+def task_of(config: InductionConfig) -> Task:
+    """Stories of a seed, renamed. Raises DataError where the stories name nobody twice."""
+    assert config.length is not None and config.syllables is not None and config.test_examples is not None
+    training, test = names_of_two_tokens(config.syllables)
+    corpus = _corpus(config.stories)
+    held_out = corpus[: config.test_examples] if corpus else generate_stories(config.test_examples, TEST_SEED)
+    learnt = corpus[config.test_examples :]
+    if corpus and not learnt:
+        raise DataError(f"{config.stories} has {len(corpus)} stories, no more than the test takes.")
+    firsts, seconds = syllables(config.syllables)
+    tokenizer = word_tokenizer([*_vocabulary(corpus or generate_stories(KNOWN, TEST_SEED)), *firsts, *seconds])
+    ids, unknown, length = tokenizer.get_vocab(), tokenizer.unk_token_id, config.length
+
+    def encoded(words: Sequence[str]) -> Encoded:
+        found = [ids.get(word, unknown) for word in words[: length - 1]] + [tokenizer.eos_token_id]
+        return Encoded(input_ids=found, labels=found)
+
+    def row(seed: int, index: int) -> PackedRow:
+        random_ = random.Random(f"induction {seed} {index}")
+        story = random_.choice(learnt) if learnt else generate_stories(1, random_.getrandbits(48))[0]
+        return row_of([encoded(renamed(words_of(story), training, random_)[0])])
+
+    stories = renamed_stories(held_out, test, TEST_SEED, length - 1)
+    test_set = TestSet([row_of([encoded(words)]) for words, _ in stories], [places for _, places in stories])
+    return Task(tokenizer, length, row, lambda model: score(model, test_set))
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Rows, and in each the places of second tokens of names that stood there before."""
+
+    __test__ = False  # for pytest
+    rows: list[PackedRow]
+    places: list[list[int]]
+
+
+@torch.no_grad()
+def score(model: HeadwayModel, test: TestSet, batch_size: int = 32) -> Measures:
+    """Accuracy and mean probability on the places of the test set, by next-token prediction alone."""
+    right, probability, total = 0, 0.0, 0
+    collate = Collator(0)
+    for start in range(0, len(test.rows), batch_size):
+        batch = collate(test.rows[start : start + batch_size])
+        ids = batch["input_ids"].to(model.device)
+        states = model(ids, batch["segments"].to(model.device), count=0).states[0]
+        for row, places in enumerate(test.places[start : start + batch_size]):
+            wanted = ids[row, places]
+            logits = model.unembedding.logits(states[row, [place - 1 for place in places]])  # (places, vocabulary)
+            right += int((logits.argmax(-1) == wanted).sum())
+            probability += float(logits.softmax(-1).gather(-1, wanted[:, None]).sum())
+            total += len(places)
+    return {"accuracy": right / total, "probability": probability / total}
+
+
+def _corpus(source: str) -> list[str]:
+    """Stories of files that name one of the known characters twice; none where they are generated."""
+    if source == "generated":
+        return []
+    texts = [example["text"] for example in load_examples(source) if "text" in example]
+    return [text for text in texts if names_somebody_twice(words_of(text))]
+
+
+def _vocabulary(texts: Sequence[str]) -> list[str]:
+    counts: dict[str, int] = {}
+    for text in texts:
+        for word in words_of(text):
+            counts[word] = counts.get(word, 0) + 1
+    return sorted(counts, key=lambda word: (-counts[word], word))[:VOCABULARY]

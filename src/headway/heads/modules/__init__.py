@@ -1,0 +1,1 @@
+"""Modules that several head families share."""

@@ -1,0 +1,1 @@
+"""Verification rules: decide which drafts are accepted and sample the bonus token."""

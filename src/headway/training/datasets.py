@@ -1,0 +1,133 @@
+"""From the names of data sources to rows of tokens, kept compactly and, for local files, cached beside the run."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from headway.data import Encoded, Example, PackedRow, encode_all, load_examples, pack, row_of
+from headway.errors import DataError
+from headway.files import replacing_folder
+from headway.ops import IGNORE
+from headway.training.configs import TrainingConfig
+from headway.training.denoising import DenoisedRows, Denoising, denoising_of
+
+FIELDS = ("input_ids", "labels", "segments")
+BATCH = 1000  # texts tokenised at once
+
+
+class PackedDataset(Dataset):
+    """Rows end to end in three flat arrays: a hundred million tokens fit in memory, as lists they would not."""
+
+    def __init__(self, arrays: dict[str, np.ndarray], ends: np.ndarray) -> None:
+        self.arrays = arrays
+        self.ends = ends
+
+    @classmethod
+    def of(cls, rows: Sequence[PackedRow]) -> "PackedDataset":
+        ends = np.cumsum([len(row["input_ids"]) for row in rows])
+        arrays = {
+            name: np.concatenate([np.asarray(row[name], np.int32) for row in rows])  # type: ignore[literal-required]
+            for name in FIELDS
+        }
+        return cls(arrays, ends)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, index: int) -> dict[str, list[int]]:
+        start = int(self.ends[index - 1]) if index else 0
+        return {name: array[start : self.ends[index]].tolist() for name, array in self.arrays.items()}
+
+
+def rows_of(
+    config: TrainingConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    completion_only: bool = False,
+    validation: bool = False,
+    cache: Path | None = None,
+) -> PackedDataset | DenoisedRows:
+    """Load, tokenise, pack and, where the config asks for it, denoise.
+
+    Args:
+        tokenizer: gets the special tokens of denoising added, where they are asked for and missing.
+        validation: the config's validation data instead of what it learns from.
+        cache: folder that keeps the rows if all sources are local files, for the next run or a resumed one.
+    Raises: DataError where nothing is left to learn from, or as `load_examples` does.
+    """
+    denoising = denoising_of(config, tokenizer)
+    rows = _rows_of(config, tokenizer, denoising, completion_only, validation, cache)
+    if denoising.transform is None:
+        return rows
+    return DenoisedRows(rows, denoising.transform, config.seed, config.bidirectional_prefix, denoising.added)
+
+
+def _rows_of(
+    config: TrainingConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    denoising: Denoising,
+    completion_only: bool,
+    validation: bool,
+    cache: Path | None,
+) -> PackedDataset:
+    sources = [config.validation] if validation and config.validation is not None else config.sources
+    split = config.validation_split if validation else config.split
+    kept = None
+    if cache is not None and all(Path(source).is_file() and not source.endswith((".yaml", ".yml")) for source in sources):
+        kept = cache / f"rows-{_key(config, tokenizer, sources, completion_only, denoising.longest, config.denoising_tokens)}"
+        if kept.is_dir():
+            return PackedDataset(
+                {name: np.load(kept / f"{name}.npy", mmap_mode="r") for name in FIELDS}, np.load(kept / "ends.npy")
+            )
+    encoded: list[Encoded] = []
+    for source in sources:
+        examples = load_examples(source, split=split, limit=config.limit, columns=config.columns)
+        if all("text" in example for example in examples):
+            encoded += _texts(examples, tokenizer, denoising.longest)
+        elif config.denoising == "ul2":
+            raise DataError(f"{source} has prompts or messages, and ul2 denoises plain text: use denoising: prefix-lm, or none.")
+        else:
+            encoded += encode_all(examples, tokenizer, config.length, completion_only)[0]
+    encoded = [row for row in encoded if any(label != IGNORE for label in row["labels"][1:])]
+    if not encoded:
+        raise DataError(f"{', '.join(sources)}: nothing to learn is left in rows of {config.length} tokens.")
+    rows = PackedDataset.of(pack(encoded, config.length, denoising.grown) if config.pack else [row_of([row]) for row in encoded])
+    if kept is not None:
+        with replacing_folder(kept) as folder:
+            np.save(folder / "ends.npy", rows.ends)
+            for name, array in rows.arrays.items():
+                np.save(folder / f"{name}.npy", array)
+    return rows
+
+
+def validation_of(
+    config: TrainingConfig, tokenizer: PreTrainedTokenizerBase, completion_only: bool = False
+) -> PackedDataset | DenoisedRows | None:
+    """Rows of the validation data, if there is any."""
+    return None if config.validation is None else rows_of(config, tokenizer, completion_only, validation=True)
+
+
+def _texts(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, length: int) -> Iterator[Encoded]:
+    """What `encode` makes of whole texts, but a thousand at a time, which is several times faster."""
+    eos = tokenizer.eos_token_id
+    if eos is None:
+        raise DataError("The tokenizer has no eos token, so nothing could tell the model where a document ends.")
+    for start in range(0, len(examples), BATCH):
+        texts = [example["text"] for example in examples[start : start + BATCH]]
+        for tokens in tokenizer(texts, verbose=False)["input_ids"]:
+            tokens = tokens if tokens[-1:] == [eos] else [*tokens, eos]
+            for first in range(0, len(tokens), length):
+                part = tokens[first : first + length]
+                yield Encoded(input_ids=part, labels=part)
+
+
+def _key(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase, sources: Sequence[str], *others: Any) -> str:
+    files = [(str(Path(source).resolve()), Path(source).stat().st_size, Path(source).stat().st_mtime) for source in sources]
+    vocabulary = sorted(tokenizer.get_vocab().items())
+    told = [files, vocabulary, config.split, config.limit, config.columns, config.length, config.pack, others]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]

@@ -1,0 +1,214 @@
+"""What all stages share: arguments for the trainer, resuming, and the files a run leaves in its folder."""
+
+import importlib.util
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch.utils.data import Dataset
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, TrainerState, TrainingArguments
+
+import headway.config
+from headway import model_path
+from headway.data import Collator
+from headway.errors import CheckpointError, ConfigError, HeadwayError
+from headway.files import write_json
+from headway.model import HeadwayModel
+from headway.objectives import Objective
+from headway.training.checkpoints import GracefulInterrupt, MarkComplete, clear, newest, steps_of
+from headway.training.configs import TrainingConfig
+from headway.training.denoising import SetEpoch
+from headway.training.distributed import barrier
+from headway.training.step import TrainingStep
+from headway.training.trainer import HeadwayTrainer
+
+CONFIG = "config.headway.yaml"
+HISTORY = "history.json"
+SCHEDULERS = {"cosine": "cosine", "constant": "constant_with_warmup", "linear": "linear"}
+# a run may be continued with other values of these: none changes what is learnt from one step to the next
+FREE = {"out", "save_steps", "save_limit", "log_steps", "resume", "report_to", "quiet", "validation", "validation_split"}
+
+
+def run(
+    config: TrainingConfig,
+    model: HeadwayModel,
+    objective: Objective,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    validation: Dataset | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> HeadwayTrainer:
+    """Train what requires a gradient, from the newest whole checkpoint on if there is one.
+
+    Raises: ConfigError where `out` holds checkpoints of a run with other settings, or what the log needs is not
+        installed; HeadwayError for a NaN loss or a full disk; KeyboardInterrupt after a Ctrl-C that saved a checkpoint.
+    """
+    out = Path(config.out)
+    arguments = _arguments(config)
+    found = _start(config, out, arguments)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    step = TrainingStep(model, objective)
+    stop = GracefulInterrupt()
+    trainer = HeadwayTrainer(
+        step,
+        arguments,
+        data_collator=Collator(_padding(tokenizer)),
+        train_dataset=rows,
+        eval_dataset=validation,
+        callbacks=[*callbacks, MarkComplete(), SetEpoch(rows), stop],
+        heads_learning_rate=config.rate_of_heads,
+        sharded=config.sharding == "fsdp" and arguments.world_size > 1,
+    )
+    trainer.remove_callback(PrinterCallback)
+    with explained(out):
+        try:
+            if found is not None and _finished(found):
+                trainer.load_checkpoint(found)
+                trainer.state = TrainerState.load_from_json(str(found / "trainer_state.json"))
+            else:
+                trainer.train(resume_from_checkpoint=str(found) if found else None)
+        finally:
+            stop.restore()
+        if stop.asked:
+            raise KeyboardInterrupt
+        last = trainer.state.log_history[-2:]  # the last step may have been evaluated when it was saved
+        if validation is not None and not any("eval_loss_1" in entry or "eval_loss_2" in entry for entry in last):
+            trainer.evaluate()
+    return trainer
+
+
+def finish(
+    config: TrainingConfig,
+    trainer: HeadwayTrainer,
+    model: HeadwayModel,
+    tokenizer: PreTrainedTokenizerBase,
+    record: dict[str, Any],
+) -> Path:
+    """Save model, tokenizer, history and a record of the run; every process has to call. Returns the folder."""
+    out = Path(config.out)
+    if trainer.args.should_save:
+        history = trainer.state.log_history
+        last = next((entry for entry in reversed(history) if "loss" in entry), {})
+        losses = {name: value for name, value in last.items() if name.startswith("loss")}
+        record = record | {
+            "data": config.sources,
+            "steps": trainer.state.global_step,
+            "seed": config.seed,
+            "losses": losses,
+        }
+        with explained(out):
+            model.save_pretrained(out, training=record)
+            tokenizer.save_pretrained(out)
+        write_json(out / HISTORY, history)
+    barrier()
+    return out
+
+
+def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+    """Raises CheckpointError where there is none."""
+    try:
+        return AutoTokenizer.from_pretrained(model_path(source))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"No tokenizer can be loaded from {source}: {str(error).splitlines()[0]}") from error
+
+
+def copy_tokenizer(source: str | Path, folder: Path) -> None:
+    """Save the tokenizer of `source` into `folder`, if it has one."""
+    try:
+        tokenizer = load_tokenizer(source)
+    except CheckpointError:
+        return
+    with explained(folder):
+        tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def explained(out: Path) -> Iterator[None]:
+    """A full disk, which torch and safetensors report each in its own way, as one HeadwayError."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        text = str(error)
+        if isinstance(error, OSError | SafetensorError) or "PytorchStreamWriter" in text or "No space left" in text:
+            raise HeadwayError(f"Cannot write {out}: {text.splitlines()[0]}. Free some space, then run again.") from error
+        raise
+
+
+def _start(config: TrainingConfig, out: Path, arguments: TrainingArguments) -> Path | None:
+    """Prepare the folder; returns the checkpoint to continue."""
+    barrier()
+    if arguments.should_save and out.is_dir():
+        clear(out, keep_whole=config.resume)
+    barrier()
+    found = newest(out) if out.is_dir() else None
+    if found is not None and (out / CONFIG).is_file():
+        before = headway.config.load(type(config), out / CONFIG)
+        for name in vars(config):
+            if name not in FREE and getattr(before, name) != getattr(config, name):
+                raise ConfigError(
+                    f"{found} is of a run with {name}: {getattr(before, name)}, not {getattr(config, name)}. "
+                    "Use the same settings, another out, or --no-resume to start over."
+                )
+    barrier()
+    if arguments.should_save:
+        headway.config.save(config, out / CONFIG)
+    return found
+
+
+def _finished(checkpoint: Path) -> bool:
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    return steps_of(checkpoint) >= state.max_steps
+
+
+def _padding(tokenizer: PreTrainedTokenizerBase) -> int:
+    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return int(token)
+    return 0
+
+
+def _arguments(config: TrainingConfig) -> TrainingArguments:
+    if config.report_to != "none" and importlib.util.find_spec(config.report_to) is None:
+        extra = f"headway[{config.report_to}]"
+        raise ConfigError(f"report_to: {config.report_to} needs a package that is not installed: pip install '{extra}'.")
+    cpu = not torch.accelerator.is_available()
+    sharded = config.sharding == "fsdp"
+    return TrainingArguments(
+        output_dir=str(config.out),
+        max_steps=config.max_steps or -1,
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation,
+        learning_rate=config.learning_rate,
+        warmup_steps=config.warmup_ratio,
+        lr_scheduler_type=SCHEDULERS[config.schedule],
+        weight_decay=config.weight_decay,
+        adam_beta2=config.beta2,
+        optim="adamw_torch",
+        max_grad_norm=config.grad_clip,
+        bf16=config.bf16,
+        seed=config.seed,
+        data_seed=config.seed,
+        save_strategy="steps",
+        save_steps=config.save_steps,
+        save_total_limit=config.save_limit or None,
+        eval_strategy="steps" if config.validation is not None else "no",
+        eval_steps=config.save_steps if config.validation is not None else None,
+        logging_strategy="steps",
+        logging_steps=config.log_steps,
+        logging_nan_inf_filter=False,
+        report_to=[] if config.report_to == "none" else [config.report_to],
+        disable_tqdm=config.quiet,
+        remove_unused_columns=False,
+        dataloader_pin_memory=not cpu,
+        use_cpu=cpu,
+        ddp_backend="gloo" if cpu and "RANK" in os.environ else None,
+        # shards need their gradients reduced at every pass; copies can wait for the last one of a step
+        accelerator_config={"gradient_accumulation_kwargs": {"sync_each_batch": True}} if sharded else {},
+    )

@@ -1,0 +1,202 @@
+"""Self-distillation: the model continues prompts, and heads learn from what it says (`headway heads distill`).
+
+A draft stays where it is what the model says, so the model's own samples teach heads more than anybody else's text: Medusa (arXiv
+2401.10774, section 2.3.2), DistillSpec (2310.08461), FastMTP (2509.18362, +0.19 tokens a forward at 3 drafts). Samples are
+text; the distributions behind them are not kept, since `objective: distillation` has them in the training process anyway.
+"""
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from headway import model_path
+from headway.data import Example, encode_prompt, load_examples
+from headway.decoding.generation_config import resolve
+from headway.decoding.requests import Request, complete, drafter_of
+from headway.decoding.stopping import eos_tokens
+from headway.errors import DataError
+from headway.model import HeadwayModel, best_device
+from headway.training.configs import DistillConfig
+from headway.training.loop import load_tokenizer
+from headway.training.samples_file import Samples
+from headway.trunk.quantization import is_quantized
+
+FREE = ("out", "batch_size", "resume", "quiet")  # no sample depends on these
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """number: among all examples of the data, from 0. example: the prompt as the data room reads it, without an answer."""
+
+    number: int
+    example: Example
+    tokens: list[int]
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What a file of samples holds, and what drawing those took that were still missing."""
+
+    path: Path
+    samples: int
+    tokens: int
+    cut_off: int  # samples that ended at max_new_tokens
+    left_out: int  # prompts that are empty or too long
+    drawn: int  # tokens of this run
+    seconds: float
+    tokens_per_forward: float
+
+    def __str__(self) -> str:
+        ended = 1 - self.cut_off / self.samples
+        text = f"{self.path} has {self.samples:,} samples of {self.tokens:,} tokens; {ended:.0%} ended by themselves"
+        if self.left_out:
+            text += f"; prompts left out, empty or too long: {self.left_out:,}"
+        if not self.drawn:
+            return f"{text}. Nothing was left to draw."
+        rate = self.drawn / self.seconds
+        return f"{text}. {self.drawn:,} tokens drawn, {rate:,.0f} a second, {self.tokens_per_forward:.2f} a forward."
+
+
+def distill(config: DistillConfig) -> Distilled:
+    """Write the model's samples to `config.out`, a line each, in the order of the prompts.
+
+    A line has what `load_examples` reads, prompt and completion or messages, and beside it: number (of the prompt, from 0), sample
+    (of that prompt, from 0), seed (`generate` draws the same text with it), tokens, and finish_reason (`stop` or `length`).
+
+    Raises: CheckpointError for a model that cannot be loaded, DataError for data that cannot be read or has no prompt that fits,
+        ConfigError where there are samples of other settings already.
+    """
+    tokenizer = load_tokenizer(config.model)
+    dtype = torch.float32 if config.float32 else None
+    model = HeadwayModel.from_pretrained(model_path(config.model), dtype=dtype).to(best_device()).eval()
+    prompts, left_out = prompts_of(config, tokenizer, model.view.context)
+    settings = {name: value for name, value in asdict(config).items() if name not in FREE}
+    settings |= {"data": config.sources, "prompts": _digest(prompts), "weights": _weights(model.trunk)}
+    samples = Samples(config.out, settings, config.resume)
+    before, began = samples.tokens, time.monotonic()
+    try:
+        per_forward = 0.0 if samples.whole else _draw(config, model, tokenizer, prompts, samples)
+        samples.finish()
+    finally:
+        samples.close()
+    drawn, seconds = samples.tokens - before, time.monotonic() - began
+    return Distilled(config.out, len(samples), samples.tokens, samples.cut_off, left_out, drawn, seconds, per_forward)
+
+
+def prompts_of(config: DistillConfig, tokenizer: PreTrainedTokenizerBase, context: int | None) -> tuple[list[Prompt], int]:
+    """The prompts of the data, and how many are empty or too long.
+
+    The last answer of a conversation is dropped; of a text without a prompt the first tokens are one.
+
+    Raises: DataError where none is left.
+    """
+    longest = config.max_prompt_tokens
+    if longest is None and context is not None:
+        longest = context - config.max_new_tokens
+    found, left_out, number = [], 0, 0
+    for source in config.sources:
+        for example in load_examples(source, config.split, config.limit, config.columns):
+            asked = _asked(example, tokenizer, config.prompt_tokens)
+            tokens = encode_prompt(asked, tokenizer) if asked else []
+            if tokens and (longest is None or len(tokens) <= longest):
+                found.append(Prompt(number, asked, tokens))
+            else:
+                left_out += 1
+            number += 1
+    if not found:
+        raise DataError(
+            f"{', '.join(config.sources)}: all {left_out} prompts are empty or have more than {longest} tokens. "
+            "Raise max_prompt_tokens, or lower max_new_tokens, which needs its room too."
+        )
+    return found, left_out
+
+
+def seed_of(seed: int, number: int, sample: int) -> int:
+    """The seed of one sample."""
+    return int.from_bytes(hashlib.sha256(f"{seed}-{number}-{sample}".encode()).digest()[:6], "big")
+
+
+def _asked(example: Example, tokenizer: Any, prompt_tokens: int) -> Example:
+    """The example without its answer; empty where nothing is left."""
+    if "messages" in example:
+        messages = example["messages"]
+        while messages and messages[-1]["role"] == "assistant":
+            messages = messages[:-1]
+        return {"messages": messages} if messages else {}
+    if "prompt" in example:
+        return {"prompt": example["prompt"]}
+    tokens = tokenizer(example["text"], verbose=False)["input_ids"][:prompt_tokens]
+    # the last token may end within a character
+    return {"prompt": tokenizer.decode(tokens, skip_special_tokens=True).rstrip("\ufffd")}
+
+
+def _draw(
+    config: DistillConfig, model: HeadwayModel, tokenizer: PreTrainedTokenizerBase, prompts: list[Prompt], samples: Samples
+) -> float:
+    """Draw what is missing; how many tokens a forward of the trunk gave."""
+    wanted = [(prompt, sample) for prompt in prompts for sample in range(config.samples) if (prompt.number, sample) not in samples]
+    settings: dict[str, Any] = {"max_new_tokens": config.max_new_tokens, "do_sample": config.temperature > 0}
+    if config.temperature:
+        settings |= {"temperature": config.temperature, "top_p": config.top_p, "top_k": 0}
+    ends = set(eos_tokens(resolve(model.trunk, None, settings)))
+    requests = [Request(prompt.tokens, (), settings, seed_of(config.seed, prompt.number, sample)) for prompt, sample in wanted]
+    if not requests:
+        return 0.0
+    columns = (TextColumn("samples"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Progress(*columns, transient=True, disable=config.quiet) as progress:
+        bar = progress.add_task("", total=len(prompts) * config.samples, completed=len(samples))
+        before, began = samples.tokens, time.monotonic()
+
+        def done(request: int, new: list[int]) -> None:
+            prompt, sample = wanted[request]
+            stopped = new[-1] in ends
+            text = text_of(tokenizer, prompt.tokens, new[: len(new) - stopped])
+            samples.add(
+                _answered(prompt.example, text)
+                | {"number": prompt.number, "sample": sample, "seed": requests[request].seed, "tokens": len(new)}
+                | {"finish_reason": "stop" if stopped else "length"}
+            )
+            rate = (samples.tokens - before) / (time.monotonic() - began)
+            progress.update(bar, advance=1, description=f"{rate:,.0f} tokens/s")
+
+        stats = complete(model, tokenizer, requests, done, config.batch_size, drafter_of(model, "heads", plain=False))
+    return stats.tokens_per_forward
+
+
+def text_of(tokenizer: Any, prompt: list[int], new: list[int]) -> str:
+    """What was drawn as text; where texts differ, one that is read back as the same tokens.
+
+    Some tokenizers drop the space before the first word that they decode, and add one before the first that they encode.
+    """
+    before = tokenizer.decode(prompt, skip_special_tokens=True)
+    behind = tokenizer.decode([*prompt, *new], skip_special_tokens=True).removeprefix(before)
+    alone = tokenizer.decode(new, skip_special_tokens=True)
+    fitting = (text for text in (behind, alone) if tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] == new)
+    return next(fitting, alone)
+
+
+def _answered(example: Example, text: str) -> Example:
+    if "messages" in example:
+        return {"messages": [*example["messages"], {"role": "assistant", "content": text}]}
+    return {**example, "completion": text}
+
+
+def _digest(prompts: list[Prompt]) -> str:
+    return hashlib.sha256(json.dumps([(prompt.number, prompt.tokens) for prompt in prompts]).encode()).hexdigest()[:16]
+
+
+def _weights(trunk: PreTrainedModel) -> str:
+    """What tells these weights from others, wherever they lie: a little of each tensor."""
+    parts = hashlib.sha256()
+    for name, parameter in trunk.named_parameters():
+        if not is_quantized(parameter):
+            parts.update(name.encode())
+            parts.update(parameter.detach().flatten()[:64].to("cpu", torch.float32).numpy().tobytes())
+    return parts.hexdigest()[:16]

@@ -1,0 +1,57 @@
+"""The first stage: heads learn to look ahead while the trunk stays as it is (as in Medusa-1, arXiv 2401.10774)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, set_seed
+
+from headway.model import HeadwayModel, load_trunk
+from headway.objectives import MultiToken
+from headway.training.configs import HeadsTrainConfig
+from headway.training.datasets import rows_of, validation_of
+from headway.training.denoising import fit_to
+from headway.training.distributed import gather
+from headway.training.draft_vocabulary import restrict_heads
+from headway.training.loop import finish, load_tokenizer, run
+from headway.training.recipes import for_heads, recipe_of
+from headway.training.stages.finetune import cast, check, fitting
+
+
+def train_heads(config: HeadsTrainConfig, callbacks: Sequence[TrainerCallback] = ()) -> Path:
+    """Attach heads to a frozen model, train them, and save model and heads together.
+
+    Raises: CheckpointError where model or heads cannot be loaded or do not fit, ConfigError for an unknown family or
+        option, DataError for data that cannot be read; and as `run` does.
+    """
+    tokenizer = load_tokenizer(config.model)
+    set_seed(config.seed)
+    trunk = load_trunk(config.model)
+    check(config, trunk)
+    config = fitting(config, trunk)
+    dtype = trunk.dtype
+    cast(trunk, "float32")
+    model = HeadwayModel.from_trunk(trunk, count=0)
+    if config.heads is not None:
+        model.attach(config.heads, config.count)
+    elif config.family is None and model.shipped is not None:
+        model.attach(model.shipped.folder, config.count)
+    else:
+        count = recipe_of(config.recipe, config.family).count if config.count is None else config.count
+        model = HeadwayModel.from_trunk(trunk, config.family or "parallel", count, **(config.options or {}))
+    assert model.heads is not None
+    config = for_heads(config, model.heads.config.family)
+    model.trunk.requires_grad_(False)
+    soft = config.objective == "distillation"
+    objective = MultiToken(config.head_weights, config.beta, next_token=False, soft=soft, feature_weight=config.feature_weight)
+    rows = rows_of(config, tokenizer, config.completion_only)
+    validation = validation_of(config, tokenizer, config.completion_only)
+    fit_to(rows, model, tokenizer)
+    record: dict[str, Any] = {"stage": "heads", "objective": config.objective, "model": config.model}
+    if config.draft_vocabulary is not None:
+        record |= restrict_heads(model, rows, config.draft_vocabulary, tokenizer, config.quiet)
+    trainer = run(config, model, objective, tokenizer, rows, validation, callbacks)
+    gather(trainer.step)
+    cast(model, dtype)
+    model.eval()
+    return finish(config, trainer, model, tokenizer, record)

@@ -1,0 +1,56 @@
+"""A small Llama-architecture model from scratch: the recipe of the embedded model's trunk."""
+
+from pathlib import Path
+
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, set_seed
+
+from headway.errors import ConfigError
+from headway.model import HeadwayModel
+from headway.objectives import NextToken
+from headway.training.configs import PretrainConfig
+from headway.training.datasets import rows_of, validation_of
+from headway.training.denoising import fit_to
+from headway.training.distributed import gather
+from headway.training.loop import finish, load_tokenizer, run
+
+
+def pretrain(config: PretrainConfig) -> Path:
+    """Train a fresh model on packed documents and save it with its tokenizer as an ordinary Hugging Face folder.
+
+    Raises: ConfigError for shapes that do not fit each other, CheckpointError without a tokenizer, DataError for data
+        that cannot be read; and as `run` does.
+    """
+    tokenizer = load_tokenizer(config.tokenizer)
+    set_seed(config.seed)
+    rows = rows_of(config, tokenizer, cache=Path(config.out) / "cache")
+    validation = validation_of(config, tokenizer)
+    model = HeadwayModel.from_trunk(fresh_trunk(config, tokenizer), count=0)
+    fit_to(rows, model, tokenizer)
+    trainer = run(config, model, NextToken(), tokenizer, rows, validation)
+    gather(trainer.step)
+    model.eval()
+    return finish(config, trainer, model, tokenizer, {"stage": "pretrain", "objective": "next-token"})
+
+
+def fresh_trunk(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+    """A Llama with random weights, in float32, of the tokenizer's vocabulary."""
+    if config.hidden_size % config.attention_heads or config.attention_heads % config.key_value_heads:
+        raise ConfigError(
+            f"hidden_size {config.hidden_size}, attention_heads {config.attention_heads} and key_value_heads "
+            f"{config.key_value_heads}: each must be a multiple of the next."
+        )
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.hidden_size,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.attention_heads,
+            num_key_value_heads=config.key_value_heads,
+            intermediate_size=config.intermediate_size,
+            max_position_embeddings=max(config.length, 2048),
+            tie_word_embeddings=config.tie,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )

@@ -1,0 +1,51 @@
+"""Trees are cut to the number of drafts that was asked for, whatever proposes them."""
+
+import pytest
+import torch
+
+from headway import HeadwayModel
+from headway.decoding import RaggedKVCache, fallback_drafter, heads_drafter, limit_draft_tokens, ngram_drafter, proposes_trees
+from headway.errors import ConfigError
+from tests.tiny import tiny_trunk
+
+IDS = torch.tensor([[5, 6, 7]])
+TREE = [(0,), (1,), (2,), (0, 0), (0, 0, 0)]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return HeadwayModel.from_trunk(tiny_trunk(), count=3).eval()
+
+
+def made(make, model):
+    return make(model, RaggedKVCache(0, 0, len(model.view.layers) + model.count))
+
+
+@pytest.mark.parametrize("tree", ["dynamic", TREE], ids=str)
+@pytest.mark.parametrize("drafts", [0, 1, 2, 4])
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_no_round_has_more_drafts_than_asked_for_and_the_text_is_the_same(model, tree, drafts, adaptive):
+    settings = {"max_new_tokens": 12, "eos_token_id": None}
+    out = model.generate(IDS, drafter=limit_draft_tokens(drafts, heads_drafter(tree)), adaptive=adaptive, **settings)
+    assert out.stats.drafted <= drafts * (out.stats.forwards - 1)
+    assert adaptive or (out.stats.drafted > 0) == (drafts > 0)
+    assert torch.equal(out.sequences, model.generate(IDS, plain=True, **settings).sequences)
+
+
+def test_a_fixed_tree_keeps_its_first_drafts(model):
+    drafter = made(limit_draft_tokens(2, heads_drafter(TREE)), model)
+    assert (drafter.paths, drafter.parents, drafter.budgets) == ([[0], [1]], [0, 0], (0, 2))
+
+
+def test_few_drafts_beside_each_other_are_a_tree_and_a_path_is_none(model):
+    """However few they are beside the heads."""
+    assert proposes_trees(made(heads_drafter([(0,), (1,)]), model))
+    assert not proposes_trees(made(heads_drafter([(0,), (0, 0)]), model))
+    with pytest.raises(ConfigError, match="Only drafters of chains"):
+        made(fallback_drafter(ngram_drafter(), heads_drafter([(0,), (1,)])), model)
+
+
+@pytest.mark.parametrize("drafts", [-1, 1.5, "2", None])
+def test_what_is_no_number_of_drafts_is_refused(drafts):
+    with pytest.raises(ConfigError, match="at_most needs a number of drafts"):
+        limit_draft_tokens(drafts, heads_drafter())

@@ -1,0 +1,200 @@
+"""Trees that are drawn and judged candidate by candidate: what comes out has the trunk's own distribution, whatever the tree, the
+company and the planner, and more of it is drafted than with chains."""
+
+import itertools
+
+import pytest
+import torch
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from headway import HeadwayModel
+from headway.decoding import Engine, heads_drafter, ngram_drafter
+from headway.decoding.draft_length import DraftLengthController
+from headway.decoding.drafters.base import Draft
+from headway.decoding.drafters.parallel import ParallelDrafter
+from headway.errors import ConfigError
+from tests.decoding.test_generate import reference
+from tests.decoding.test_sampling import check_drawn
+from tests.tiny import tiny_trunk
+
+LENGTH = 4  # the first token comes with the prompt, the last is never drafted: trees are two deep
+TREE = [(0,), (1,), (0, 0), (0, 1), (1, 0), (1, 1), (2,)]
+TREES = {"fixed": heads_drafter(TREE), "dynamic": heads_drafter()}
+PROMPTS = [[1, 3], [2], [4, 0, 1, 1]]
+WARPERS = {
+    "repetition_penalty": RepetitionPenaltyLogitsProcessor,
+    "temperature": TemperatureLogitsWarper,
+    "top_k": TopKLogitsWarper,
+    "top_p": TopPLogitsWarper,
+    "min_p": MinPLogitsWarper,
+}
+# draws, and what changes the distribution; a penalty takes time a row
+CASES = [
+    (2000, {"temperature": 1.0}),
+    (2000, {"temperature": 1.5, "top_k": 3}),
+    (2000, {"temperature": 0.7, "top_p": 0.8}),
+    (2000, {"min_p": 0.2}),
+    (800, {"repetition_penalty": 1.8, "temperature": 1.4}),
+    (800, {"repetition_penalty": 0.6, "top_k": 4, "top_p": 0.95}),
+]
+
+
+@pytest.fixture(scope="module")
+def model() -> HeadwayModel:
+    trunk = tiny_trunk(vocab_size=5, bos_token_id=None, eos_token_id=None, pad_token_id=0)
+    return HeadwayModel.from_trunk(trunk, count=2).eval()
+
+
+def enumerated(trunk, prompt, case, length=LENGTH):
+    """The probability of every sequence, from plain passes and transformers' own processors, in its order."""
+    steps = LogitsProcessorList(WARPERS[name](case[name]) for name in WARPERS if name in case)
+    sequences = list(itertools.product(range(5), repeat=length))
+    ids = torch.tensor([[*prompt, *sequence] for sequence in sequences])
+    chances = torch.ones(len(sequences), dtype=torch.float64)
+    with torch.no_grad():
+        logits = trunk(ids, attention_mask=torch.ones_like(ids)).logits.float()
+    for column in range(len(prompt), ids.shape[1]):
+        scores = steps(ids[:, :column], logits[:, column - 1].clone())
+        chances *= scores.softmax(-1).gather(1, ids[:, column, None])[:, 0]
+    return dict(zip(sequences, (chances / chances.sum()).tolist(), strict=True))
+
+
+def drawn(model, prompts, draws, case, **way):
+    """What is drawn after each prompt, (draws, prompts, tokens), and the figures."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts]).repeat(draws, 1)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts]).repeat(draws, 1)
+    sampling = {"do_sample": True, "max_new_tokens": LENGTH, "seed": 7, "eos_token_id": None, "top_k": 0, "adaptive": False}
+    way = {"acceptance": "multi-candidate"} | way
+    out = model.generate(ids, attention_mask=mask, **{**sampling, **case, **way})
+    return out.sequences[:, width:].unflatten(0, (draws, len(prompts))), out.stats
+
+
+@pytest.mark.parametrize(("draws", "case"), CASES)
+@pytest.mark.parametrize("prompts", [PROMPTS[:1], PROMPTS])
+def test_drawn_sequences_follow_the_enumerated_distribution(model, prompts, draws, case):
+    found, stats = drawn(model, prompts, draws, case, drafter=heads_drafter(TREE))
+    assert stats.reached[1] > 0 and 0 < stats.accepted[0] < stats.reached[0] and 0 < stats.accepted[1] < stats.reached[1]
+    for row, prompt in enumerate(prompts):
+        check_drawn(found[:, row].tolist(), enumerated(model.trunk, prompt, case))
+
+
+def test_whatever_the_planner_chooses_the_distribution_stays(model, monkeypatch):
+    """Rounds without drafts, chains, trees and trees with every token in them, one after the other."""
+    budgets = itertools.cycle([1, 7, 0, 2, 11, 63])
+    monkeypatch.setattr(DraftLengthController, "choose", lambda self, rows, most, *_: min(most, next(budgets)))
+    draws, case = [], {"temperature": 1.3}
+    for seed in range(6):
+        found, stats = drawn(model, PROMPTS[:1], 500, case, adaptive=True, seed=seed)
+        draws += found[:, 0].tolist()
+        assert stats.tokens == 500 * LENGTH
+    check_drawn(draws, enumerated(model.trunk, PROMPTS[0], case))
+
+
+def test_where_one_token_has_probability_it_comes_whatever_the_candidates(model):
+    """The drafter has one token to draw, and no others to fill its trees with."""
+    own = reference(model.trunk, [PROMPTS[0]], max_new_tokens=12)[0]
+    for drafter in TREES.values():
+        found, stats = drawn(model, PROMPTS[:1], 3, {"top_k": 1, "max_new_tokens": 12}, drafter=drafter)
+        assert found[:, 0].tolist() == [own] * 3
+        assert stats.drafted > 0
+
+
+def test_an_engine_that_plans_drafts_and_keeps_the_distribution(model):
+    """The real planner, over many short rows that come and go."""
+    engine = Engine(model, heads_drafter(), max_rows=64)
+    common = {"max_new_tokens": LENGTH, "eos_token_id": None, "top_k": 0, "do_sample": True, "acceptance": "multi-candidate"}
+    rows = [engine.submit(PROMPTS[0], seed=n, **common) for n in range(1500)]
+    engine.run()
+    assert engine.stats_collector.drafted > 0
+    check_drawn([row.new for row in rows], enumerated(model.trunk, PROMPTS[0], {}))
+
+
+@pytest.mark.parametrize("rules", [("multi-candidate", "coupled"), ("multi-candidate", "coupled", "token", "block")])
+@pytest.mark.parametrize("penalty", [1.0, 1.8])
+def test_rows_of_different_rules_stand_side_by_side(model, rules, penalty):
+    """Greedy rows say what they say alone, coupled ones what their seeds say alone, and drawn ones keep their distribution."""
+    each, prompt = 500 if penalty == 1.0 else 250, PROMPTS[0]
+    engine = Engine(model, heads_drafter(TREE), max_rows=4 * each, adaptive=False)
+    common = {"max_new_tokens": LENGTH, "eos_token_id": None, "repetition_penalty": penalty, "top_k": 0}
+    rows = {rule: [engine.submit(prompt, do_sample=True, acceptance=rule, seed=n, **common) for n in range(each)] for rule in rules}
+    greedy = [engine.submit(prompt, acceptance=rule, do_sample=False, **common) for rule in rules]
+    engine.run()
+    alone = Engine(model, max_rows=each)
+    plain = [alone.submit(prompt, do_sample=True, seed=n, **common) for n in range(each)]
+    alone.run()
+    assert [row.new for row in rows["coupled"]] == [row.new for row in plain]
+    own = reference(model.trunk, [prompt], max_new_tokens=LENGTH, eos_token_id=None, repetition_penalty=penalty)
+    assert [row.new for row in greedy] == own * len(rules)
+    chances = enumerated(model.trunk, prompt, {"repetition_penalty": penalty})
+    for rule in rules:
+        check_drawn([row.new for row in rows[rule]], chances)
+
+
+@pytest.mark.parametrize(
+    ("family", "drafter"),
+    [
+        ("parallel", heads_drafter("chain")),
+        ("parallel", ngram_drafter()),
+        ("sequential", heads_drafter()),
+        ("hydra", heads_drafter()),
+        ("eagle3", heads_drafter()),
+    ],
+)
+def test_on_chains_it_is_token_rejection(family, drafter):
+    model = HeadwayModel.from_trunk(tiny_trunk(), family=family, count=3)
+    ids = torch.tensor([[5, 9, 5], [7, 31, 7], [40, 2, 2]])
+    sampling = {"do_sample": True, "max_new_tokens": 20, "seed": 3, "eos_token_id": None, "adaptive": False, "drafter": drafter}
+    one, other = (model.generate(ids, acceptance=rule, **sampling) for rule in ("token", "multi-candidate"))
+    assert torch.equal(one.sequences, other.sequences) and one.stats.accepted == other.stats.accepted
+
+
+def test_more_candidates_keep_more_than_a_chain_as_deep(model):
+    """Of drafts at depth 1 a chain keeps sum(min(p, q)) a round, one of two candidates more, and of three still more."""
+    prompts, case = PROMPTS, {"temperature": 1.2}
+    chain = drawn(model, prompts, 800, case, drafter=heads_drafter("chain"), acceptance="token")[1]
+    trees = [[(0,), (0, 0)], [(0,), (1,), (0, 0), (1, 0)], [(0,), (1,), (2,), (0, 0), (1, 0), (2, 0)]]
+    one, two, three = (drawn(model, prompts, 800, case, drafter=heads_drafter(tree))[1] for tree in trees)
+    error = (0.25 / chain.reached[0]) ** 0.5
+    assert abs(one.acceptance[0] - chain.acceptance[0]) < 5 * 2**0.5 * error
+    assert chain.acceptance[0] + 5 * error < two.acceptance[0] < three.acceptance[0]
+    assert one.tokens_per_forward < two.tokens_per_forward < three.tokens_per_forward
+
+
+def test_a_seed_draws_the_same_again_and_the_global_one_is_left_alone():
+    model = HeadwayModel.from_trunk(tiny_trunk(), count=2)
+    sampling = {"do_sample": True, "max_new_tokens": 20, "acceptance": "multi-candidate", "eos_token_id": None, "adaptive": False}
+    before = torch.get_rng_state()
+    first, second, other = (model.generate(torch.tensor([[5, 9, 23]]), seed=s, **sampling).sequences for s in (1, 1, 2))
+    assert torch.equal(first, second) and not torch.equal(first, other)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("paths", "complaint"),
+    [([(0,), (0, 0), (0, 0, 0)], "3 deep, but there are 2 heads"), ([(0,), (5,)], "6 tokens for one place, but .* is 5")],
+)
+def test_a_tree_that_does_not_fit_the_model_is_refused(model, paths, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        drawn(model, PROMPTS, 1, {}, drafter=heads_drafter(paths))
+
+
+def test_rows_that_are_given_a_tree_that_was_not_drawn_stay_exact(model, monkeypatch):
+    """A drafter of one's own need not know the rule: its trees are then judged by what the trunk draws."""
+
+    def picked(self, batch, count):
+        batch.write(torch.tensor([[0, 1, 2, 3, 0, 1]]).expand(len(batch.rows), -1))
+        return Draft([], parents=torch.tensor([[0, 0, 0, 1, 1, 2]]).expand(len(batch.rows), -1))
+
+    monkeypatch.setattr(ParallelDrafter, "draft", picked)
+    for rule in ("multi-candidate", "token"):
+        found, stats = drawn(model, PROMPTS[:1], 1500, {}, acceptance=rule)
+        assert 0 < stats.accepted[1] < stats.reached[1]
+        check_drawn(found[:, 0].tolist(), enumerated(model.trunk, PROMPTS[0], {}))

@@ -1,0 +1,82 @@
+"""A comparison from its first run to its report: killed in the middle, with an arm that fails, and continued."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from pyarrow import parquet
+
+import headway.config
+from headway.errors import HeadwayError
+from headway.experiments.compare import compare
+from headway.experiments.compare.configs import CompareConfig
+from headway.experiments.runner import Done
+
+SETTINGS = {
+    "tasks": {"sums": {"data": "word-problems:1", "examples": 12, "test_examples": 3, "max_new_tokens": 4}},
+    "settings": {"batch_size": 1, "length": 96, "learning_rate": 0.001, "log_steps": 1, "count": 1},
+    "arms": {"next-token": {"objective": "next-token"}, "1 head": {}, "<b>mad</b>": {"learning_rate": 1e30, "grad_clip": 0.0}},
+    "budget": 3,
+    "seeds": 2,
+    "points": 2,
+    "point_examples": 2,
+    "speed_prompts": 1,
+    "jobs": 2,
+}
+
+
+def test_a_killed_comparison_goes_on_and_a_failing_arm_sinks_no_other(tmp_path: Path) -> None:
+    file, out = tmp_path / "compare.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump({**SETTINGS, "out": str(out)}))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "headway.cli", "compare", str(file)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    first = None
+    while first is None and process.poll() is None:
+        time.sleep(0.05)
+        first = next((path for path in out.glob("runs/sums-next-token-*-0/result.json")), None)
+    children = psutil.Process(process.pid).children()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    alive = [one for one in alive if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]  # ended, and nobody asked how
+    assert first is not None and not alive, "runs end with the comparison that started them"
+    written = first.stat().st_mtime_ns
+
+    results = compare.run(headway.config.load(CompareConfig, file))
+    assert first.stat().st_mtime_ns == written
+    assert sorted((one["arm"], one["seed"]) for one in results["runs"]) == [
+        ("1 head", 0),
+        ("1 head", 1),
+        ("next-token", 0),
+        ("next-token", 1),
+    ]
+    assert len(results["failures"]) == 2 and all("learning_rate" in reason for reason in results["failures"].values())
+    assert set(results["comparison"]["sums"]) == {"1 head"}
+    assert all([point[0] for point in one["points"]] == [2, 3] for one in results["runs"])
+    assert all(one["points"][-1][2] > 0 and one["steps"] == 3 for one in results["runs"])
+    assert results["speed"]["sums"]["1 head"]["identical"]
+
+    table = parquet.read_table(out / "results.parquet").to_pylist()
+    assert [row["loss"] for row in table] == [one["loss"] for one in results["runs"]]
+    assert json.loads((out / "results.json").read_text())["runs"] == results["runs"]
+    page = (out / "report.html").read_text()
+    assert "&lt;b&gt;mad" in page and "<b>mad" not in page
+    assert not re.search(r"<script|<link|<img|(src|href)=.http|url\(.?http", page), "nothing comes from outside"
+    assert (out / "plots" / "sums-differences.png").read_bytes().startswith(b"\x89PNG")
+    kept = {folder.name[-1] for folder in out.glob("runs/*/model/model.safetensors") for folder in [folder.parents[1]]}
+    assert kept == {"0"}, "models of the first seed stay, others go"
+
+
+def test_where_every_run_fails_the_reason_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "execute", lambda *args, **kwargs: Done({}, {"sums-0": "out of memory (log: log.txt)"}))
+    with pytest.raises(HeadwayError, match="Every run failed; the first: out of memory"):
+        compare.run(headway.config.build(CompareConfig, {**SETTINGS, "out": str(tmp_path / "out")}, "test"))

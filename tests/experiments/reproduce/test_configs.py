@@ -1,0 +1,94 @@
+"""Settings of each scale build, and models have the parameters they are called by."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from headway.cli import main
+from headway.errors import ConfigError
+from headway.experiments.reproduce.configs import (
+    EXPERIMENTS,
+    SHAPES,
+    FinetuningConfig,
+    InductionConfig,
+    PolynomialConfig,
+    ScratchConfig,
+)
+from headway.experiments.reproduce.models import fresh_model, parameters_beside_embeddings
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("scale", ["cpu", "paper"])
+def test_every_scale_leaves_nothing_open_and_a_flag_wins_over_it(name: str, scale: str) -> None:
+    config = EXPERIMENTS[name](scale=scale, steps=7).resolved()
+    assert config.steps == 7
+    assert not [key for key in config.SCALES[scale] if getattr(config, key) is None]
+    assert set(config.SCALES["cpu"]) == set(config.SCALES["paper"])
+
+
+def test_the_papers_settings_are_the_published_ones() -> None:
+    induction, polynomial = InductionConfig(scale="paper").resolved(), PolynomialConfig(scale="paper").resolved()
+    for config in (induction, polynomial):
+        assert (config.steps, config.learning_rate) == (100_000, 1e-4)
+    assert induction.batch_size * induction.length == 2**18 == polynomial.batch_size * 32
+    assert (induction.sizes, induction.tokens) == (["1M", "3M", "10M", "30M"], [1, 2])
+    assert (polynomial.trained, polynomial.test_examples, polynomial.pauses) == (5, 2000, [0, 5, 10])
+
+
+@pytest.mark.parametrize("size", ["0.05M", "0.25M", "1M", "3M", "10M", "30M"])
+def test_a_size_has_about_the_parameters_it_is_called_by_and_no_number_of_heads_changes_them(size: str) -> None:
+    counted = {parameters_beside_embeddings(fresh_model(SHAPES[size], n, 20, 64, 0)) for n in (1, 2, 4)}
+    assert len(counted) == 1
+    assert 0.7 < counted.pop() / (float(size[:-1]) * 1e6) < 1.4
+
+
+def test_fresh_heads_are_no_copies_of_the_last_layer_or_of_each_other() -> None:
+    model = fresh_model(SHAPES["0.05M"], 3, 20, 64, 0)
+    weights = [layer.mlp.up_proj.weight for layer in (model.view.layers[-1], *model.heads.layers)]
+    assert len(weights) == 3
+    assert all((a - b).abs().mean() > 0.05 for i, a in enumerate(weights) for b in weights[:i])
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"seeds": 1}, "seeds must be at least 2"),
+        ({"steps": 0}, "steps must be above 0"),
+        ({"tokens": [2, 4]}, "hold 1, the baseline"),
+        ({"sizes": ["1N"]}, "no size '1N'; did you mean '1M'"),
+        ({"sizes": ["3M"], "tokens": [1, 5]}, "3M has 4 layers, too few to predict 5"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        ScratchConfig(**settings)
+
+
+def test_rows_must_divide_into_forward_passes() -> None:
+    with pytest.raises(ConfigError, match="10 rows cannot be divided into 3"):
+        FinetuningConfig(batch_size=10, gradient_accumulation=3).resolved()
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ([], "needs the name of an experiment first: induction, polynomial, finetuning, scale"),
+        (["inductoin"], "There is no experiment 'inductoin'; did you mean 'induction'?"),
+        (["induction", "--pauses", "3"], "unknown argument '--pauses'"),
+        (["finetuning", "--model", "nowhere/at-all"], "brings no heads"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", *words]) == 2
+    told = capsys.readouterr().err
+    assert complaint in told and "Traceback" not in told
+
+
+def test_help_of_an_experiment_loads_no_torch(tmp_path: Path) -> None:
+    code = "import sys; from headway.cli import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    shown = subprocess.run(
+        [sys.executable, "-c", code, "reproduce", "polynomial", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "--pauses" in shown and "--scale cpu|paper" in shown

@@ -1,0 +1,316 @@
+"""A quantised model drafts for itself exactly, survives saving, and is refused where it cannot run."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from headway import HeadwayModel
+from headway.cli import main
+from headway.decoding.exactness import exactness_issue
+from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
+from headway.evaluation.configs import Quantize
+from headway.training.configs import HeadsTrainConfig
+from headway.training.stages.finetune import check
+from headway.trunk.quantization import SCHEMES, dequantized, is_quantized, quantize_layers, stored_bytes
+from headway.trunk.quantized_layers import FEW, IntegerLinear, PackedLinear, WideningLinear, adapt_layer, integer_kernel_is_exact
+from headway.trunk.roofline import choose
+from tests.tiny import tiny_trunk
+
+pytest.importorskip("torchao", reason="torchao is not installed: pip install 'headway[quantize]'")
+
+HERE = ["int8", "int8-dynamic"]  # what runs on a CPU in float32; int4 wants bfloat16
+CPU = torch.device("cpu")
+
+
+def small(scheme: str, family: str = "parallel", architecture: str = "llama") -> HeadwayModel:
+    model = HeadwayModel.from_trunk(tiny_trunk(architecture, hidden_size=64, intermediate_size=128), family, count=2).eval()
+    if scheme == "int4":
+        in_bfloat16(model)
+    model.quantize(scheme)
+    return model
+
+
+def in_bfloat16(model: HeadwayModel) -> None:
+    """As loading does it: rotary frequencies stay in float32."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
+
+
+def quantized(scheme: str, inputs: int = 128, outputs: int = 96, dtype: torch.dtype = torch.bfloat16) -> nn.Linear:
+    """A linear layer of torchao's, not yet adapted."""
+    layers = nn.Sequential(nn.Linear(inputs, outputs).to(dtype))
+    quantize_layers(layers, SCHEMES[scheme], CPU)
+    return layers[0]
+
+
+def prompts(vocabulary: int = 61) -> tuple[torch.Tensor, torch.Tensor]:
+    """Three rows of 4, 7 and 9 tokens, padded on the left, and their mask."""
+    ids = torch.randint(3, vocabulary, (3, 9), generator=torch.Generator().manual_seed(1))
+    mask = torch.arange(9) >= torch.tensor([[5], [2], [0]])
+    return ids.masked_fill(~mask, 0), mask.long()
+
+
+def same_tokens(model: HeadwayModel, ids: torch.Tensor, mask: torch.Tensor, new: int = 24) -> None:
+    """Speculative output is the quantised trunk's own, by transformers, row by row and in a batch."""
+    assert exactness_issue(model.trunk) is None
+    drafted = model.generate(ids, mask, max_new_tokens=new, do_sample=False, adaptive=False)
+    assert drafted.stats.drafted
+    own = model.trunk.generate(ids, attention_mask=mask, max_new_tokens=new, do_sample=False)
+    width = min(drafted.sequences.shape[1], own.shape[1])
+    assert torch.equal(drafted.sequences[:, :width], own[:, :width])
+    for r, row in enumerate(ids):
+        alone = model.generate(row[mask[r].bool()][None], max_new_tokens=new, do_sample=False).sequences[0]
+        tokens = alone[int(mask[r].sum()) :].tolist()
+        assert drafted.sequences[r, ids.shape[1] :].tolist()[: len(tokens)] == tokens
+
+
+@pytest.mark.parametrize("scheme", HERE)
+@pytest.mark.parametrize("family", ["parallel", "sequential", "eagle3", "gated-lora"])
+def test_speculative_output_is_the_quantised_trunks_own(scheme: str, family: str) -> None:
+    same_tokens(small(scheme, family), *prompts())
+
+
+@pytest.mark.parametrize("scheme", HERE)
+@pytest.mark.parametrize("name", ["embedded", "stories260k"])
+def test_speculative_output_is_the_quantised_trunks_own_on_trained_models(
+    scheme: str, name: str, request: pytest.FixtureRequest
+) -> None:
+    folder = name if name == "embedded" else request.getfixturevalue("shared") / "models" / name
+    model = HeadwayModel.from_pretrained(folder).eval()
+    if not model.count:
+        model = HeadwayModel.from_trunk(model.trunk, count=2).eval()
+    model.quantize(scheme)
+    same_tokens(model, *prompts(500), new=40)
+
+
+@pytest.mark.parametrize("scheme", ["int4", "int8"])
+def test_in_bfloat16_every_drafted_token_is_the_quantised_trunks_likeliest_or_level_with_it(scheme: str) -> None:
+    model = HeadwayModel.from_pretrained("embedded").eval()
+    in_bfloat16(model)
+    model.quantize(scheme)
+    assert exactness_issue(model.trunk) is None
+    ids, mask = prompts(500)
+    drafted = model.generate(ids, mask, max_new_tokens=40, do_sample=False, adaptive=False)
+    assert drafted.stats.drafted and drafted.stats.tokens_per_forward > 1.2
+    for r, row in enumerate(drafted.sequences):
+        new = row[ids.shape[1] :]
+        ended = (new == model.trunk.config.eos_token_id).nonzero().flatten().tolist()
+        text = torch.cat([ids[r, mask[r].bool()], new[: ended[0] + 1] if ended else new])  # what follows is padding
+        with torch.no_grad():
+            logits = model.trunk(text[None, :-1]).logits[0, int(mask[r].sum()) - 1 :].float()
+        behind = logits.amax(1) - logits.gather(1, text[-len(logits) :, None])[:, 0]
+        assert (behind <= 2.0**-6 * logits.abs().amax(1)).all()  # two steps of bfloat16
+
+
+def test_quantised_activations_give_the_same_bits_however_many_tokens_go_together() -> None:
+    if not integer_kernel_is_exact():
+        pytest.skip("this CPU has no exact product of bytes")
+    trunk = small("int8-dynamic").trunk
+    ids = torch.randint(3, 61, (1, 40), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        whole = trunk.model(ids).last_hidden_state[0]
+        for length in range(1, 40, 7):
+            assert torch.equal(trunk.model(ids[:, :length]).last_hidden_state[0], whole[:length])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_integer_layers_give_exactly_what_torchao_gives(dtype: torch.dtype) -> None:
+    if not integer_kernel_is_exact():
+        pytest.skip("this CPU has no exact product of bytes")
+    layer = quantized("int8-dynamic", 96, 64, dtype)
+    states = torch.randn(3, 5, 96) * torch.logspace(-9, 3, 5)[:, None]
+    states[0, 0] = 0
+    with torch.no_grad():
+        assert torch.equal(layer(states.to(dtype)), IntegerLinear(layer)(states.to(dtype)))
+
+
+@pytest.mark.parametrize(("scheme", "kind"), [("int8", WideningLinear), ("int4", PackedLinear)])
+def test_layers_of_few_tokens_multiply_by_the_weights_that_torchao_chose(scheme: str, kind: type[nn.Linear]) -> None:
+    layer = quantized(scheme)
+    adapted = adapt_layer(layer)
+    assert type(adapted) is kind and adapt_layer(adapted) is adapted
+    states = torch.randn(3, FEW, 128).to(torch.bfloat16)
+    wide = dequantized(nn.Sequential(layer))[0].weight.double()
+    assert layer.bias is not None
+    exact = states.double() @ wide.T + layer.bias.double()
+    with torch.no_grad():
+        for rows in (states, states[:1], states[0, :1]):  # more than few, few, one
+            found = adapted(rows)
+            assert found.dtype == torch.bfloat16 and found.shape == (*rows.shape[:-1], 96)
+        # a bfloat16 has 8 binary digits: the product is rounded once, the sum with the bias once more
+        bound = 2.0**-7 * (states.double().abs() @ wide.abs().T + layer.bias.double().abs()) + 1e-6
+        assert ((adapted(states).double() - exact).abs() <= bound).all()
+        together = adapted(states[0, :FEW])
+        for few in (1, 2, 5, 16):  # a row's bits do not depend on how many tokens go with it
+            assert torch.equal(adapted(states[0, :few]), together[:few])
+
+
+def test_packed_weights_go_to_disk_in_torchaos_plain_layout_and_come_back_as_they_were() -> None:
+    from torchao.quantization import Int4Tensor
+
+    packed = adapt_layer(quantized("int4"))
+    weight = packed.weight
+    wide = dequantized(nn.Sequential(adapt_layer(quantized("int4"))))[0].weight
+    assert wide.shape == weight.shape
+    plain = packed.state_dict()["weight"]
+    assert type(plain) is Int4Tensor and plain.qdata.shape == (96, 64) and plain.scale.shape == plain.zero_point.shape == (2, 96)
+    # the layout spelt out: two numbers from -8 in a byte, the first one below; value = number * scale + zero point of its group
+    byte = plain.qdata.to(torch.int64) & 0xFF
+    numbers = torch.stack([byte & 15, byte >> 4], dim=-1).flatten(1)
+    numbers = torch.where(numbers > 7, numbers - 16, numbers)
+    groups = torch.arange(128) // 64
+    expected = numbers * plain.scale.double().T[:, groups] + plain.zero_point.double().T[:, groups]
+    found = torch._weight_int4pack_mm_for_cpu(torch.eye(128, dtype=torch.bfloat16), weight.qdata, 64, weight.scale_and_zero).T
+    assert torch.allclose(found.double(), expected, rtol=2.0**-7, atol=1e-6)
+    layer = nn.Linear(128, 96, device="meta")
+    layer.weight, layer.bias = nn.Parameter(plain, requires_grad=False), packed.bias
+    again = adapt_layer(layer).weight
+    assert torch.equal(again.qdata, weight.qdata) and torch.equal(again.scale_and_zero, weight.scale_and_zero)
+
+
+def test_weights_shrink_and_embedding_and_unembedding_stay() -> None:
+    model = HeadwayModel.from_trunk(tiny_trunk(hidden_size=64, intermediate_size=128, tie_word_embeddings=False), count=1)
+    before = stored_bytes(model)
+    model.quantize("int8")
+    assert stored_bytes(model) < 0.5 * before
+    assert not is_quantized(model.unembedding.weight) and not is_quantized(model.trunk.get_input_embeddings().weight)
+    assert is_quantized(model.trunk.model.layers[0].mlp.up_proj.weight)
+    assert model.heads is not None and any(is_quantized(value) for value in model.heads.parameters())
+
+
+@pytest.mark.parametrize("scheme", [*HERE, "int4"])
+@pytest.mark.parametrize("family", ["parallel", "sequential", "eagle3", "gated-lora"])
+def test_a_saved_model_says_the_same_after_loading_and_saving_again(scheme: str, family: str, tmp_path: Path) -> None:
+    model = small(scheme, family)
+    ids, mask = prompts()
+    expected = model.generate(ids, mask, max_new_tokens=16, do_sample=False, adaptive=False)
+    for folder in (tmp_path / "once", tmp_path / "twice"):
+        model.save_pretrained(folder)
+        assert not [file for file in folder.iterdir() if file.suffix not in (".json", ".safetensors")]
+        model = HeadwayModel.from_pretrained(folder).eval()
+        found = model.generate(ids, mask, max_new_tokens=16, do_sample=False, adaptive=False)
+        assert torch.equal(found.sequences, expected.sequences)
+        assert found.stats.accepted == expected.stats.accepted  # the heads are the same too
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "twice").eval()
+    assert is_quantized(plain.model.layers[0].mlp.up_proj.weight)
+    if scheme == "int4":  # torchao multiplies by its plain layout on CUDA devices alone
+        return
+    with torch.no_grad():  # transformers attends in float32, so that quantised activations may round otherwise
+        theirs, ours = plain(ids[2:]).logits, model.trunk(ids[2:]).logits
+    assert (theirs - ours).abs().max() < (1e-5 if scheme == "int8" else 0.05) * ours.abs().max()
+
+
+def test_heads_of_a_quantised_trunk_start_in_full_precision_and_take_heads_as_they_were_saved(tmp_path: Path) -> None:
+    model = small("int8")
+    assert model.heads is not None
+    model.heads.save_pretrained(tmp_path)
+    fresh = HeadwayModel.from_trunk(model.trunk, count=2)
+    assert fresh.heads is not None and not any(is_quantized(value) for value in fresh.heads.parameters())
+    fresh.attach(tmp_path)
+    assert any(is_quantized(value) for value in fresh.heads.parameters())
+    full = HeadwayModel.from_trunk(tiny_trunk(hidden_size=64, intermediate_size=128), count=1)
+    full.attach(tmp_path, count=1)
+    same_tokens(full.eval(), *prompts())
+
+
+def test_dequantised_layers_are_near_what_they_were() -> None:
+    layer = nn.Sequential(nn.Linear(64, 32))
+    before = layer[0].weight.detach().clone()
+    from torchao.quantization import quantize_
+
+    quantize_(layer, SCHEMES["int8"].config(torch.device("cpu")))
+    after = dequantized(layer)[0].weight
+    assert type(after) is nn.Parameter and (after - before).abs().max() <= before.abs().max() / 127
+
+
+@pytest.mark.parametrize(("scheme", "reason"), [("int4", "float32"), ("fp8-dynamic", "8.9"), ("int7", "there are: int8")])
+def test_a_scheme_that_does_not_run_here_is_refused_with_the_reason(scheme: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        HeadwayModel.from_trunk(tiny_trunk(), count=0).quantize(scheme)
+
+
+def test_quantising_twice_and_trunks_without_linear_layers_are_refused() -> None:
+    with pytest.raises(ConfigError, match="already"):
+        small("int8").quantize("int8")
+    with pytest.raises(UnsupportedModelError, match="no linear layers"):
+        HeadwayModel.from_trunk(tiny_trunk("gpt2"), count=0).quantize("int8")
+
+
+def test_without_torchao_the_error_names_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    small("int8").save_pretrained(tmp_path)
+    monkeypatch.setattr("headway.trunk.quantization.is_torchao_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"headway\[quantize\]"):
+        small("int8")
+    for module in ("transformers.utils.quantization_config", "transformers.quantizers.quantizer_torchao"):
+        monkeypatch.setattr(sys.modules[module], "is_torchao_available", lambda: False)
+    with pytest.raises(CheckpointError, match=r"headway\[quantize\]"):
+        HeadwayModel.from_pretrained(tmp_path)
+
+
+def test_a_trunk_whose_products_depend_on_their_company_decodes_plainly_with_a_warning() -> None:
+    model = small("int8-dynamic", architecture="mixtral")  # its experts are not quantised: float32 sums before quantised layers
+    ids, mask = prompts()
+    if exactness_issue(model.trunk) is None:
+        pytest.skip("exact all the same here")
+    with pytest.warns(UserWarning, match="decodes plainly"):
+        model.generate(ids, mask, max_new_tokens=4, do_sample=False)
+
+
+def test_a_quantised_model_is_not_trained(tmp_path: Path) -> None:
+    config = HeadsTrainConfig(model="a-model", data="stdlib", out=tmp_path, length=64)
+    with pytest.raises(ConfigError, match="a-model is quantised and cannot be trained"):
+        check(config, small("int8").trunk)
+
+
+def test_the_choice_follows_the_timings_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    trunk = tiny_trunk()
+    monkeypatch.setattr("headway.trunk.roofline.SECONDS", 0.001)
+    for times, scheme in (
+        ({"none": 1.0, "int8": 0.95, "int8-dynamic": 1.2}, "none"),  # within the margin
+        ({"none": 1.0, "int8": 0.8, "int8-dynamic": 0.5}, "int8-dynamic"),
+    ):
+        monkeypatch.setattr("headway.trunk.roofline._time_schemes", lambda *_, found=times: found)
+        choice = choose(trunk, tokens=3)
+        assert choice.scheme == scheme and choice.why.startswith(f"{scheme}: a forward over 3 tokens reads")
+        assert "bounds it" in choice.why and "int8-dynamic" in choice.why and "int4: the int4 kernel takes bfloat16" in choice.why
+        assert choice.roofline.bandwidth > 0 and choice.roofline.compute > 0
+
+
+def test_every_scheme_that_runs_here_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headway.trunk.roofline.SECONDS", 0.001)
+    for trunk, schemes in ((tiny_trunk(), HERE), (tiny_trunk(hidden_size=64).to(torch.bfloat16), [*HERE, "int4"])):
+        times = choose(trunk, tokens=2).times
+        assert set(times) == {"none", *schemes} and all(value > 0 for value in times.values())
+
+
+def test_the_flags_name_the_schemes_there_are() -> None:
+    assert set(Quantize.__args__) == {"none", "auto", *SCHEMES}
+
+
+def test_generate_quantises_and_auto_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["generate", "--prompt", "Once", "--max-new-tokens", "4", "--json"]
+    assert main([*common, "--quantize", "int8"]) == 0
+    assert json.loads(capsys.readouterr().out)["stats"]["tokens"] == 4
+    assert main([*common, "--quantize", "auto"]) == 0
+    assert "quantize auto chose" in capsys.readouterr().err
+    assert main([*common, "--quantize", "fp8-dynamic"]) == 2
+    assert "does not run here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("scheme", "dtype", "share"), [("int8-dynamic", "saved", 0.6), ("int4", "bfloat16", 0.4)])
+def test_eval_reports_loss_bytes_and_speed_before_and_after(scheme: str, dtype: str, share: float, tmp_path: Path) -> None:
+    out, text = tmp_path / "results.json", tmp_path / "text.jsonl"
+    text.write_text(json.dumps({"text": "def add(a, b):\n    return a + b\n" * 8}) + "\n")
+    arguments = ["eval", "--model", "embedded", "--task", "held-out", "--data", str(text), "--speed-prompts", "1"]
+    assert main([*arguments, "--max-new-tokens", "4", "--dtype", dtype, "--quantize", scheme, "--out", str(out)]) == 0
+    found = json.loads(out.read_text())
+    quantized = found["quantized"]
+    assert quantized["scheme"] == scheme and quantized["bytes_after"] < share * quantized["bytes_before"]
+    assert quantized["loss_after"] == found["losses"][0] != quantized["loss_before"]
+    assert abs(quantized["loss_after"] / quantized["loss_before"] - 1) < 0.02
+    assert quantized["plain_speed_ratio"] > 0 and found["speed"]["identical"]
