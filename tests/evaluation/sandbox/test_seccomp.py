@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from headway.evaluation.sandbox import INSIDE
+from headway.evaluation.sandbox import CHILD_PROCESS
 
 HEADERS = ("/usr/include/x86_64-linux-gnu/asm/unistd_64.h", "/usr/include/asm-generic/unistd.h")
 
 
 @pytest.fixture(scope="module")
 def seccomp():
-    sys.path.insert(0, str(INSIDE))  # the child runs it as a script beside its siblings
+    sys.path.insert(0, str(CHILD_PROCESS))  # the child imports it from its own folder
     try:
         import seccomp
     finally:
-        sys.path.remove(str(INSIDE))
+        sys.path.remove(str(CHILD_PROCESS))
     return seccomp
 
 
@@ -28,8 +28,8 @@ def test_numbers_are_those_of_the_kernel(column, seccomp):
         pytest.skip(f"{header} is not installed")
     numbers = dict(re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)\s*$", header.read_text(), re.MULTILINE))
     special = {"clone": seccomp.CLONE, "clone3": seccomp.CLONE3, "socketpair": seccomp.SOCKETPAIR, "prlimit64": seccomp.PRLIMIT}
-    for name, ours in (seccomp.DENIED | special).items():
-        assert ours[column] == (int(numbers[name]) if name in numbers else None), name
+    for name, numbers_here in (seccomp.DENIED | special).items():
+        assert numbers_here[column] == (int(numbers[name]) if name in numbers else None), name
 
 
 @pytest.mark.parametrize(("machine", "column"), [("x86_64", 0), ("aarch64", 1)])

@@ -18,7 +18,7 @@ STEPS = {"humaneval": 6, "mbpp": 40}  # every how manyeth problem; `headway eval
 @pytest.fixture(autouse=True)
 def contained():
     try:
-        sandbox.strongest_wall()
+        sandbox.strongest_isolation()
     except ConfigError as error:
         pytest.skip(str(error))
 
@@ -44,7 +44,7 @@ def config(rows, **settings):
 @pytest.mark.parametrize("name", CODE_TASKS)
 def test_the_solutions_of_the_data_sets_pass(name, shared):
     for problem in load_problems(CODE_TASKS[name], str(shared / "data" / name), "all", None, 0)[:: STEPS[name]]:
-        verdict = run_program(problem.prefix + problem.reference, problem.tests, list(problem.own), Limits())
+        verdict = run_program(problem.prefix + problem.reference, problem.tests, list(problem.overridable_builtins), Limits())
         assert verdict.passed, (problem.name, verdict.reason)
 
 
@@ -52,7 +52,7 @@ def test_solutions_with_their_last_line_removed_mostly_fail(shared):
     failed = 0
     for problem in load_problems(CODE_TASKS["humaneval"], str(shared / "data" / "humaneval"), "test", 8, 0):
         shorter = "\n".join(problem.reference.rstrip().split("\n")[:-1])
-        failed += not run_program(problem.prefix + shorter, problem.tests, list(problem.own)).passed
+        failed += not run_program(problem.prefix + shorter, problem.tests, list(problem.overridable_builtins)).passed
     assert failed >= 7
 
 
@@ -63,8 +63,8 @@ def test_nothing_runs_unless_it_is_allowed(rows, monkeypatch):
 
 
 def test_nothing_runs_where_nothing_contains_it(rows, monkeypatch):
-    monkeypatch.setattr(programs, "strongest_wall", sandbox.strongest_wall.__wrapped__)
-    monkeypatch.setattr(sandbox, "why_not", lambda wall: f"no {wall} today")
+    monkeypatch.setattr(programs, "strongest_isolation", sandbox.strongest_isolation.__wrapped__)
+    monkeypatch.setattr(sandbox, "isolation_issue", lambda isolation: f"no {isolation} today")
     monkeypatch.setattr(programs, "run_program", lambda *a: pytest.fail("it ran"))
     with pytest.raises(ConfigError, match="no namespaces today; landlock: no landlock today"):
         evaluate(config(rows, model="reference"))

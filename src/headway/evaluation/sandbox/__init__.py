@@ -1,6 +1,6 @@
-"""Generated code in a child process with nothing in reach: no network, no other process, no file of this machine, little time.
+"""Execution of generated code in an isolated child process: no network, no other process, no file of this machine, little time.
 
-What protects against what stands in docs/sandbox.md.
+docs/sandbox.md lists each threat and the protection against it.
 """
 
 import contextlib
@@ -13,28 +13,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from headway.errors import ConfigError
 
-Wall = Literal["namespaces", "landlock"]
-WALLS: tuple[Wall, ...] = ("namespaces", "landlock")  # the stronger one first
-INSIDE = Path(__file__).parent / "inside"
-READY = b"ready\n"
-LONGEST = 4096  # bytes of a report that are read
+Isolation = Literal["namespaces", "landlock"]
+ISOLATION_LEVELS: tuple[Isolation, ...] = ("namespaces", "landlock")  # the stronger one first
+CHILD_PROCESS = Path(__file__).parent / "child_process"
+READY = b"ready\n"  # written by the child once it is isolated
+MAX_REPORT_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one program. Raises ConfigError where one is not positive."""
+    """Resource limits of one program. Raises ConfigError for a limit that is not positive."""
 
-    seconds: int = 5  # of processor time
-    wall_seconds: float = 20.0  # on the clock: programs that sleep, and machines that are busy
-    memory: int = 1024  # MiB of addresses, interpreter and threads included
-    disk: int = 16  # MiB of files, which are kept in memory
+    seconds: int = 5  # processor time
+    wall_seconds: float = 20.0  # wall-clock time, for programs that sleep and for busy machines
+    memory: int = 1024  # MiB of address space, interpreter and threads included
+    disk: int = 16  # MiB of files, kept in memory
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -44,7 +44,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a program. `reason` was written by the program where it failed: text not to be trusted."""
+    """Result of one program. The program itself may have written `reason`: untrusted text."""
 
     passed: bool
     reason: str
@@ -52,99 +52,113 @@ class Verdict:
 
 
 def run_program(
-    code: str, tests: str, own: list[str] | None = None, limits: Limits | None = None, wall: Wall | None = None
+    code: str,
+    tests: str,
+    overridable_builtins: list[str] | None = None,
+    limits: Limits | None = None,
+    isolation: Isolation | None = None,
 ) -> Verdict:
-    """Run `code`, then `tests` with the names it defined; it passes if the tests run to their end.
+    """Run `code`, then `tests` with the names that `code` defined. The program passes if the tests run to their end.
 
-    Each program gets a fresh interpreter without site-packages and environment. The tests see Python's own builtins whatever the
-    program did to them, and what the program calls by such a name only where `own` lists it.
+    Each program gets a fresh interpreter without site-packages and without environment variables. The tests see Python's own
+    builtins even if the program replaced them.
 
-    Raises: ConfigError where this machine has nothing to contain it with.
+    Args:
+        code: the program.
+        tests: statements that raise an exception if the program is wrong.
+        overridable_builtins: names of builtins that the program may redefine for the tests.
+        limits: resource limits; default: `Limits()`.
+        isolation: isolation level; default: the strongest level that works on this machine.
+    Raises:
+        ConfigError: no isolation level works on this machine.
     """
-    wall = wall or strongest_wall()
-    verdict, standing = _attempt(code, tests, own or [], limits or Limits(), wall)
-    if not standing:
+    isolation = isolation or strongest_isolation()
+    verdict, isolated = _run_child(code, tests, overridable_builtins or [], limits or Limits(), isolation)
+    if not isolated:
         raise ConfigError(f"Generated code was not run: {verdict.reason}.")
     return verdict
 
 
 @cache
-def strongest_wall() -> Wall:
-    """What contains programs on this machine. Raises ConfigError with the reasons where nothing does."""
+def strongest_isolation() -> Isolation:
+    """The strongest isolation level that works on this machine. Raises ConfigError, with the reasons, if none does."""
     reasons = []
-    for wall in WALLS:
-        if not (reason := why_not(wall)):
-            return wall
-        reasons.append(f"{wall}: {reason}")
+    for isolation in ISOLATION_LEVELS:
+        if not (reason := isolation_issue(isolation)):
+            return isolation
+        reasons.append(f"{isolation}: {reason}")
     raise ConfigError(
         f"Generated code is not run here, since nothing on this machine can contain it ({'; '.join(reasons)}). Use Linux 6.2 or "
-        "newer, or one that lets users make namespaces."
+        "newer, or a system that lets users create namespaces."
     )
 
 
 @cache
-def why_not(wall: Wall) -> str | None:
-    """Why a wall cannot be built here; None if it can. Tried out, not guessed."""
+def isolation_issue(isolation: Isolation) -> str | None:
+    """The reason why an isolation level does not work on this machine, found by trying it; None if it works."""
     if not sys.platform.startswith("linux"):
         return f"it needs Linux, this is {sys.platform}"
-    verdict, standing = _attempt("import decimal, asyncio", "assert decimal.Decimal(1) == 1", [], Limits(), wall)
-    return None if standing and verdict.passed else verdict.reason
+    verdict, isolated = _run_child("import decimal, asyncio", "assert decimal.Decimal(1) == 1", [], Limits(), isolation)
+    return None if isolated and verdict.passed else verdict.reason
 
 
-def _attempt(code: str, tests: str, own: list[str], limits: Limits, wall: Wall) -> tuple[Verdict, bool]:
-    """What became of it, and whether the walls stood before it ran."""
-    job = json.dumps({"code": code, "tests": tests, "own": own, "wall": wall, **vars(limits)}).encode()
+def _run_child(
+    code: str, tests: str, overridable_builtins: list[str], limits: Limits, isolation: Isolation
+) -> tuple[Verdict, bool]:
+    """Verdict on the program, and True if the child was isolated before the program started."""
+    job = {"code": code, "tests": tests, "overridable_builtins": overridable_builtins, "isolation": isolation, **asdict(limits)}
+    message = json.dumps(job).encode()
     password = secrets.token_hex(16).encode()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="headway-", ignore_cleanup_errors=True) as folder:
         os.chmod(folder, 0o755)
         child = subprocess.Popen(
-            [sys.executable, "-P", "-s", "-S", str(INSIDE)],
+            [sys.executable, "-P", "-s", "-S", str(CHILD_PROCESS)],
             cwd=folder,
             env={"PYTHONHASHSEED": "0"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # all that comes from it is killed together
+            start_new_session=True,  # a process group of its own, killed as a whole
         )
         assert child.stdin is not None and child.stdout is not None
         try:
             with contextlib.suppress(BrokenPipeError), child.stdin:
-                child.stdin.write(len(job).to_bytes(8, "little") + job + password)
-            said = _read(child.stdout.fileno(), began + limits.wall_seconds)
+                child.stdin.write(len(message).to_bytes(8, "little") + message + password)
+            output = _read_output(child.stdout.fileno(), began + limits.wall_seconds)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
-            code_of_exit = child.wait()
-            while child.stdout.read(2**16):  # until the last of them is gone
+            exit_code = child.wait()
+            while child.stdout.read(2**16):  # wait until every descendant has closed the pipe
                 pass
             child.stdout.close()
     seconds = time.monotonic() - began
-    standing = said is None or said.startswith(READY)
-    report = (said or b"").removeprefix(READY)
-    if said is None or len(said) >= LONGEST:
-        return Verdict(False, "time limit" if said is None else "wrote where it should not", seconds), standing
-    if standing and secrets.compare_digest(report, password):
+    isolated = output is None or output.startswith(READY)
+    report = (output or b"").removeprefix(READY)
+    if output is None or len(output) >= MAX_REPORT_BYTES:
+        return Verdict(False, "time limit" if output is None else "wrote where it should not", seconds), isolated
+    if isolated and secrets.compare_digest(report, password):
         return Verdict(True, "passed", seconds), True
-    return Verdict(False, report.decode(errors="replace") or _ended(code_of_exit), seconds), standing
+    return Verdict(False, report.decode(errors="replace") or _exit_reason(exit_code), seconds), isolated
 
 
-def _read(descriptor: int, until: float) -> bytes | None:
-    """What comes until the other side closes, at most LONGEST bytes; None if that takes too long."""
-    said = b""
-    while len(said) < LONGEST:
-        ready, _, _ = select.select([descriptor], [], [], max(0.0, until - time.monotonic()))
+def _read_output(descriptor: int, deadline: float) -> bytes | None:
+    """Output of the child until it closes the pipe, at most MAX_REPORT_BYTES; None after the deadline."""
+    output = b""
+    while len(output) < MAX_REPORT_BYTES:
+        ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
             return None
-        part = os.read(descriptor, LONGEST - len(said))
+        part = os.read(descriptor, MAX_REPORT_BYTES - len(output))
         if not part:
             break
-        said += part
-    return said
+        output += part
+    return output
 
 
-def _ended(code: int) -> str:
-    number = -code if code < 0 else code - 128  # a process between here and there ends as 128 + signal
+def _exit_reason(code: int) -> str:
+    number = -code if code < 0 else code - 128  # an intermediate process ends as 128 + signal
     if number in (signal.SIGXCPU, signal.SIGKILL):
         return "time limit" if number == signal.SIGXCPU else "killed"
     if number > 0:

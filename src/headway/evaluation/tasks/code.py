@@ -17,7 +17,7 @@ from headway.errors import ConfigError
 from headway.evaluation.benchmarks.speed import speed
 from headway.evaluation.configs import REFERENCE, EvalConfig
 from headway.evaluation.run import figures, load
-from headway.evaluation.sandbox import Limits, run_program, strongest_wall
+from headway.evaluation.sandbox import Limits, run_program, strongest_isolation
 from headway.evaluation.statistics.pass_at_k import over_problems
 from headway.evaluation.tasks.code_problems import CODE_TASKS, Problem, load_problems
 from headway.files import write_json
@@ -47,11 +47,11 @@ def score(config: EvalConfig) -> dict[str, Any]:
             f"{config.task} runs what the model wrote. Headway does that in a sandbox, and only if you say so: give --allow-code "
             "(docs/sandbox.md says what the sandbox protects against, and what not)."
         )
-    wall = strongest_wall()
+    isolation = strongest_isolation()
     task = CODE_TASKS[config.task]
     problems = load_problems(task, config.data, config.split, config.limit, config.shots)
     results: dict[str, Any] = {"model": config.model, "task": config.task, "data": config.data or task.source}
-    results |= {"problems": len(problems), "samples": config.samples, "sandbox": wall}
+    results |= {"problems": len(problems), "samples": config.samples, "sandbox": isolation}
     decoding: dict[str, Any] = {}
     with Judge(config, problems) as judge:
         results["resumed"] = len(judge.kept)
@@ -130,7 +130,9 @@ class Judge:
 
     def submit(self, problem: Problem, number: int, completion: str) -> None:
         """Sample `number` of a problem waits for its turn to be run."""
-        future = self.pool.submit(run_program, problem.prefix + completion, problem.tests, list(problem.own), self.limits)
+        future = self.pool.submit(
+            run_program, problem.prefix + completion, problem.tests, list(problem.overridable_builtins), self.limits
+        )
         self.running.append((problem, number, completion, future))
         self._collect(wait=False)
 

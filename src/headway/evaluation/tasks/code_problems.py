@@ -21,7 +21,7 @@ MBPP_SHOTS = (2, 3, 4)  # lm-eval's
 class Problem:
     """A program is `prefix` and what the model wrote; it is right if `tests` run to their end.
 
-    own: names that the program may give a meaning of its own in the tests, even where Python has one for them.
+    overridable_builtins: names of builtins that the program may redefine for the tests.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Problem:
     prefix: str
     reference: str
     tests: str
-    own: tuple[str, ...]
+    overridable_builtins: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What programs that mean harm can do inside: nothing, behind either wall."""
+"""Hostile programs do no harm, at either isolation level."""
 
 import os
 import re
@@ -15,28 +15,28 @@ from pathlib import Path
 import pytest
 
 from headway.evaluation import sandbox
-from headway.evaluation.sandbox import WALLS, Limits, run_program, why_not
-from tests.evaluation.sandbox.hostile import FAILING, NOTE, REFUSED, TESTS
+from headway.evaluation.sandbox import ISOLATION_LEVELS, Limits, isolation_issue, run_program
+from tests.evaluation.sandbox.hostile_programs import FAILING, NOTE, REFUSED, TESTS
 
 SECRET = "the secret of the machine"
 SMALL = Limits(seconds=1, wall_seconds=2.5, memory=256)
 PATIENT = Limits(seconds=20, wall_seconds=30)
 
 
-@pytest.fixture(params=WALLS)
-def wall(request):
-    return there(request.param)
+@pytest.fixture(params=ISOLATION_LEVELS)
+def isolation(request):
+    return available(request.param)
 
 
-def there(wall):
-    if reason := why_not(wall):
-        pytest.skip(f"this machine has no {wall}: {reason}")
-    return wall
+def available(isolation):
+    if reason := isolation_issue(isolation):
+        pytest.skip(f"this machine has no {isolation}: {reason}")
+    return isolation
 
 
 @pytest.fixture
 def world():
-    """A file that anybody may read and write, a port that listens, and a process: what to look after."""
+    """A file that anybody may read and write, a listening port, and a process: the targets of the hostile programs."""
     folder = Path(tempfile.mkdtemp())
     file = folder / "file"
     file.write_text(SECRET)
@@ -72,20 +72,20 @@ def unharmed(file, victim, heard):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def inside(tmp_path_factory):
-    """The sandbox under a name of its own, by which its processes are known from those of other runs."""
-    folder = tmp_path_factory.mktemp("sandbox") / "inside"
-    shutil.copytree(sandbox.INSIDE, folder)
+def child_folder(tmp_path_factory):
+    """A copy of the child's code under a unique path, so that its processes are told apart from other runs."""
+    folder = tmp_path_factory.mktemp("sandbox") / "child_process"
+    shutil.copytree(sandbox.CHILD_PROCESS, folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sandbox, "INSIDE", folder)
+        patch.setattr(sandbox, "CHILD_PROCESS", folder)
         yield folder
 
 
-def processes_inside():
+def sandboxed_processes():
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and str(sandbox.INSIDE).encode() in (entry / "cmdline").read_bytes():
+            if entry.name.isdigit() and str(sandbox.CHILD_PROCESS).encode() in (entry / "cmdline").read_bytes():
                 found.append(entry.name)
         except OSError:
             continue  # it has ended
@@ -93,13 +93,13 @@ def processes_inside():
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_would_do_harm_is_refused(name, wall, world):
+def test_a_hostile_program_does_no_harm(name, isolation, world):
     file, port, victim, heard = world
-    verdict = run_program(filled(REFUSED[name], file, port, victim), "assert not harm, harm", limits=PATIENT, wall=wall)
+    verdict = run_program(filled(REFUSED[name], file, port, victim), "assert not harm, harm", limits=PATIENT, isolation=isolation)
     assert verdict.passed, verdict.reason
     time.sleep(0.6 if "daemon" in name else 0)
     assert unharmed(file, victim, heard)
-    assert not processes_inside()
+    assert not sandboxed_processes()
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_what_would_do_harm_is_refused(name, wall, world):
         "throttling",
     ],
 )
-def test_the_same_programs_do_harm_without_walls(name, world, tmp_path):
+def test_the_same_programs_do_harm_without_isolation(name, world, tmp_path):
     file, port, victim, heard = world
     code = filled(REFUSED[name], file, port, victim) + "\nassert not harm, harm"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False)
@@ -125,27 +125,30 @@ def test_the_same_programs_do_harm_without_walls(name, world, tmp_path):
         assert not unharmed(file, victim, heard)
 
 
-# limits do not depend on the wall: a few are enough for the second
+# limits do not depend on the isolation level: a few are enough for the second
 @pytest.mark.parametrize(
-    ("name", "wall"),
-    [*((name, WALLS[0]) for name in FAILING), *((name, WALLS[1]) for name in ("endless loop", "memory", "claiming success"))],
+    ("name", "isolation"),
+    [
+        *((name, ISOLATION_LEVELS[0]) for name in FAILING),
+        *((name, ISOLATION_LEVELS[1]) for name in ("endless loop", "memory", "claiming success")),
+    ],
 )
-def test_what_does_not_solve_its_problem_fails_and_ends(name, wall):
-    there(wall)
+def test_a_wrong_program_fails_and_ends(name, isolation):
+    available(isolation)
     code, reason = FAILING[name]
     began = time.monotonic()
-    verdict = run_program(code, TESTS, limits=SMALL, wall=wall)
+    verdict = run_program(code, TESTS, limits=SMALL, isolation=isolation)
     assert not verdict.passed
     assert re.search(reason, verdict.reason), verdict.reason
     assert time.monotonic() - began < 20
-    assert not processes_inside()
+    assert not sandboxed_processes()
 
 
-def test_a_right_program_passes_those_tests(wall):
-    assert run_program("def answer(): return -42", TESTS, limits=SMALL, wall=wall).passed
+def test_a_right_program_passes_the_same_tests(isolation):
+    assert run_program("def answer(): return -42", TESTS, limits=SMALL, isolation=isolation).passed
 
 
-def test_programs_may_use_threads_files_alarms_and_asyncio(wall):
+def test_programs_may_use_threads_files_alarms_and_asyncio(isolation):
     code = (
         "import asyncio, concurrent.futures, signal, tempfile\nrang = False\ndef ring(*_):\n    global rang\n    rang = True\n"
         "with concurrent.futures.ThreadPoolExecutor(4) as pool: total = sum(pool.map(abs, range(5)))\n"
@@ -155,25 +158,25 @@ def test_programs_may_use_threads_files_alarms_and_asyncio(wall):
         "        return file.read()\n"
     )
     tests = "assert (total, number, rang) == (10, 2, True)"
-    tests += "\nassert keep('x') == 'x'" if wall == "namespaces" else ""  # the other wall allows no files at all
-    verdict = run_program(code, tests, limits=PATIENT, wall=wall)
+    tests += "\nassert keep('x') == 'x'" if isolation == "namespaces" else ""  # landlock allows no files at all
+    verdict = run_program(code, tests, limits=PATIENT, isolation=isolation)
     assert verdict.passed, verdict.reason
 
 
-def test_a_run_that_is_interrupted_leaves_no_program_behind(wall):
+def test_a_killed_run_leaves_no_program_behind(isolation):
     code = "from headway.evaluation import sandbox\nprint(flush=True)\n"
-    code += f"sandbox.INSIDE = {str(sandbox.INSIDE)!r}\n"
-    code += f"sandbox.run_program('import time\\nwhile True: time.sleep(1)', '', wall={wall!r})"
+    code += f"sandbox.CHILD_PROCESS = {str(sandbox.CHILD_PROCESS)!r}\n"
+    code += f"sandbox.run_program('import time\\nwhile True: time.sleep(1)', '', isolation={isolation!r})"
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert parent.stdout is not None
     parent.stdout.readline()
     until = time.monotonic() + 10
-    while not processes_inside() and time.monotonic() < until:
+    while not sandboxed_processes() and time.monotonic() < until:
         time.sleep(0.05)
-    time.sleep(0.5)  # until the walls stand
-    assert processes_inside()
+    time.sleep(0.5)  # until the child is isolated
+    assert sandboxed_processes()
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    while processes_inside() and time.monotonic() < until:
+    while sandboxed_processes() and time.monotonic() < until:
         time.sleep(0.05)
-    assert not processes_inside()
+    assert not sandboxed_processes()

@@ -1,7 +1,7 @@
-"""System calls that a program in the sandbox may not make (seccomp-bpf, `man 2 seccomp`). Runs in the child: standard library only.
+"""System call filter for a program in the sandbox (seccomp-bpf, `man 2 seccomp`). Runs in the child: standard library only.
 
-A refused call fails with EPERM and the program goes on; the filter cannot be taken off again. Without processes, sockets and
-signals there is nothing to bomb, to phone or to kill.
+A refused call fails with EPERM and the program continues. The filter cannot be removed. Without processes, sockets and signals, a
+program cannot start a fork bomb, reach the network or kill other processes.
 """
 
 import ctypes
@@ -24,9 +24,9 @@ DENIED: dict[str, tuple[int | None, int | None]] = {  # name -> (x86_64, aarch64
     # network
     "socket": (41, 198), "bind": (49, 200), "connect": (42, 203), "listen": (50, 201), "accept": (43, 202),
     "accept4": (288, 242),
-    # memory that outlives a process or evades its limit
+    # memory that outlives a process or escapes the limit
     "shmget": (29, 194), "msgget": (68, 186), "semget": (64, 190), "mq_open": (240, 180), "memfd_create": (319, 279),
-    # metadata of files, which Landlock does not guard
+    # file metadata, not covered by Landlock
     "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "chown": (92, None), "fchown": (93, 55),
     "lchown": (94, None), "fchownat": (260, 54), "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7),
     "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16), "utime": (132, None), "utimes": (235, None),
@@ -47,7 +47,7 @@ DENIED: dict[str, tuple[int | None, int | None]] = {  # name -> (x86_64, aarch64
 # fmt: on
 CLONE, CLONE3 = (56, 220), (435, 435)
 SOCKETPAIR, PRLIMIT = (53, 199), (302, 261)
-NEWEST = 447  # younger calls answer as on an older kernel: nobody has weighed them
+NEWEST = 447  # newer calls, not reviewed here, fail as on an older kernel
 X32 = 0x40000000  # a second table of calls on x86_64
 
 LOAD, EQUAL, AT_LEAST, ANY_BIT, AND, RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
@@ -58,7 +58,7 @@ PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 
 
 def install() -> None:
-    """From here on, for good. Raises OSError where the kernel refuses or the machine is not known."""
+    """Install the filter for the rest of this process. Raises OSError if the kernel refuses or the architecture is unknown."""
     if os.uname().machine not in MACHINES:
         raise OSError(f"seccomp: no table of system calls for {os.uname().machine}")
     program = b"".join(struct.pack("HBBI", *step) for step in steps(*MACHINES[os.uname().machine]))
@@ -79,20 +79,20 @@ def steps(column: int, architecture: int) -> list[tuple[int, int, int, int]]:
         (RETURN, 0, 0, KILL),
         (AT_LEAST, 0, 1, NEWEST),
         (RETURN, 0, 0, ENOSYS),
-        (EQUAL, 0, 1, CLONE3[column]),  # its flags lie in memory; libc then takes clone
+        (EQUAL, 0, 1, CLONE3[column]),  # its flags lie in memory, out of reach of the filter; libc falls back to clone
         (RETURN, 0, 0, ENOSYS),
-        (EQUAL, 0, 4, CLONE[column]),  # threads are fine
+        (EQUAL, 0, 4, CLONE[column]),  # threads are allowed
         (LOAD, 0, 0, ARGUMENT),
         (ANY_BIT, 1, 0, CLONE_THREAD),
         (RETURN, 0, 0, EPERM),
         (RETURN, 0, 0, ALLOW),
-        (EQUAL, 0, 5, SOCKETPAIR[column]),  # asyncio talks to itself; a datagram could be sent elsewhere
+        (EQUAL, 0, 5, SOCKETPAIR[column]),  # asyncio needs stream pairs; a datagram socket could reach another address
         (LOAD, 0, 0, ARGUMENT + 8),
         (AND, 0, 0, 0xF),
         (EQUAL, 1, 0, SOCK_STREAM),
         (RETURN, 0, 0, EPERM),
         (RETURN, 0, 0, ALLOW),
-        (EQUAL, 0, 4, PRLIMIT[column]),  # its own limits only
+        (EQUAL, 0, 4, PRLIMIT[column]),  # only limits of the calling process
         (LOAD, 0, 0, ARGUMENT),
         (EQUAL, 1, 0, 0),
         (RETURN, 0, 0, EPERM),

@@ -1,6 +1,6 @@
-"""Programs that mean harm. Each notes in `harm` what it managed to do; what they fork and fill is bounded, should a wall fail.
+"""Hostile programs. Each appends its successes to `harm`. Forks and file sizes are bounded in case the isolation fails.
 
-FILE is a file of the machine that anyone may read and write, PORT one where somebody listens, VICTIM a process of the user's.
+FILE: a file that anyone may read and write. PORT: a listening port. VICTIM: a process of the same user.
 """
 
 NOTE = """
@@ -12,7 +12,7 @@ def attempt(what, *arguments, **named):
         return error
 """
 
-# those that only need to be refused: they pass their own test, that no harm was done
+# programs whose attempts must be refused: they pass their own test, that no harm was done
 REFUSED = {
     "fork bomb": """
 import os
@@ -171,7 +171,7 @@ attempt(lambda: [os.open("/usr/lib", os.O_RDONLY) for _ in range(1000)] and "ope
 """,
 }
 
-# those that must fail, and why they say they do
+# programs that must fail, and the reason reported
 FAILING = {
     "endless loop": ("while True: pass", "time limit"),
     "endless sleep": ("import time\nwhile True: time.sleep(60)", "time limit"),

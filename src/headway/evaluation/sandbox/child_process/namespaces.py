@@ -1,6 +1,6 @@
-"""A world of its own for a program in the sandbox (`man 7 namespaces`). Runs in the child: standard library only.
+"""Separate namespaces for a program in the sandbox (`man 7 namespaces`). Runs in the child: standard library only.
 
-No network but a loopback that is down, no processes but its own, no files but Python's, read-only, and a small /tmp in memory.
+Network: a loopback device that is down. Processes: only the program's own. Files: Python's, read-only, and a small /tmp in memory.
 """
 
 import ctypes
@@ -29,11 +29,14 @@ DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 
 
 def enter(readable: Iterable[str], new_root: str, megabytes: int) -> None:
-    """Return in a new process, as nobody, inside; the process that called waits for it and ends as it does.
+    """Continue in a new, isolated process as user nobody. The calling process waits and ends with the same exit code.
 
     Args:
-        readable: folders and files to show. new_root: an empty folder to build in. megabytes: size of /tmp.
-    Raises: OSError where the kernel, or a container around this one, does not allow it.
+        readable: folders and files to mount read-only.
+        new_root: an empty folder that becomes the root.
+        megabytes: size of /tmp.
+    Raises:
+        OSError: the kernel, or a container around this process, does not allow namespaces.
     """
     if os.geteuid() == 0:
         checked("unshare", LIBC.unshare(EVERYTHING))
@@ -43,19 +46,19 @@ def enter(readable: Iterable[str], new_root: str, megabytes: int) -> None:
         _write("/proc/self/setgroups", "deny")
         _write("/proc/self/uid_map", f"{NOBODY} {user} 1")
         _write("/proc/self/gid_map", f"{NOBODY} {group} 1")
-    _build(readable, new_root, megabytes)
-    _follow()  # into the namespace of processes, as its first one: when that ends, all others do
-    _follow()  # the first process cannot be stopped by its own alarms: the program is the second
+    _mount_root(readable, new_root, megabytes)
+    _continue_in_child()  # as the first process of the new namespace: all others end with it
+    _continue_in_child()  # the first process of a namespace ignores its own alarms, so the program is the second
     if os.geteuid() == 0:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
     drop_capabilities()
-    die_with_parent()  # a change of user forgets this
+    die_with_parent()  # a change of user clears this setting
 
 
 def drop_capabilities() -> None:
-    """Whoever this is, it is no administrator from here on."""
+    """Give up all administrator rights of this process."""
     header, none = struct.pack("Ii", 0x20080522, 0), bytes(24)
     checked("capset", LIBC.capset(ctypes.create_string_buffer(header, 8), ctypes.create_string_buffer(none, 24)))
 
@@ -64,8 +67,8 @@ def die_with_parent() -> None:
     checked("prctl", LIBC.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))
 
 
-def _follow() -> None:
-    """Go on as a child. The parent waits, and ends as the child does."""
+def _continue_in_child() -> None:
+    """Fork and continue in the child. The parent waits and ends with the exit code of the child."""
     child = os.fork()
     if child:
         _, status = os.waitpid(child, 0)
@@ -74,7 +77,7 @@ def _follow() -> None:
     die_with_parent()
 
 
-def _build(readable: Iterable[str], new_root: str, megabytes: int) -> None:
+def _mount_root(readable: Iterable[str], new_root: str, megabytes: int) -> None:
     _mount(None, "/", None, REC | PRIVATE)
     _mount("tmpfs", new_root, "tmpfs", NOSUID | NODEV, "mode=755,size=1m")
     for path in readable:
