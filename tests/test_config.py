@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headway.config import field, load, save
+from headway.config import choices_from, field, load, save
 from headway.errors import ConfigError
 
 
@@ -149,9 +149,85 @@ def test_help_lists_every_field_with_help_and_default(capsys: pytest.CaptureFixt
         load(Settings, None, ["--help"])
     shown = " ".join(capsys.readouterr().out.split())
     assert stop.value.code == 0
-    assert "--learning-rate number step size, 5% is much (default: 0.001)" in shown
+    assert "--learning-rate NUMBER step size, 5% is much (default: 0.001)" in shown
     assert "which model (required)" in shown and "--lora, --no-lora" in shown and "(default: q v)" in shown
-    assert "--schedule.warmup integer steps (default: 7)" in shown
+    assert "--schedule.warmup INTEGER steps (default: 7)" in shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Settings with headings, choices, and names that earlier versions spelled otherwise."""
+
+    output_dir: Path | None = field(None, help="folder", group="output")
+    lr_scheduler: str = field("cosine", help="shape", group="training", choices=("cosine", "linear"))
+    max_grad_norm: float | None = field(None, help="clipping", group="training", default_text="from the recipe")
+    drafters: list[str] = field([], help="to time", group="decoding", choices=choices_from("tests.test_config:TABLE"))
+    num_heads: int | None = field(None, help="heads", group="heads")
+    speculative: bool = field(True, help="draft tokens", group="decoding")
+    verbose: bool = field(False, help="print more", group="output")
+
+
+TABLE = {"ngram": 1, "assistant": 2}
+
+
+def test_help_lists_fields_under_headings_with_defaults_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        load(RunConfig, None, ["--help"])
+    shown = capsys.readouterr().out
+    blocks = {block.split(":\n")[0]: " ".join(block.split()) for block in shown.split("\n\n")}
+    assert list(blocks)[1:] == ["output", "training", "decoding", "heads", "general"]
+    assert "--verbose, --no-verbose print more (default: no)" in blocks["output"]
+    assert "--max-grad-norm NUMBER clipping (default: from the recipe)" in blocks["training"]
+    assert "--drafters ngram|assistant [ngram|assistant ...] to time" in blocks["decoding"]
+    assert "--num-heads INTEGER heads" in blocks["heads"] and "None" not in shown and "default: none" not in shown
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--lr-scheduler", "cosin"], r"^command line: lr_scheduler must be cosine\|linear, not 'cosin'; did you mean 'cosine'\?"),
+        (["--drafters", "ngram", "heads"], r"^command line: drafters must be ngram\|assistant, not 'heads'"),
+        (["--count", "3"], "^headway: --count is now --num-heads.$"),
+        (["--grad-clip=0"], "^headway: --grad-clip is now --max-grad-norm.$"),
+        (["--out", "x"], "^headway: --out is now --output-dir.$"),
+        (["--plain"], "^headway: --plain is now --no-speculative.$"),
+        (["--no-plain"], "^headway: --no-plain is now --speculative.$"),
+        (["--length", "3"], "unknown argument '--length'"),  # no field of this config has its present name
+    ],
+)
+def test_a_flag_of_another_name_or_value_is_refused(flags: list[str], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        load(RunConfig, None, flags)
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("schedule: linear", "key 'schedule' is now 'lr_scheduler'"),
+        ("plain: true", "key 'plain' is now 'speculative', with the opposite value"),
+        ("lr_scheduler: square", r"run\.yaml: lr_scheduler must be cosine\|linear, not 'square'"),
+    ],
+)
+def test_a_key_of_another_name_or_value_is_refused(tmp_path: Path, line: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        load(RunConfig, written(tmp_path, line))
+
+
+def test_a_name_among_the_choices_and_none_are_accepted() -> None:
+    config = load(RunConfig, None, ["--drafters", "assistant", "--max-grad-norm", "none"])
+    assert config.drafters == ["assistant"] and config.max_grad_norm is None
+
+
+@pytest.mark.parametrize("words", [["a", "--lora"], ["--lora", "a"], ["--model", "a", "--lora"]])
+def test_the_positional_value_may_stand_before_or_after_flags(words: list[str]) -> None:
+    config = load(Settings, None, words, positional="model")
+    assert config.model == "a" and config.lora
+
+
+@pytest.mark.parametrize(("words", "wrong"), [(["a", "b"], "'b'"), (["a", "--lara"], "'--lara'"), (["--model", "a", "b"], "'b'")])
+def test_a_second_positional_value_is_refused(words: list[str], wrong: str) -> None:
+    with pytest.raises(ConfigError, match=f"unknown argument {wrong}"):
+        load(Settings, None, words, positional="model")
 
 
 @given(

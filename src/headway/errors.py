@@ -1,26 +1,29 @@
-"""The few exceptions that a user's mistake can raise; the command line prints them as one line and exits with code 2."""
+"""Exceptions for mistakes that a user can correct. The command line prints each as one line and exits with code 2.
+
+Every class also inherits the standard exception that it stands for, so `except ValueError` around a library call works as usual.
+"""
 
 
 class HeadwayError(Exception):
-    """Something the user can mend; the message says what was wrong, where, and what to do."""
+    """A mistake that the user can correct. The message names the mistake, its location and the remedy."""
 
 
-class ConfigError(HeadwayError):
-    """A setting is unknown, has the wrong type, or contradicts another one."""
+class ConfigError(HeadwayError, ValueError):
+    """A setting is unknown, has the wrong type, or contradicts another setting."""
 
 
-class DataError(HeadwayError):
+class DataError(HeadwayError, ValueError):
     """An input file or data set cannot be used as it is."""
 
 
-class CheckpointError(HeadwayError):
-    """A checkpoint is missing, damaged, or does not fit what it is attached to."""
+class CheckpointError(HeadwayError, OSError):
+    """A checkpoint is missing, damaged, or does not fit its model; an OSError, as from `from_pretrained` of transformers."""
 
 
-class UnsupportedModelError(HeadwayError):
-    """A trunk lacks something that Headway needs."""
+class UnsupportedModelError(HeadwayError, NotImplementedError):
+    """A trunk lacks a feature that Headway needs."""
 
 
 def first_line(error: Exception) -> str:
-    """What a foreign error says, without the pages that may follow; its name where it says nothing."""
+    """First line of the message of a third-party error, or the name of the error if the message is empty."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -88,6 +88,8 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
 def _explained(path: Path) -> Iterator[None]:
     try:
         yield
+    except HeadwayError:
+        raise
     except OSError as error:
         reason = error.strerror or str(error)
         raise HeadwayError(f"cannot write {path}: {reason}. Free some space or choose another folder.") from error

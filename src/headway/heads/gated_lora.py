@@ -191,6 +191,8 @@ def _adapted(view: TrunkView) -> list[dict[str, nn.Module]]:
             both = torch.cat([embedded, embedded.roll(-1, dims=1)], dim=1)
             plain = view.run(ids, positions, view.masks(positions, positions)).last.float()
             states = view.run(both, torch.cat([positions, ahead], dim=1), every).last.float()
+    except UnsupportedModelError:
+        raise
     except (TypeError, ValueError, RuntimeError) as error:
         refuse(first_line(error))
     expected = torch.cat([plain, plain[:, 1:]], dim=1)

@@ -280,6 +280,8 @@ def load_trunk(source: str | Path, dtype: torch.dtype | None = None) -> PreTrain
     try:
         with _skipping_shipped(source):
             trunk = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto", use_safetensors=True)
+    except CheckpointError:
+        raise
     except (OSError, ValueError, KeyError, ImportError, json.JSONDecodeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "torchao" in reason:

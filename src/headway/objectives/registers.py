@@ -163,6 +163,8 @@ def check_takes_registers(view: TrunkView) -> None:
             both = torch.cat([embedded, embedded[:, 1:]], dim=1)
             plain = view.run(ids, positions_of(segments), view.masks(positions_of(segments), positions_of(segments))).last.float()
             found = view.run(both, *interleaved(view, segments, placed)).last.float()
+    except UnsupportedModelError:
+        raise
     except (TypeError, ValueError, RuntimeError) as error:
         raise UnsupportedModelError(f"{type(model).__name__} cannot be run with registers: {first_line(error)}") from error
     expected = torch.cat([plain, plain[:, 1:]], dim=1)

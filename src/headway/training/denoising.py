@@ -133,6 +133,8 @@ def check_sees_both_ways(model: HeadwayModel) -> None:
     try:
         with eval_mode(model):
             plain, within, behind = first_state(), first_state(PROBE // 2 - 1), first_state(PROBE // 2)
+    except UnsupportedModelError:
+        raise
     except (TypeError, ValueError, RuntimeError) as error:
         raise UnsupportedModelError(f"{type(trunk).__name__} takes no masks of ours: {str(error).splitlines()[0]}") from error
     if torch.allclose(plain, within, rtol=1e-3) or not torch.allclose(plain, behind, rtol=1e-3, atol=1e-4):

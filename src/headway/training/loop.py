@@ -132,6 +132,8 @@ def explained(out: Path) -> Iterator[None]:
     """A full disk, which torch and safetensors report each in its own way, as one HeadwayError."""
     try:
         yield
+    except HeadwayError:
+        raise
     except (OSError, SafetensorError, RuntimeError) as error:
         text = str(error)
         if isinstance(error, OSError | SafetensorError) or "PytorchStreamWriter" in text or "No space left" in text:

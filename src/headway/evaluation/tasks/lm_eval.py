@@ -7,7 +7,7 @@ from typing import Any
 
 from headway.config import nearest
 from headway.decoding import DecodeStats
-from headway.errors import ConfigError, DataError
+from headway.errors import CheckpointError, ConfigError, DataError
 from headway.evaluation.configs import EvalConfig
 from headway.evaluation.run import load
 from headway.evaluation.tasks.catalog import CODE, parts
@@ -53,6 +53,8 @@ def score(config: EvalConfig) -> dict[str, Any]:
         )
     except ImportError as error:
         raise ConfigError(f"{', '.join(names)} needs a package that is not installed: {error}") from error
+    except CheckpointError:
+        raise
     except OSError as error:
         raise DataError(f"The data of {', '.join(names)} cannot be loaded: {str(error).splitlines()[0]}") from error
     except ValueError as error:
