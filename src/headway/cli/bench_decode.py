@@ -8,6 +8,6 @@ ABOUT = "Time Headway's decoding, plain and with drafts, beside transformers' ow
 
 def run(arguments: list[str]) -> None:
     config = load(DecodeBenchConfig, overrides=arguments, prog="headway bench decode", about=ABOUT)
-    from headway.evaluation import decode_bench  # after --help has had its chance: this takes seconds
+    from headway.evaluation.benchmarks import decode  # after --help has had its chance: this takes seconds
 
-    decode_bench.run(config)
+    decode.run(config)

@@ -8,6 +8,6 @@ ABOUT = "Measure what drafts cost on this machine and model, and how often they 
 
 def run(arguments: list[str]) -> None:
     config = load(PlanConfig, overrides=arguments, prog="headway bench plan", about=ABOUT)
-    from headway.evaluation import plan  # after --help has had its chance: this takes seconds
+    from headway.evaluation.benchmarks import speedup_estimate  # after --help has had its chance: this takes seconds
 
-    plan.run(config)
+    speedup_estimate.run(config)

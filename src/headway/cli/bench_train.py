@@ -8,6 +8,6 @@ ABOUT = "Measure peak memory and time of a training step with heads, beside a st
 
 def run(arguments: list[str]) -> None:
     config = load(BenchConfig, overrides=arguments, prog="headway bench train", about=ABOUT)
-    from headway.evaluation import bench  # after --help has had its chance: this takes seconds
+    from headway.evaluation.benchmarks import train_step  # after --help has had its chance: this takes seconds
 
-    bench.run(config)
+    train_step.run(config)
