@@ -3,11 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
-from headway.cli.console import say, table
+from headway.cli.console import say
 from headway.config import load
 from headway.evaluation.configs import EvalConfig
 from headway.evaluation.tasks.catalog import known, parts
 from headway.files import write_json
+from headway.reports.tables import framed_table
 
 ABOUT = "Score a model: answers, programs, held-out losses, or any task of lm-eval. Drafting makes it faster, not different."
 
@@ -20,7 +21,7 @@ def run(arguments: list[str]) -> None:
     from headway.evaluation import evaluate  # after --help has had its chance: this takes seconds
 
     results = evaluate(config)
-    print(table(["measure", "value"], rows(results), title=f"{config.model} on {config.task}"))
+    print(framed_table(["measure", "value"], rows(results), title=f"{config.model} on {config.task}"))
     if config.out is not None:
         write_json(config.out, results)
         for task in parts(config.task)[0]:

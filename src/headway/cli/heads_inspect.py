@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headway.cli.console import table
 from headway.config import field, load
 from headway.errors import CheckpointError
 from headway.files import read_json
 from headway.interop.headers import counted, headers_in
+from headway.reports.tables import framed_table
 
 ABOUT = "Say what heads a folder holds, in which layout, and which engines serve it: headway heads inspect FOLDER."
 CONFIG_FILE, TENSORS_FILE = "headway.json", "headway.safetensors"
@@ -38,9 +38,9 @@ def run(arguments: list[str]) -> None:
     for group in ("options", "training"):
         facts += [[f"{group}.{key}", str(value)] for key, value in found.get(group, {}).items()]
     facts += [["note", note] for note in found.get("notes", [])]
-    print(table(["heads", str(config.folder)], facts))
+    print(framed_table(["heads", str(config.folder)], facts))
     if found["tensors"]:
-        print(table(["tensor", "shape", "dtype"], [[t["name"], str(t["shape"]), t["dtype"]] for t in found["tensors"]]))
+        print(framed_table(["tensor", "shape", "dtype"], [[t["name"], str(t["shape"]), t["dtype"]] for t in found["tensors"]]))
 
 
 def inspect(folder: Path) -> dict[str, Any]:

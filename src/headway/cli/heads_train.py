@@ -1,7 +1,8 @@
 """`headway heads train`: heads learn to look ahead while the model they sit on stays as it is."""
 
-from headway.cli.console import say, table
+from headway.cli.console import say
 from headway.config import load
+from headway.reports.tables import framed_table
 from headway.training.configs import HeadsTrainConfig
 
 ABOUT = (
@@ -36,4 +37,4 @@ def recipes() -> str:
         for name, recipe in RECIPES.items()
     ]
     sources = [[name, recipe.source] for name, recipe in RECIPES.items()]
-    return f"{table(headings, rows)}\n{table(['recipe', 'source'], sources)}"
+    return f"{framed_table(headings, rows)}\n{framed_table(['recipe', 'source'], sources)}"

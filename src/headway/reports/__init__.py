@@ -1,1 +1,1 @@
-"""HTML pages, tables and plots."""
+"""Tables for the terminal, plots, and HTML pages."""

@@ -1,20 +1,11 @@
-"""Pages: one HTML file each without anything from outside, plots as inline SVG, text escaped."""
+"""Self-contained HTML pages: one file a page, no external resources."""
 
 import html
-import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
-from matplotlib.figure import Figure
 
 from headway.files import write_text
 
-COLOURS = ("#7a8595", "#2f7ed8", "#e4572e", "#2a9d8f", "#8e5bd0", "#d99a00", "#c2477f", "#5b8c3a")
 STYLE = """
 :root { color-scheme: light; } body { font: 16px/1.55 system-ui, sans-serif; color: #1c2430;
 background: #f6f7f9; margin: 0; } main { max-width: 62rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
@@ -34,7 +25,15 @@ pre { background: #fff; border: 1px solid #dde2e8; border-radius: 10px; padding:
 
 
 def write_page(path: Path, title: str, body: str) -> None:
-    """Write a page; `body` is HTML, `title` text. Raises HeadwayError where it cannot be written."""
+    """Write a page.
+
+    Args:
+        path: the file.
+        title: text, escaped here.
+        body: HTML, written unchanged.
+    Raises:
+        HeadwayError: the file cannot be written.
+    """
     page = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body><main>
 <h1>{html.escape(title)}</h1>
@@ -44,27 +43,7 @@ def write_page(path: Path, title: str, body: str) -> None:
 
 
 def html_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of texts, escaped."""
+    """An HTML table. Headings and cells are text, escaped here."""
     lines = ["".join(f"<th>{html.escape(cell)}</th>" for cell in headings)]
     lines += ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
-
-
-def axes_of(x: str, y: str, size: tuple[float, float] = (5.6, 3.5)) -> tuple[Figure, Any]:
-    """A figure with one plot, labelled, in the style of the pages; size in inches."""
-    figure, axes = pyplot.subplots(figsize=size, layout="constrained")
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e6e9ee")
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def svg(figure: Figure) -> str:
-    """The figure as an SVG element; it is closed."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg")
-    pyplot.close(figure)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]

@@ -31,7 +31,7 @@ from headway.evaluation.tasks.exact_match import left_padded
 from headway.files import write_json, write_text
 from headway.heads import SequentialHeads
 from headway.model import HeadwayModel, load_trunk
-from headway.reports.html import svg
+from headway.reports.plots import figure_to_svg
 from headway.trunk.roofline import memory_bandwidth
 
 BASE = "transformers"
@@ -247,4 +247,4 @@ def _plot(results: dict[str, Any], path: Path) -> None:
     axes.set_ylabel("speed over transformers' plain generate")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, ncols=2)
-    write_text(path, svg(figure))
+    write_text(path, figure_to_svg(figure))

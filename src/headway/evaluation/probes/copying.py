@@ -12,8 +12,9 @@ from headway.data import load_rows
 from headway.errors import DataError
 from headway.evaluation.probes.configs import CopyingConfig
 from headway.evaluation.probes.fragments import copied, coverage, density, longest_matches, words
-from headway.evaluation.probes.report import SIZE, keep, show
-from headway.reports.html import axes_of
+from headway.evaluation.probes.report import SIZE, save_results
+from headway.reports.plots import labelled_axes
+from headway.reports.tables import print_table
 
 Split = Callable[[str], Sequence[Hashable]]
 
@@ -32,15 +33,15 @@ def run(config: CopyingConfig) -> dict[str, Any]:
         lines.append([name, f"{f['mean']:{form}}", f"{f['low']:{form}} - {f['high']:{form}}", f"{f['median']:{form}}"])
     title = f"What {results['answers']} answers of {config.data.name} copy from their sources"
     remarks = [f"{results['empty']} empty answers are left aside."] if results["empty"] else []
-    show(title, ["measure", "mean", "95 % interval", "median"], lines, remarks)
-    figure, made = axes_of(f"{unit} in a copied span, at least", "of answers, copied (%)", SIZE)
+    print_table(title, ["measure", "mean", "95 % interval", "median"], lines, remarks)
+    figure, axes = labelled_axes(f"{unit} in a copied span, at least", "of answers, copied (%)", SIZE)
     shown = results["copied"].values()
-    made.plot(config.lengths, [100 * f["mean"] for f in shown], "o-")
-    made.fill_between(config.lengths, [100 * f["low"] for f in shown], [100 * f["high"] for f in shown], alpha=0.15, lw=0)
-    made.set_xscale("log", base=2)
-    made.set_xticks(config.lengths, map(str, config.lengths))
-    made.set_ylim(-2, 102)
-    keep(config.out, results, figure)
+    axes.plot(config.lengths, [100 * f["mean"] for f in shown], "o-")
+    axes.fill_between(config.lengths, [100 * f["low"] for f in shown], [100 * f["high"] for f in shown], alpha=0.15, lw=0)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(config.lengths, map(str, config.lengths))
+    axes.set_ylim(-2, 102)
+    save_results(config.out, results, figure)
     return results
 
 

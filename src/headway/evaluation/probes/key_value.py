@@ -18,7 +18,8 @@ from headway.evaluation.probes import positions
 from headway.evaluation.probes.answering import Answerer, Answers, drawn
 from headway.evaluation.probes.configs import KeyValueConfig
 from headway.evaluation.probes.context_limit import lengths_of, require_room
-from headway.evaluation.probes.report import keep, show
+from headway.evaluation.probes.report import save_results
+from headway.reports.tables import print_table
 
 PROMPT = 'Give the value that belongs to the key in this JSON object.\n\nJSON:\n{records}\n\nKey: "{key}"\nValue:'
 
@@ -44,8 +45,8 @@ def run(config: KeyValueConfig) -> dict[str, Any]:
     contexts = results["contexts"]
     remarks = [positions.remark(name, found) for name, found in contexts.items()]
     rows = positions.rows(contexts)
-    show(f"Key-value retrieval: {config.model}", ["context", "pair at", "correct", "95 % interval"], rows, remarks)
-    keep(config.out, results, positions.plot(contexts, "position of the pair that is asked for"))
+    print_table(f"Key-value retrieval: {config.model}", ["context", "pair at", "correct", "95 % interval"], rows, remarks)
+    save_results(config.out, results, positions.plot(contexts, "position of the pair that is asked for"))
     return results
 
 

@@ -17,7 +17,8 @@ from headway.evaluation.probes.answering import Answerer, Answers, drawn
 from headway.evaluation.probes.configs import LostInTheMiddleConfig
 from headway.evaluation.probes.context_limit import lengths_of, require_room
 from headway.evaluation.probes.matching import contains_any, first_line
-from headway.evaluation.probes.report import keep, percent, share, show
+from headway.evaluation.probes.report import percent, save_results, share
+from headway.reports.tables import print_table
 
 DISTRACTORS = "gold passages of other questions, not the published retrieved ones: easier, and not comparable with the paper"
 CLOSED = "Answer the question in a few words.\n\nQuestion: {question}\nAnswer:"
@@ -56,10 +57,10 @@ def run(config: LostInTheMiddleConfig) -> dict[str, Any]:
     rows = [[name, "", *percent(line)] for name, line in lines.items()] + positions.rows(contexts)
     remarks = [positions.remark(name, found) for name, found in contexts.items()]
     remarks += [f"{results['left_out']} questions do not fit and are left out."] if results["left_out"] else []
-    show(f"Lost in the middle: {config.model}", ["context", "gold at", "correct", "95 % interval"], rows, remarks)
+    print_table(f"Lost in the middle: {config.model}", ["context", "gold at", "correct", "95 % interval"], rows, remarks)
     print(f"Distractors: {DISTRACTORS}.")
     levels = {name: line["share"] for name, line in lines.items()}
-    keep(config.out, results, positions.plot(contexts, "position of the gold document", levels))
+    save_results(config.out, results, positions.plot(contexts, "position of the gold document", levels))
     return results
 
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from headway.evaluation.probes.report import SIZE, percent, share
 from headway.evaluation.statistics.paired import paired_interval
-from headway.reports.html import axes_of
+from headway.reports.plots import labelled_axes
 
 Right = Mapping[int, Sequence[bool]]  # position -> which tasks were solved, in one order for all positions
 
@@ -50,15 +50,15 @@ def remark(name: str, found: Mapping[str, Any]) -> str:
 
 def plot(found: Mapping[str, Mapping[str, Any]], x: str, lines: Mapping[str, float] | None = None) -> Figure:
     """A curve for each entry, its band the intervals; `lines` are levels to compare with."""
-    figure, made = axes_of(x, "correct (%)", SIZE)
+    figure, axes = labelled_axes(x, "correct (%)", SIZE)
     for name, each in found.items():
         points = each["positions"]
         places = [p["position"] for p in points]
-        (curve,) = made.plot(places, [100 * p["share"] for p in points], "o-", label=name)
+        (curve,) = axes.plot(places, [100 * p["share"] for p in points], "o-", label=name)
         low, high = ([100 * p[end] for p in points] for end in ("low", "high"))
-        made.fill_between(places, low, high, color=curve.get_color(), alpha=0.15, lw=0)
+        axes.fill_between(places, low, high, color=curve.get_color(), alpha=0.15, lw=0)
     for (name, level), style in zip((lines or {}).items(), ("--", ":"), strict=False):
-        made.axhline(100 * level, color="#555", lw=1, ls=style, label=name)
-    made.set_ylim(-2, 102)
-    made.legend(frameon=False, fontsize=8)
+        axes.axhline(100 * level, color="#555", lw=1, ls=style, label=name)
+    axes.set_ylim(-2, 102)
+    axes.legend(frameon=False, fontsize=8)
     return figure

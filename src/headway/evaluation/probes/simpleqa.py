@@ -19,8 +19,9 @@ from headway.errors import DataError
 from headway.evaluation.probes.answering import Answerer, Answers, drawn
 from headway.evaluation.probes.configs import SimpleQAConfig
 from headway.evaluation.probes.graders import GRADES, Grader, grader_of
-from headway.evaluation.probes.report import SIZE, keep, share, show
-from headway.reports.html import axes_of
+from headway.evaluation.probes.report import SIZE, save_results, share
+from headway.reports.plots import labelled_axes
+from headway.reports.tables import print_table
 
 STAND_IN = "Graded by string match, a stand-in: a judge that understands answers gives other figures, mostly higher ones."
 RESAMPLES = 2000
@@ -48,16 +49,16 @@ def run(config: SimpleQAConfig) -> dict[str, Any]:
     if checked:
         said = ", ".join(f"{name} {found['right']} of {found['of']}" for name, found in checked.items())
         remarks.append(f"The grader, tried on answers whose grade is known, is right about: {said}.")
-    show(f"SimpleQA: {config.model}, grader {config.grader}", headings, rows, remarks)
-    figure, made = axes_of("", "answers (%)", SIZE)
+    print_table(f"SimpleQA: {config.model}, grader {config.grader}", headings, rows, remarks)
+    figure, axes = labelled_axes("", "answers (%)", SIZE)
     left = [0.0] * len(rows)
     for name, colour in (("correct", "#2f7ed8"), ("not_attempted", "#c9d0d8"), ("incorrect", "#e4572e")):
         values = [100 * found[name]["share"] for found in (results["all"], *results["topics"].values())]
-        made.bar([row[0] for row in rows], values, bottom=left, color=colour, label=name.replace("_", " "))
+        axes.bar([row[0] for row in rows], values, bottom=left, color=colour, label=name.replace("_", " "))
         left = [low + value for low, value in zip(left, values, strict=True)]
-    made.tick_params(axis="x", rotation=60, labelsize=8)
-    made.legend(frameon=False, fontsize=8)
-    keep(config.out, results, figure)
+    axes.tick_params(axis="x", rotation=60, labelsize=8)
+    axes.legend(frameon=False, fontsize=8)
+    save_results(config.out, results, figure)
     return results
 
 

@@ -19,10 +19,11 @@ from headway.errors import ConfigError, DataError
 from headway.evaluation.probes.answering import Answerer, Answers, drawn
 from headway.evaluation.probes.configs import Category, SlickConfig
 from headway.evaluation.probes.matching import first_line, same
-from headway.evaluation.probes.report import SIZE, keep, percent, share, show
+from headway.evaluation.probes.report import SIZE, percent, save_results, share
 from headway.evaluation.tasks.exact_match import extract_strict, same_answer
 from headway.files import write_text
-from headway.reports.html import axes_of
+from headway.reports.plots import labelled_axes
+from headway.reports.tables import print_table
 
 CATEGORIES: tuple[Category, ...] = get_args(Category)
 
@@ -61,10 +62,10 @@ def run(config: SlickConfig) -> dict[str, Any]:
                 raise DataError(f"no example is {' or '.join(config.keep)}: there is nothing to keep.")
             results["kept"] = len(kept)
             remarks.append(f"Kept {len(kept)} of {len(found)}: {_write(config.out.with_suffix('.kept.jsonl'), kept)}")
-    show(f"What {config.model} knows of {config.data}", ["category", "examples", "share", "95 % interval"], rows, remarks)
-    figure, made = axes_of("", "examples (%)", SIZE)
-    made.bar(CATEGORIES, [100 * each["share"] for each in results["categories"].values()], color="#2f7ed8")
-    keep(config.out, results, figure)
+    print_table(f"What {config.model} knows of {config.data}", ["category", "examples", "share", "95 % interval"], rows, remarks)
+    figure, axes = labelled_axes("", "examples (%)", SIZE)
+    axes.bar(CATEGORIES, [100 * each["share"] for each in results["categories"].values()], color="#2f7ed8")
+    save_results(config.out, results, figure)
     return results
 
 

@@ -23,10 +23,11 @@ from headway.evaluation.probes.checkpoints import learnt_by, saved, settings_of,
 from headway.evaluation.probes.configs import VerbatimConfig
 from headway.evaluation.probes.fragments import covered
 from headway.evaluation.probes.ngrams import NgramIndex
-from headway.evaluation.probes.report import SIZE, keep, show
+from headway.evaluation.probes.report import SIZE, save_results
 from headway.model import HeadwayModel, best_device
 from headway.ops import IGNORE
-from headway.reports.html import axes_of
+from headway.reports.plots import labelled_axes
+from headway.reports.tables import print_table
 from headway.training.loop import load_tokenizer
 
 REFERENCE = "held-out references"
@@ -72,8 +73,8 @@ def run(config: VerbatimConfig) -> dict[str, Any]:
     seen = sum(example.get("prompt") in known for example in held_out if "prompt" in example)
     remarks = [f"{results['training_tokens']} training tokens."]
     remarks += [f"{seen} of the {len(prompts)} prompts are in the training data."] if seen else []
-    show("What stands verbatim in the training data", headings, rows, remarks)
-    keep(config.out, results, _plot(results["models"], config.lengths))
+    print_table("What stands verbatim in the training data", headings, rows, remarks)
+    save_results(config.out, results, _plot(results["models"], config.lengths))
     return results
 
 
@@ -181,19 +182,19 @@ def _cells(found: dict[str, Any]) -> list[str]:
 
 
 def _plot(models: dict[str, Any], lengths: Sequence[int]) -> Figure:
-    figure, made = axes_of("", "n-grams in the training data (%)", SIZE)
+    figure, axes = labelled_axes("", "n-grams in the training data (%)", SIZE)
     names = [name for name in models if name != REFERENCE]
     for n in lengths:
         shown = [(place, models[name]["copied"][n]) for place, name in enumerate(names)]
         shown = [(place, f) for place, f in shown if f["share"] is not None]
         places = [place for place, _ in shown]
-        (curve,) = made.plot(places, [100 * f["share"] for _, f in shown], "o-", label=f"{n}-grams")
+        (curve,) = axes.plot(places, [100 * f["share"] for _, f in shown], "o-", label=f"{n}-grams")
         bounds = ([100 * f[end] for _, f in shown] for end in ("low", "high"))
-        made.fill_between(places, *bounds, color=curve.get_color(), alpha=0.15, lw=0)
+        axes.fill_between(places, *bounds, color=curve.get_color(), alpha=0.15, lw=0)
         level = models[REFERENCE]["copied"][n]["share"]
         if level is not None:
-            made.axhline(100 * level, color=curve.get_color(), lw=1, ls="--", label=f"{n}-grams, {REFERENCE}")
-    made.set_xticks(range(len(names)), names, rotation=30, ha="right")
-    made.set_ylim(bottom=0)
-    made.legend(frameon=False, fontsize=8)
+            axes.axhline(100 * level, color=curve.get_color(), lw=1, ls="--", label=f"{n}-grams, {REFERENCE}")
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=8)
     return figure

@@ -11,7 +11,8 @@ import numpy
 from matplotlib.figure import Figure
 
 from headway.files import replacing_folder
-from headway.reports.html import COLOURS, axes_of, html_table, svg, write_page
+from headway.reports.html import html_table, write_page
+from headway.reports.plots import COLOURS, figure_to_svg, labelled_axes
 
 Results = dict[str, Any]
 
@@ -34,7 +35,7 @@ def write_report(results: Results, path: Path, sentences: list[str], rows: dict[
                 if (figure := draw(results, task)) is None:
                     continue
                 figure.savefig(folder / f"{_plain(task)}-{name}.png", dpi=150)
-                plots.append(f"<figure>{svg(figure)}<figcaption>{html.escape(caption)}</figcaption></figure>")
+                plots.append(f"<figure>{figure_to_svg(figure)}<figcaption>{html.escape(caption)}</figcaption></figure>")
             body.append(f'<section class="plots">{"".join(plots)}</section>')
     body.append("<h2>In words</h2>" + "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences))
     for name, reason in results["failures"].items():
@@ -54,7 +55,7 @@ def _forest(results: Results, task: str) -> Figure | None:
         return None
     share = all("score" in one for one in found.values())
     measure, scale = ("score", 100.0) if share else ("loss", 1.0)
-    figure, axes = axes_of("difference in problems solved (points)" if share else "difference in held-out loss (nats)", "")
+    figure, axes = labelled_axes("difference in problems solved (points)" if share else "difference in held-out loss (nats)", "")
     for place, (arm, one) in enumerate(found.items()):
         f = one[measure]
         low, middle, high = (scale * f[key] for key in ("low", "mean", "high"))
@@ -69,7 +70,7 @@ def _forest(results: Results, task: str) -> Figure | None:
 
 
 def _learning(results: Results, task: str) -> Figure | None:
-    figure, axes = axes_of("optimiser step", "held-out next-token loss (nats)")
+    figure, axes = labelled_axes("optimiser step", "held-out next-token loss (nats)")
     for arm in results["settings"]["arms"]:
         points = [run["points"] for run in _runs(results, task, arm)]
         if not points:
@@ -87,7 +88,7 @@ def _scores(results: Results, task: str) -> Figure | None:
     arms = [arm for arm in results["settings"]["arms"] if (r := _runs(results, task, arm)) and "score" in r[0]]
     if not arms:
         return None
-    figure, axes = axes_of("", "problems solved (%)")
+    figure, axes = labelled_axes("", "problems solved (%)")
     for place, arm in enumerate(arms):
         values = [100 * run["score"] for run in _runs(results, task, arm)]
         axes.bar(place, mean(values), 0.55, color=_colour(results, arm), alpha=0.35)
@@ -102,7 +103,7 @@ def _plane(results: Results, task: str) -> Figure | None:
     if not speeds:
         return None
     share = "score" in results["runs"][0]
-    figure, axes = axes_of("decoding speed (times plain)", "problems solved (%)" if share else "held-out loss (nats)")
+    figure, axes = labelled_axes("decoding speed (times plain)", "problems solved (%)" if share else "held-out loss (nats)")
     for arm in results["settings"]["arms"]:
         if not (runs := _runs(results, task, arm)):
             continue
@@ -115,7 +116,7 @@ def _plane(results: Results, task: str) -> Figure | None:
 
 
 def _acceptance(results: Results, task: str) -> Figure | None:
-    figure, axes = axes_of("draft position", "accepted (%)")
+    figure, axes = labelled_axes("draft position", "accepted (%)")
     deepest = 0
     for arm in results["settings"]["arms"]:
         rates = [run["acceptance"] for run in _runs(results, task, arm) if run.get("acceptance")]

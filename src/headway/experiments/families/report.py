@@ -12,7 +12,8 @@ from matplotlib.lines import Line2D
 from headway.experiments.families import summary
 from headway.experiments.families.summary import Results, counted, labels_of, of_family, ratios, tokens
 from headway.files import replacing_folder
-from headway.reports.html import COLOURS, axes_of, html_table, svg, write_page
+from headway.reports.html import html_table, write_page
+from headway.reports.plots import COLOURS, figure_to_svg, labelled_axes
 
 MARKS = {"adaptive": "D", "chain": "o", "tree": "s"}
 NAMES = {"adaptive": "as many as pay", "chain": "chain", "tree": "tree"}
@@ -38,7 +39,7 @@ def write_report(results: Results, path: Path) -> None:
             for name, draw, caption in PLOTS:
                 figure = draw(results, temperature)
                 figure.savefig(folder / f"{name}-{temperature}.png", dpi=150)
-                plots.append(f"<figure>{svg(figure)}<figcaption>{html.escape(caption)}</figcaption></figure>")
+                plots.append(f"<figure>{figure_to_svg(figure)}<figcaption>{html.escape(caption)}</figcaption></figure>")
             body.append(f'<section class="plots">{"".join(plots)}</section>')
     body.append(f"<h2>What it takes</h2>{html_table(*summary.cost(results))}")
     body.append(f"<h2>Held-out text</h2>{html_table(*summary.held_out(results))}")
@@ -52,7 +53,7 @@ def write_report(results: Results, path: Path) -> None:
 
 
 def _acceptance(results: Results, temperature: str) -> Figure:
-    figure, axes = axes_of("position of the draft", "kept, of the rounds that reach it (%)", SIZE)
+    figure, axes = labelled_axes("position of the draft", "kept, of the rounds that reach it (%)", SIZE)
     deepest = 1
     for place, one in enumerate(each for each in results["published"] if each["acceptance"]):
         rates = [100 * rate for rate in one["acceptance"]]
@@ -70,7 +71,7 @@ def _acceptance(results: Results, temperature: str) -> Figure:
 
 
 def _speed(results: Results, temperature: str) -> Figure:
-    figure, axes = axes_of(X, Y, SIZE)
+    figure, axes = labelled_axes(X, Y, SIZE)
     handles = []
     for label, runs in _finished(results):
         look, points = _look(results, label), []
@@ -92,7 +93,7 @@ def _speed(results: Results, temperature: str) -> Figure:
 
 
 def _beside(results: Results, temperature: str) -> Figure:
-    figure, axes = axes_of(X, Y, SIZE)
+    figure, axes = labelled_axes(X, Y, SIZE)
     for label, runs in _finished(results):
         at = tokens(runs, temperature, "adaptive"), median(ratios(runs, temperature, "adaptive"))
         axes.plot(*at, MARKS["adaptive"], ms=5, color=_look(results, label)["color"], label=_shown(label))
@@ -110,7 +111,7 @@ def _beside(results: Results, temperature: str) -> Figure:
 
 
 def _price(results: Results, temperature: str) -> Figure:
-    figure, axes = axes_of("parameters added (of the trunk's, %)", X, SIZE)
+    figure, axes = labelled_axes("parameters added (of the trunk's, %)", X, SIZE)
     handles = []
     for label, runs in _finished(results):
         look = _look(results, label)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from headway.experiments.reproduce.experiments import Experiment, Published
 from headway.files import replacing_folder
-from headway.reports.html import COLOURS
+from headway.reports.plots import COLOURS
 
 
 def draw(results: dict[str, Any], experiment: Experiment, folder: Path) -> None:
