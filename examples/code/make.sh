@@ -12,10 +12,10 @@ esac
 
 python "$(dirname "$0")/../embedded/corpus.py" --only code --vocabulary 4096 --out "$out"
 # shellcheck disable=SC2086
-headway pretrain --data "$out/train.jsonl" --tokenizer "$out/tokenizer" --out "$out/trunk" $shape --key-value-heads 2 \
+headway pretrain --data "$out/train.jsonl" --tokenizer "$out/tokenizer" --output-dir "$out/trunk" $shape --key-value-heads 2 \
   --batch-size 8 --save-steps 200
-headway heads train --model "$out/trunk" --data "$out/train.jsonl" --out "$out/heads" --family parallel --count 4 \
+headway heads train --model "$out/trunk" --data "$out/train.jsonl" --output-dir "$out/heads" --family parallel --num-heads 4 \
   --objective distillation --learning-rate 1e-3 --beta2 0.95 --bf16 --batch-size 8 --max-steps "$heads" --save-steps 100
-headway eval --model "$out/heads" --task held-out --data "$out/valid.jsonl" --speed-prompts 24 --out "$out/figures.json"
+headway eval --model "$out/heads" --task held-out --data "$out/valid.jsonl" --speed-prompts 24 --output-file "$out/figures.json"
 headway bench decode --model "$out/heads" --data "$out/valid.jsonl" --dtype bfloat16 --prompts 16 --batches 1 4 16 --max-new-tokens 48 \
-  --repeats 3 --out "$out/decode.json"
+  --repeats 3 --output-file "$out/decode.json"

@@ -65,7 +65,7 @@ def test_one_prompt_streams_and_ends_with_its_speed(model: str, capsys: pytest.C
 
 
 def test_json_holds_text_and_figures_and_nothing_else_is_on_stdout(model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["generate", "--model", model, "--prompt", "One", "--prompt", "Two or three", "--json", "--plain"]) == 0
+    assert main(["generate", "--model", model, "--prompt", "One", "--prompt", "Two or three", "--json", "--no-speculative"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [item["prompt"] for item in found["completions"]] == ["One", "Two or three"]
     assert found["stats"]["tokens_per_forward"] == 1.5 and found["stats"]["acceptance"] == [0.5, 0.25]
@@ -135,7 +135,7 @@ def test_ngrams_and_assistants_draft_and_change_nothing(
     monkeypatch.setattr(DraftLengthController, "choose", lambda self, rows, most, *_: most)  # whether that pays here or not
     folder = str(shared / "models" / "stories260k")  # it has no heads
     found = []
-    for words in (["--plain"], [], ["--drafter", "ngram"], ["--assistant", folder]):
+    for words in (["--no-speculative"], [], ["--drafter", "ngram"], ["--assistant", folder]):
         assert main(["generate", "--model", folder, "--prompt", "Lily and Tom", "--max-new-tokens", "60", "--json", *words]) == 0
         found.append(json.loads(capsys.readouterr().out))
     assert len({answer["completions"][0]["text"] for answer in found}) == 1
@@ -148,7 +148,7 @@ def test_ngrams_and_assistants_draft_and_change_nothing(
     [
         (["--drafter", "ngrams"], "drafter must be heads|ngram, not 'ngrams'"),
         (["--drafter", "ngram", "--assistant", "x"], "exclude each other"),
-        (["--plain", "--assistant", "x"], "exclude each other"),
+        (["--no-speculative", "--assistant", "x"], "exclude each other"),
         (["--assistant", "no-such-folder"], "The model 'no-such-folder' cannot be loaded"),
         (["--batch-size", "0"], "batch_size must be at least 1"),
         (["--max-new-tokens", "0"], "max_new_tokens must be at least 1"),

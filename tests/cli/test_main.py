@@ -23,12 +23,12 @@ def test_each_verb_explains_itself_and_takes_config_and_seed(verb: str, capsys: 
 @pytest.mark.parametrize(
     ("verb", "flags"),
     [
-        ("heads train", "model data family count out max-steps learning-rate"),
-        ("finetune", "model heads family count data objective lora out max-steps learning-rate"),
-        ("pretrain", "out max-steps"),
-        ("generate", "model prompt max-new-tokens plain json temperature top-k top-p repetition-penalty stop"),
-        ("eval", "model task data out limit batch-size max-new-tokens plain"),
-        ("demo", "out"),
+        ("heads train", "model data family num-heads output-dir max-steps learning-rate"),
+        ("finetune", "model heads family num-heads data objective lora output-dir max-steps learning-rate"),
+        ("pretrain", "output-dir max-steps"),
+        ("generate", "model prompt max-new-tokens no-speculative json temperature top-k top-p repetition-penalty stop"),
+        ("eval", "model task data output-file limit batch-size max-new-tokens no-speculative"),
+        ("demo", "output-dir"),
     ],
 )
 def test_the_flags_of_the_contract_are_there(verb: str, flags: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -136,7 +136,7 @@ def test_a_source_without_templates_is_taken_as_it_is_and_generated_ones_have_sp
 
 def test_a_mixture_is_data_like_any_other(tmp_path):
     file = write(tmp_path, {"a": 20, "b": 30})
-    config = FinetuneConfig(model="embedded", data=str(file), out=tmp_path / "out", length=32)
+    config = FinetuneConfig(model="embedded", data=str(file), output_dir=tmp_path / "out", max_length=32)
     assert len(rows_of(config, load_tokenizer("embedded"), completion_only=True)) > 0
 
 

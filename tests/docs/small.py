@@ -2,7 +2,7 @@
 
 from headway.cli import main
 
-TRAINING = ["--max-steps", "2", "--batch-size", "2", "--length", "128", "--limit", "8", "--quiet"]
+TRAINING = ["--max-steps", "2", "--batch-size", "2", "--max-length", "128", "--limit", "8", "--quiet"]
 REPRODUCED = ["--seeds", "2", "--steps", "2", "--batch-size", "2", "--test-examples", "2"]
 FROM_SCRATCH = [*REPRODUCED, "--sizes", "0.05M", "--tokens", "1", "2", "--points", "1"]
 SMALL = {
@@ -11,7 +11,7 @@ SMALL = {
     "heads distill": ["--limit", "4", "--max-new-tokens", "8", "--quiet"],
     "heads compare": ["--limit", "8", "--prompts", "1", "--test-examples", "2", "--repeats", "1", "--batch-size", "2"],
     "finetune": TRAINING,
-    "eval": ["--limit", "4", "--max-new-tokens", "8", "--length", "64"],
+    "eval": ["--limit", "4", "--max-new-tokens", "8", "--max-length", "64"],
     "generate": ["--max-new-tokens", "8"],
     "bench plan": ["--heads", "1", "--batches", "1", "--max-new-tokens", "4", "--context", "8", "--repeats", "1"],
     "bench decode": ["--prompts", "4", "--max-new-tokens", "4", "--repeats", "1"],

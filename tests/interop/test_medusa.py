@@ -231,7 +231,7 @@ def test_the_command_that_the_refusal_of_a_pickle_gives_converts_it(tmp_path):
 def test_the_verbs_take_heads_there_and_back(tmp_path, capsys):
     model, out, back = (str(tmp_path / name) for name in ("model", "out", "back"))
     shaken("medusa").save_pretrained(model)
-    assert main(["export", "--model", model, "--to", "medusa", "--out", out]) == 0
+    assert main(["export", "--model", model, "--to", "medusa", "--output-dir", out]) == 0
     assert "vLLM up to 0.32" in capsys.readouterr().err
-    assert main(["import", out, "--from", "medusa", "--out", back]) == 0  # the export says where its trunk is
+    assert main(["import", out, "--from", "medusa", "--output-dir", back]) == 0  # the export says where its trunk is
     assert (Path(model) / "headway.safetensors").read_bytes() == (Path(back) / "headway.safetensors").read_bytes()

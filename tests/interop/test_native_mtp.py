@@ -201,13 +201,13 @@ def test_what_has_no_place_there_is_refused(tmp_path):
 def test_the_verbs_take_a_model_there_and_back(tmp_path, capsys):
     with_heads("llama").save_pretrained(tmp_path / "model")
     save_tokenizer(tmp_path / "model")
-    words = ["--model", str(tmp_path / "model"), "--to", "transformers", "--out", str(tmp_path / "out")]
+    words = ["--model", str(tmp_path / "model"), "--to", "transformers", "--output-dir", str(tmp_path / "out")]
     assert main(["export", *words, "--options", "{layout: deepseek}"]) == 0
     assert "0 left out" in capsys.readouterr().out
-    assert main(["import", str(tmp_path / "out"), "--from", "transformers", "--out", str(tmp_path / "back")]) == 0
+    assert main(["import", str(tmp_path / "out"), "--from", "transformers", "--output-dir", str(tmp_path / "back")]) == 0
     one, other = (json.loads((tmp_path / name / "headway.json").read_text()) for name in ("model", "back"))
     assert one == other
     assert (tmp_path / "model" / "headway.safetensors").read_bytes() == (tmp_path / "back" / "headway.safetensors").read_bytes()
     assert (tmp_path / "back" / "tokenizer.json").is_file()
-    assert main(["import", str(tmp_path / "model"), "--from", "nothing", "--out", str(tmp_path / "x")]) == 2
+    assert main(["import", str(tmp_path / "model"), "--from", "nothing", "--output-dir", str(tmp_path / "x")]) == 2
     assert "there are: transformers" in capsys.readouterr().err

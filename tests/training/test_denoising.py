@@ -24,7 +24,7 @@ from headway.training.loop import load_tokenizer, run
 from tests.tiny import ARCHITECTURES, tiny_trunk
 from tests.training.recipes import WORDS, losses, save_model, save_tokenizer, weights
 
-QUICK = {"length": 48, "batch_size": 4, "log_steps": 1, "quiet": True, "learning_rate": 1e-2}
+QUICK = {"max_length": 48, "batch_size": 4, "log_steps": 1, "quiet": True, "learning_rate": 1e-2}
 SHAPE = {"hidden_size": 16, "layers": 2, "attention_heads": 2, "key_value_heads": 1, "intermediate_size": 16}
 
 
@@ -38,7 +38,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def config_of(model: str, texts: str, out: Path, **changes: object) -> FinetuneConfig:
-    settings = {"model": model, "data": texts, "out": out, "denoising": "ul2", "objective": "next-token", **QUICK, **changes}
+    settings = {"model": model, "data": texts, "output_dir": out, "denoising": "ul2", "objective": "next-token", **QUICK, **changes}
     return FinetuneConfig(**settings)
 
 
@@ -109,7 +109,7 @@ def test_a_run_cut_off_in_its_second_epoch_goes_on_with_the_same_draws(
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut" / f"checkpoint-{steps[-1]}")
     (tmp_path / "cut" / "model.safetensors").unlink()
-    finetune(dataclasses.replace(config, out=tmp_path / "cut"))
+    finetune(dataclasses.replace(config, output_dir=tmp_path / "cut"))
     expected, found = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
@@ -119,7 +119,13 @@ def test_pretraining_saves_the_tokens_of_denoising_with_the_model(texts: str, tm
     save_tokenizer(tmp_path / "tokenizer")
     out = tmp_path / "out"
     config = PretrainConfig(
-        data=texts, tokenizer=str(tmp_path / "tokenizer"), out=out, denoising="ul2", max_steps=3, bf16=False, **{**SHAPE, **QUICK}
+        data=texts,
+        tokenizer=str(tmp_path / "tokenizer"),
+        output_dir=out,
+        denoising="ul2",
+        max_steps=3,
+        bf16=False,
+        **{**SHAPE, **QUICK},
     )
     pretrain(config)
     tokenizer = AutoTokenizer.from_pretrained(out)
@@ -131,7 +137,7 @@ def test_a_model_grows_for_special_tokens_and_not_for_spelt_ones(texts: str, tmp
     model = str(save_model(tmp_path / "small", vocab_size=28))
     options = {"max_steps": 2, "objective": "multi-token", "family": "parallel"}
     finetune(config_of(model, texts, tmp_path / "special", **options))
-    finetune(config_of(model, texts, tmp_path / "spelt", **{**options, "length": 120}, denoising_tokens="text", lora=True))
+    finetune(config_of(model, texts, tmp_path / "spelt", **{**options, "max_length": 120}, denoising_tokens="text", lora=True))
     special, spelt = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("special", "spelt"))
     size = len(AutoTokenizer.from_pretrained(tmp_path / "special"))
     assert size > 28
@@ -191,11 +197,11 @@ def test_packed_prefixes_have_the_loss_of_unpacked_ones_with_heads_and_with_regi
 
 def test_mistakes_have_clear_messages(model: str, data: str, texts: str, out: Path) -> None:
     with pytest.raises(ConfigError, match="denoising_tokens: text"):
-        finetune(config_of(model, texts, out, lora=True, length=120, max_steps=1))
+        finetune(config_of(model, texts, out, lora=True, max_length=120, max_steps=1))
     with pytest.raises(DataError, match="prompts or messages"):
         finetune(config_of(model, data, out, max_steps=1))
     with pytest.raises(DataError, match="too short"):
-        finetune(config_of(model, texts, out, length=5, max_steps=1))
+        finetune(config_of(model, texts, out, max_length=5, max_steps=1))
     with pytest.raises(ConfigError, match="denoising is none"):
         config_of(model, texts, out, denoising="none", bidirectional_prefix=True)
     neo = tiny_trunk("gpt_neo", attention_types=[[["global"], 3]])

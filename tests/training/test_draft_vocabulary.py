@@ -20,7 +20,7 @@ from headway.training.datasets import rows_of
 from headway.training.draft_vocabulary import most_frequent
 from headway.training.loop import load_tokenizer
 
-QUICK = {"length": 48, "batch_size": 4, "max_steps": 4, "learning_rate": 1e-2, "completion_only": True}
+QUICK = {"max_length": 48, "batch_size": 4, "max_steps": 4, "learning_rate": 1e-2, "completion_only": True}
 
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=200), st.integers(1, 19), st.sets(st.integers(0, 30), max_size=4))
@@ -38,7 +38,7 @@ def test_heads_that_know_few_tokens_draft_them_alone_and_change_no_output(
     model: str, data: str, out: Path, family: str, objective: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = HeadsTrainConfig(
-        model=model, data=data, out=out, family=family, count=2, objective=objective, draft_vocabulary=6, **QUICK
+        model=model, data=data, output_dir=out, family=family, num_heads=2, objective=objective, draft_vocabulary=6, **QUICK
     )
     train_heads(config)
     tokenizer = load_tokenizer(model)
@@ -63,8 +63,8 @@ def test_heads_that_know_few_tokens_draft_them_alone_and_change_no_output(
 
 
 def test_a_resumed_run_counts_the_same_tokens(model: str, data: str, tmp_path: Path) -> None:
-    settings = {**QUICK, "save_steps": 2, "quiet": True, "family": "medusa", "count": 1, "draft_vocabulary": 9}
-    config = HeadsTrainConfig(model=model, data=data, out=tmp_path / "out", **settings)
+    settings = {**QUICK, "save_steps": 2, "quiet": True, "family": "medusa", "num_heads": 1, "draft_vocabulary": 9}
+    config = HeadsTrainConfig(model=model, data=data, output_dir=tmp_path / "out", **settings)
     train_heads(config)
     before = (tmp_path / "out" / "headway.safetensors").read_bytes()
     (tmp_path / "out" / "checkpoint-4" / "whole.json").unlink()
@@ -74,13 +74,15 @@ def test_a_resumed_run_counts_the_same_tokens(model: str, data: str, tmp_path: P
 
 def test_a_vocabulary_that_leaves_nothing_out_or_is_chosen_already_is_refused(model: str, data: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="draft_vocabulary must be at least 1"):
-        HeadsTrainConfig(model=model, data=data, out=tmp_path / "a", draft_vocabulary=0)
+        HeadsTrainConfig(model=model, data=data, output_dir=tmp_path / "a", draft_vocabulary=0)
     with pytest.raises(ConfigError, match="no option of a family here but a setting"):
-        HeadsTrainConfig(model=model, data=data, out=tmp_path / "a", options={"draft_vocabulary": 3})
+        HeadsTrainConfig(model=model, data=data, output_dir=tmp_path / "a", options={"draft_vocabulary": 3})
     with pytest.raises(ConfigError, match="below the 61 tokens of the trunk, got 61"):
-        train_heads(HeadsTrainConfig(model=model, data=data, out=tmp_path / "a", draft_vocabulary=61, **QUICK))
-    train_heads(HeadsTrainConfig(model=model, data=data, out=tmp_path / "few", draft_vocabulary=5, **QUICK))
+        train_heads(HeadsTrainConfig(model=model, data=data, output_dir=tmp_path / "a", draft_vocabulary=61, **QUICK))
+    train_heads(HeadsTrainConfig(model=model, data=data, output_dir=tmp_path / "few", draft_vocabulary=5, **QUICK))
     with pytest.raises(ConfigError, match=r"know \d+ tokens already"):
         train_heads(
-            HeadsTrainConfig(model=model, heads=str(tmp_path / "few"), data=data, out=tmp_path / "b", draft_vocabulary=5, **QUICK)
+            HeadsTrainConfig(
+                model=model, heads=str(tmp_path / "few"), data=data, output_dir=tmp_path / "b", draft_vocabulary=5, **QUICK
+            )
         )

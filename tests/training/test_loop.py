@@ -18,6 +18,7 @@ from headway.errors import ConfigError
 from headway.training import finetune
 from headway.training.checkpoints import MARKER, newest
 from headway.training.configs import FinetuneConfig
+from headway.training.loop import CONFIG, OLD_KEYS
 from tests.training.recipes import losses, save_model, weights
 
 STEPS = 40
@@ -31,7 +32,7 @@ def dropping(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def _command(model: str, data: str, out: Path) -> list[str]:
     text = (
-        f"finetune --model {model} --data {data} --out {out} --family sequential --count 2 --lora --length 48 "
+        f"finetune --model {model} --data {data} --output-dir {out} --family sequential --num-heads 2 --lora --max-length 48 "
         f"--batch-size 2 --gradient-accumulation 2 --max-steps {STEPS} --save-steps 3 --log-steps 1 "
         "--learning-rate 1e-2 --weight-schedule sine --no-pack --quiet --seed 7"
     )
@@ -74,8 +75,8 @@ def test_three_kills_and_a_ctrl_c_change_no_bit_of_the_final_weights(dropping: s
 def test_a_killed_run_with_registers_goes_on_with_the_same_draws(dropping: str, data: str, tmp_path: Path) -> None:
     def words(name: str) -> list[str]:
         text = (
-            f"finetune --model {dropping} --data {data} --out {tmp_path / name} --objective registers --register-share 0.8 "
-            "--length 48 --batch-size 2 --max-steps 30 --save-steps 3 --log-steps 1 --learning-rate 1e-2 --quiet --seed 7"
+            f"finetune --model {dropping} --data {data} --output-dir {tmp_path / name} --objective registers --register-share 0.8 "
+            "--max-length 48 --batch-size 2 --max-steps 30 --save-steps 3 --log-steps 1 --learning-rate 1e-2 --quiet --seed 7"
         )
         return text.split()
 
@@ -90,7 +91,9 @@ def test_a_killed_run_with_registers_goes_on_with_the_same_draws(dropping: str, 
 
 
 def test_a_resumed_run_saves_as_often_as_it_is_told_now(model: str, data: str, out: Path) -> None:
-    config = FinetuneConfig(model=model, data=data, out=out, family="parallel", max_steps=5, save_steps=2, length=48, quiet=True)
+    config = FinetuneConfig(
+        model=model, data=data, output_dir=out, family="parallel", max_steps=5, save_steps=2, max_length=48, quiet=True
+    )
     finetune(config)
     for folder in (out / "checkpoint-4", out / "checkpoint-5"):
         shutil.rmtree(folder)
@@ -98,8 +101,28 @@ def test_a_resumed_run_saves_as_often_as_it_is_told_now(model: str, data: str, o
     assert sorted(folder.name for folder in out.glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-5"]
 
 
+def test_a_run_of_an_earlier_version_is_resumed_though_its_settings_have_old_names(model: str, data: str, out: Path) -> None:
+    config = FinetuneConfig(
+        model=model, data=data, output_dir=out, family="parallel", max_steps=4, save_steps=2, max_length=48, quiet=True
+    )
+    finetune(config)
+    expected = weights(out)
+    shutil.rmtree(out / "checkpoint-4")
+    settings = (out / CONFIG).read_text()
+    for old, new in OLD_KEYS.items():
+        settings = settings.replace(f"\n{new}: ", f"\n{old}: ")
+    (out / CONFIG).write_text(settings)
+    assert "\nlength: 48" in settings
+    with pytest.raises(ConfigError, match="max_length: 48, not 40"):
+        finetune(dataclasses.replace(config, max_length=40))
+    finetune(config)
+    assert all(torch.equal(tensor, weights(out)[name]) for name, tensor in expected.items())
+
+
 def test_what_was_cut_off_is_ignored_and_a_finished_run_stays_as_it_is(model: str, data: str, out: Path) -> None:
-    config = FinetuneConfig(model=model, data=data, out=out, family="parallel", max_steps=4, save_steps=2, length=48, quiet=True)
+    config = FinetuneConfig(
+        model=model, data=data, output_dir=out, family="parallel", max_steps=4, save_steps=2, max_length=48, quiet=True
+    )
     finetune(config)
     expected = weights(out)
     os.remove(out / "checkpoint-4" / MARKER)

@@ -16,7 +16,7 @@ from headway.training import finetune, train_heads
 from headway.training.configs import FinetuneConfig, HeadsTrainConfig
 from headway.training.recipes import OF_HEADS, RECIPES, for_finetuning, for_heads
 
-QUICK = {"length": 48, "batch_size": 4, "quiet": True, "max_steps": 1}
+QUICK = {"max_length": 48, "batch_size": 4, "quiet": True, "max_steps": 1}
 
 
 class Asked(Exception):
@@ -42,38 +42,42 @@ def test_each_family_is_trained_by_its_own_recipe_where_only_its_name_is_given(
 ) -> None:
     recipe = RECIPES[family]
     with pytest.raises(Asked) as found:
-        train_heads(HeadsTrainConfig(model=model, data=data, out=out, family=family, **QUICK))
+        train_heads(HeadsTrainConfig(model=model, data=data, output_dir=out, family=family, **QUICK))
     config, trained, objective = found.value.args
     assert {name: getattr(config, name) for name in OF_HEADS} == {name: getattr(recipe, name) for name in OF_HEADS}
-    assert (trained.heads.config.family, trained.count) == (family, recipe.count)
+    assert (trained.heads.config.family, trained.count) == (family, recipe.num_heads)
     assert objective.soft == (recipe.objective == "distillation") and not objective.next_token
     with pytest.raises(Asked) as found:
-        finetune(FinetuneConfig(model=model, data=data, out=out, family=family, **QUICK))
+        finetune(FinetuneConfig(model=model, data=data, output_dir=out, family=family, **QUICK))
     config, trained, objective = found.value.args
-    assert trained.count == recipe.count and config.rate_of_heads == 4 * config.learning_rate
+    assert trained.count == recipe.num_heads and config.heads_lr == 4 * config.learning_rate
     assert (objective.total_weight, objective.schedule) == (recipe.fresh_total_weight, recipe.fresh_weight_schedule)
 
 
 @pytest.mark.parametrize("family", ["parallel", "sequential"])
 def test_the_first_two_families_are_trained_as_they_were_before_there_were_recipes(family: str) -> None:
-    before = {"objective": "multi-token", "head_weights": "constant", "beta": 0.6, "learning_rate": 5e-4, "schedule": "cosine"}
-    before |= {"warmup_ratio": 0.03, "weight_decay": 0.01, "beta2": 0.999, "grad_clip": 1.0, "feature_weight": 0.0}
-    heads = for_heads(HeadsTrainConfig(model="embedded", data="stdlib", out=Path("x"), family=family), family)
-    assert {name: getattr(heads, name) for name in OF_HEADS} == before and RECIPES[family].count == 2
+    before = {"objective": "multi-token", "head_weights": "constant", "beta": 0.6, "learning_rate": 5e-4, "lr_scheduler": "cosine"}
+    before |= {"warmup_ratio": 0.03, "weight_decay": 0.01, "beta2": 0.999, "max_grad_norm": 1.0, "feature_weight": 0.0}
+    heads = for_heads(HeadsTrainConfig(model="embedded", data="stdlib", output_dir=Path("x"), family=family), family)
+    assert {name: getattr(heads, name) for name in OF_HEADS} == before and RECIPES[family].num_heads == 2
     for fresh in (False, True):
-        tuned = for_finetuning(FinetuneConfig(model="embedded", data="stdlib", out=Path("x")), family, fresh)
+        tuned = for_finetuning(FinetuneConfig(model="embedded", data="stdlib", output_dir=Path("x")), family, fresh)
         assert (tuned.head_weights, tuned.beta, tuned.total_weight, tuned.weight_schedule) == ("constant", 0.6, 1.0, "constant")
-        assert (tuned.learning_rate, tuned.rate_of_heads, tuned.objective) == (2e-5, 8e-5, "multi-token")
+        assert (tuned.learning_rate, tuned.heads_lr, tuned.objective) == (2e-5, 8e-5, "multi-token")
 
 
 def test_a_recipe_fills_in_what_was_not_given_and_nothing_else(model: str, data: str, out: Path, asked: None) -> None:
     with pytest.raises(Asked) as found:
-        train_heads(HeadsTrainConfig(model=model, data=data, out=out, recipe="eagle3", grad_clip=2.0, **QUICK))
+        train_heads(HeadsTrainConfig(model=model, data=data, output_dir=out, recipe="eagle3", max_grad_norm=2.0, **QUICK))
     config, trained, objective = found.value.args
-    assert (config.learning_rate, config.schedule, config.beta2, config.grad_clip) == (5e-5, "linear", 0.95, 2.0)
+    assert (config.learning_rate, config.lr_scheduler, config.beta2, config.max_grad_norm) == (5e-5, "linear", 0.95, 2.0)
     assert trained.count == 5 and (objective.soft, objective.head_weights) == (True, "medusa")
     with pytest.raises(Asked) as found:
-        train_heads(HeadsTrainConfig(model=model, data=data, out=out, recipe="fastmtp", count=1, objective="distillation", **QUICK))
+        train_heads(
+            HeadsTrainConfig(
+                model=model, data=data, output_dir=out, recipe="fastmtp", num_heads=1, objective="distillation", **QUICK
+            )
+        )
     _, trained, objective = found.value.args
     assert (
         trained.count == 1 and objective.soft and objective.weights(3, 0.0) == pytest.approx([0, 1 / 1.96, 0.6 / 1.96, 0.36 / 1.96])
@@ -84,7 +88,7 @@ def test_fresh_heads_beside_a_trunk_start_from_nothing_and_trained_ones_weigh_a_
     model: str, data: str, out: Path, tmp_path: Path, asked: None
 ) -> None:
     HeadwayModel.from_trunk(model, count=2).heads.save_pretrained(tmp_path / "heads")
-    settings = {"model": model, "data": data, "out": out, "recipe": "medusa", **QUICK}
+    settings = {"model": model, "data": data, "output_dir": out, "recipe": "medusa", **QUICK}
     with pytest.raises(Asked) as found:
         finetune(FinetuneConfig(family="parallel", **settings))
     fresh = found.value.args[2]
@@ -99,7 +103,7 @@ def test_fresh_heads_beside_a_trunk_start_from_nothing_and_trained_ones_weigh_a_
 def test_the_settings_that_are_kept_are_those_that_were_used_and_a_resumed_run_is_held_to_them(
     model: str, data: str, out: Path
 ) -> None:
-    config = HeadsTrainConfig(model=model, data=data, out=out, count=1, **QUICK)
+    config = HeadsTrainConfig(model=model, data=data, output_dir=out, num_heads=1, **QUICK)
     train_heads(config)
     kept = yaml.safe_load((out / "config.headway.yaml").read_text(encoding="utf-8"))
     assert kept["learning_rate"] == 5e-4 and kept["objective"] == "multi-token"
@@ -110,7 +114,7 @@ def test_the_settings_that_are_kept_are_those_that_were_used_and_a_resumed_run_i
 
 def test_a_recipe_that_there_is_not_is_named_with_the_nearest(model: str, data: str, out: Path) -> None:
     with pytest.raises(ConfigError, match="no recipe 'medussa'; did you mean 'medusa'"):
-        train_heads(HeadsTrainConfig(model=model, data=data, out=out, recipe="medussa", **QUICK))
+        train_heads(HeadsTrainConfig(model=model, data=data, output_dir=out, recipe="medussa", **QUICK))
 
 
 def test_the_list_of_recipes_needs_no_other_setting(capsys: pytest.CaptureFixture[str]) -> None:

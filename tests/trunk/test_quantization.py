@@ -262,7 +262,7 @@ def test_a_trunk_whose_products_depend_on_their_company_decodes_plainly_with_a_w
 
 
 def test_a_quantised_model_is_not_trained(tmp_path: Path) -> None:
-    config = HeadsTrainConfig(model="a-model", data="stdlib", out=tmp_path, length=64)
+    config = HeadsTrainConfig(model="a-model", data="stdlib", output_dir=tmp_path, max_length=64)
     with pytest.raises(ConfigError, match="a-model is quantised and cannot be trained"):
         check(config, small("int8").trunk)
 
@@ -307,7 +307,7 @@ def test_eval_reports_loss_bytes_and_speed_before_and_after(scheme: str, dtype: 
     out, text = tmp_path / "results.json", tmp_path / "text.jsonl"
     text.write_text(json.dumps({"text": "def add(a, b):\n    return a + b\n" * 8}) + "\n")
     arguments = ["eval", "--model", "embedded", "--task", "held-out", "--data", str(text), "--speed-prompts", "1"]
-    assert main([*arguments, "--max-new-tokens", "4", "--dtype", dtype, "--quantize", scheme, "--out", str(out)]) == 0
+    assert main([*arguments, "--max-new-tokens", "4", "--dtype", dtype, "--quantize", scheme, "--output-file", str(out)]) == 0
     found = json.loads(out.read_text())
     quantized = found["quantized"]
     assert quantized["scheme"] == scheme and quantized["bytes_after"] < share * quantized["bytes_before"]

@@ -22,12 +22,12 @@ def run(arguments: list[str]) -> None:
 
     results = evaluate(config)
     print(framed_table(["measure", "value"], rows(results), title=f"{config.model} on {config.task}"))
-    if config.out is not None:
-        write_json(config.out, results)
+    if config.output_file is not None:
+        write_json(config.output_file, results)
         for task in parts(config.task)[0]:
             if (file := replace(config, task=task).unfinished) is not None:
                 file.unlink(missing_ok=True)
-        say(f"The results are in {config.out}")
+        say(f"The results are in {config.output_file}")
 
 
 def rows(results: dict[str, Any], prefix: str = "") -> list[list[str]]:

@@ -7,7 +7,7 @@ from typing import Any
 from headway.cli.console import say
 from headway.config import field, load
 
-ABOUT = "Write a model's heads the way other software reads them: headway export --model FOLDER --to FORMAT --out FOLDER."
+ABOUT = "Write a model's heads the way other software reads them: headway export --model FOLDER --to FORMAT --output-dir FOLDER."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,7 @@ class ExportConfig:
 
     model: str = field(help="folder or hub id of the model with heads")
     to: str = field(help="the format: transformers, medusa, eagle, eagle3 or speculators")
-    out: Path = field(help="folder to write")
+    output_dir: Path = field(help="folder to write")
     options: dict[str, Any] | None = field(None, help="options of the format, such as {layout: deepseek}")
     seed: int = field(0, "taken as every verb takes it; nothing here is random")
 
@@ -27,8 +27,8 @@ def run(arguments: list[str]) -> None:
     from headway.model import HeadwayModel
     from headway.training.loop import copy_tokenizer
 
-    account = export(HeadwayModel.from_pretrained(config.model), config.to, config.out, config.options)
+    account = export(HeadwayModel.from_pretrained(config.model), config.to, config.output_dir, config.options)
     if FORMATS[config.to].whole:
-        copy_tokenizer(config.model, config.out)
+        copy_tokenizer(config.model, config.output_dir)
     print(account)
-    say(f"{config.out}, read by {recognise(config.out)['engines']}")
+    say(f"{config.output_dir}, read by {recognise(config.output_dir)['engines']}")

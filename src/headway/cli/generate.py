@@ -36,7 +36,7 @@ class GenerateConfig:
     stop: list[str] = field([], "end a text after any of these strings")
     drafter: Literal["heads", "ngram"] = field("heads", "what drafts: the model's heads, or n-grams looked up in the text")
     assistant: str | None = field(None, "folder or hub id of a smaller model with the same vocabulary that drafts instead")
-    plain: bool = field(False, "decode a token at a time, without drafts")
+    speculative: bool = field(True, "draft and verify; else decode a token at a time")
     dtype: Dtype = field("saved", DTYPE_HELP)
     quantize: Quantize = field("none", QUANTIZE_HELP)
     compile: bool = field(False, "compile what rounds run: takes seconds at first, pays where a model is small and texts are many")
@@ -46,8 +46,8 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "max_new_tokens", "batch_size")
-        if (self.drafter == "ngram") + (self.assistant is not None) + self.plain > 1:
-            raise ConfigError("--drafter ngram, --assistant and --plain exclude each other; give one of them.")
+        if (self.drafter == "ngram") + (self.assistant is not None) + (not self.speculative) > 1:
+            raise ConfigError("--drafter ngram, --assistant and --no-speculative exclude each other; give one of them.")
 
 
 def run(arguments: list[str]) -> None:
@@ -74,7 +74,7 @@ def run(arguments: list[str]) -> None:
             **inputs,
             tokenizer=tokenizer,
             streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True) if stream else None,
-            plain=config.plain,
+            plain=not config.speculative,
             drafter=_drafter(config, model, dtype),
             compile=config.compile,
             max_rows=config.batch_size,
@@ -107,7 +107,7 @@ def _quantize(config: GenerateConfig, model: Any, rows: int) -> None:
     if scheme == "auto":
         from headway.trunk.roofline import choose
 
-        choice = choose(model.trunk, rows * (1 if config.plain else 1 + model.count))
+        choice = choose(model.trunk, rows * (1 + model.count if config.speculative else 1))
         say(f"quantize auto chose {choice.why}")
         scheme = choice.scheme
     if scheme != "none":

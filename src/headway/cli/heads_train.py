@@ -29,9 +29,9 @@ def recipes() -> str:
     weights = {"constant": "1", "medusa": "0.8^k", "beta": "{beta}^k"}
     rows = [
         [
-            *(name, str(recipe.count), "labels" if recipe.objective == "multi-token" else "soft"),
-            *(weights[recipe.head_weights].format(beta=recipe.beta), f"{recipe.learning_rate:g}", recipe.schedule),
-            *(f"{recipe.warmup_ratio:.2%}", f"{recipe.weight_decay:g}", f"{recipe.beta2:g}", f"{recipe.grad_clip:g}"),
+            *(name, str(recipe.num_heads), "labels" if recipe.objective == "multi-token" else "soft"),
+            *(weights[recipe.head_weights].format(beta=recipe.beta), f"{recipe.learning_rate:g}", recipe.lr_scheduler),
+            *(f"{recipe.warmup_ratio:.2%}", f"{recipe.weight_decay:g}", f"{recipe.beta2:g}", f"{recipe.max_grad_norm:g}"),
             "yes" if recipe.own_samples else "no",
         ]
         for name, recipe in RECIPES.items()

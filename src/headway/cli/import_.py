@@ -6,7 +6,7 @@ from pathlib import Path
 from headway.cli.console import say
 from headway.config import field, load
 
-ABOUT = "Read heads that other software wrote: headway import FOLDER --from FORMAT --out FOLDER."
+ABOUT = "Read heads that other software wrote: headway import FOLDER --from FORMAT --output-dir FOLDER."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +15,7 @@ class ImportConfig:
 
     folder: Path = field(help="the folder to read")
     from_: str = field(help="its format: transformers, medusa, eagle, eagle3 or speculators")
-    out: Path = field(help="folder to write")
+    output_dir: Path = field(help="folder to write")
     trunk: str | None = field(None, help="folder or hub id of the model the heads go onto (default: the one in the folder)")
     seed: int = field(0, "taken as every verb takes it; nothing here is random")
 
@@ -28,7 +28,7 @@ def run(arguments: list[str]) -> None:
     from headway.training.loop import copy_tokenizer
 
     model = import_(config.folder, config.from_, config.trunk)
-    model.save_pretrained(config.out)
-    copy_tokenizer(config.trunk or model.trunk.config.name_or_path or config.folder, config.out)
+    model.save_pretrained(config.output_dir)
+    copy_tokenizer(config.trunk or model.trunk.config.name_or_path or config.folder, config.output_dir)
     assert model.heads is not None
-    say(f"{config.out} holds the model and {model.count} {model.heads.family} heads")
+    say(f"{config.output_dir} holds the model and {model.count} {model.heads.family} heads")

@@ -28,8 +28,8 @@ class EvalConfig:
     shots: int | None = field(None, help="solved examples before each question (none: the task's own number)")
     max_new_tokens: int | None = field(None, help="longest answer (none: the task's own, 256 or 1024)")
     batch_size: int = field(16, help="prompts decoded together")
-    length: int = field(512, help="tokens in a row of held-out text")
-    plain: bool = field(False, help="decode without drafting")
+    max_length: int = field(512, help="tokens in a row of held-out text")
+    speculative: bool = field(True, help="draft and verify; else a token at a time")
     drafter: Literal["heads", "ngram"] = field("heads", help="what drafts for code and lm-eval tasks")
     samples: int = field(1, help="programs drawn for each problem")
     pass_at: list[int] = field([1], help="k of pass@k, at most --samples each")
@@ -43,12 +43,12 @@ class EvalConfig:
     speed_prompts: int = field(8, help="how many of the prompts to time, one at a time")
     dtype: Dtype = field("saved", help=DTYPE_HELP)
     quantize: Quantize = field("none", help=f"{QUANTIZE_HELP}; losses are reported before and after")
-    out: Path | None = field(None, help="JSON file for the results, with every answer")
+    output_file: Path | None = field(None, help="JSON file for the results, with every answer")
     seed: int = field(0, help="of the solved examples that are shown, and of what is drawn")
 
     def __post_init__(self) -> None:
         check(self.task)
-        at_least(self, 1, "batch_size", "length", "speed_prompts", "samples", "code_seconds", "code_memory", "max_new_tokens")
+        at_least(self, 1, "batch_size", "max_length", "speed_prompts", "samples", "code_seconds", "code_memory", "max_new_tokens")
         if not self.pass_at or min(self.pass_at) < 1 or max(self.pass_at) > self.samples:
             raise ConfigError(f"pass_at must be from 1 to the number of samples, {self.samples}, got {self.pass_at}.")
         if self.temperature < 0 or not 0 < self.top_p <= 1:
@@ -71,7 +71,9 @@ class EvalConfig:
     @property
     def unfinished(self) -> Path | None:
         """Where finished parts of a task stand until the results are written."""
-        return self.out.with_name(f"{self.out.name}.{self.task}.unfinished") if self.out is not None else None
+        return (
+            self.output_file.with_name(f"{self.output_file.name}.{self.task}.unfinished") if self.output_file is not None else None
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +85,10 @@ class BenchConfig:
     hidden_size: int = field(256, help="width of the trunk")
     layers: int = field(8, help="layers of the trunk")
     rows: int = field(2, help="rows in a batch")
-    length: int = field(512, help="tokens in a row")
+    max_length: int = field(512, help="tokens in a row")
     repeats: int = field(3, help="timed steps after one that is not counted")
     threads: int = field(1, help="torch threads")
-    out: Path | None = field(None, help="JSON file for the results")
+    output_file: Path | None = field(None, help="JSON file for the results")
     seed: int = field(0, help="of weights and tokens")
 
 
@@ -105,7 +107,7 @@ class DecodeBenchConfig:
     dtype: Dtype = field("saved", help=DTYPE_HELP)
     repeats: int = field(5, help="timed rounds of all ways after one that warms up")
     threads: int = field(1, help="torch threads")
-    out: Path | None = field(None, help="JSON file for the results; a plot lies beside it")
+    output_file: Path | None = field(None, help="JSON file for the results; a plot lies beside it")
     seed: int = field(0, help="no number is drawn here")
 
     def __post_init__(self) -> None:
@@ -131,7 +133,7 @@ class PlanConfig:
     dtype: Literal["float32", "bfloat16"] = field("float32", help="of weights and arithmetic")
     repeats: int = field(3, help="timed rounds after one that warms up")
     threads: int = field(1, help="torch threads")
-    out: Path | None = field(None, help="JSON file for the results")
+    output_file: Path | None = field(None, help="JSON file for the results")
     seed: int = field(0, help="of the prompts and of which drafts are right")
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ def run(config: DemoConfig) -> dict[str, Any]:
     )
     return compare.run(
         CompareConfig(
-            out=config.out,
+            output_dir=config.output_dir,
             model=config.model,
             tasks={
                 f"word problems, level {config.level}": TaskConfig(
@@ -33,14 +33,14 @@ def run(config: DemoConfig) -> dict[str, Any]:
             },
             arms={
                 "next-token": {"objective": "next-token"},  # it keeps two heads, untouched, to see whether they still draft
-                "1 head": {"count": 1},
+                "1 head": {"num_heads": 1},
                 "2 heads": {},
             },
             settings={
-                "count": 2,
+                "num_heads": 2,
                 "total_weight": config.total_weight,
                 "batch_size": config.batch_size,
-                "length": config.length,
+                "max_length": config.max_length,
                 "learning_rate": config.learning_rate,
                 "heads_learning_rate": config.learning_rate,
                 "log_steps": 5,

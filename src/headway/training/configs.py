@@ -15,7 +15,7 @@ class TrainingConfig:
     data: list[str] | str = field(
         help="what to learn from: gsm8k, stdlib, word-problems[:level], files, folders, mixtures (.yaml) or hub ids"
     )
-    out: Path = field(help="folder to write; its checkpoints are continued")
+    output_dir: Path = field(help="folder to write; its checkpoints are continued")
     split: str = field("train", help="split of hub and preset data sets")
     limit: int | None = field(None, help="use only this many examples of each source")
     columns: dict[str, str] | None = field(None, help="names of the data's own columns, as {prompt: question}")
@@ -27,11 +27,11 @@ class TrainingConfig:
     gradient_accumulation: int = field(1, help="forward passes in one optimiser step")
     learning_rate: float = field(2e-5, help="peak learning rate")
     warmup_ratio: float = field(0.03, help="share of the steps in which the learning rate rises")
-    schedule: Literal["cosine", "constant", "linear"] = field("cosine", help="learning rate after the warm-up")
+    lr_scheduler: Literal["cosine", "constant", "linear"] = field("cosine", help="learning rate after the warm-up")
     weight_decay: float = field(0.01, help="of matrices; norms and biases have none")
     beta2: float = field(0.999, help="AdamW's second moment decay")
-    grad_clip: float = field(1.0, help="largest gradient norm; 0 switches clipping off")
-    length: int = field(512, help="tokens in a row; longer documents are cut")
+    max_grad_norm: float = field(1.0, help="largest gradient norm; 0 switches clipping off")
+    max_length: int = field(512, help="tokens in a row; longer documents are cut")
     pack: bool = field(True, help="fill rows with several whole documents, which do not see each other")
     denoising: Literal["none", "ul2", "prefix-lm"] = field(
         "none", help="text with holes to fill (ul2, a mixture), or split into what is read and what is learnt (prefix-lm)"
@@ -48,7 +48,7 @@ class TrainingConfig:
     save_steps: int = field(500, help="steps between checkpoints")
     save_limit: int = field(2, help="how many checkpoints to keep, the last ones; 0 keeps all")
     log_steps: int = field(10, help="steps between lines of the log")
-    resume: bool = field(True, help="continue from the newest whole checkpoint in `out`; else delete them and start over")
+    resume: bool = field(True, help="continue from the newest whole checkpoint in `output_dir`; else delete them and start over")
     report_to: Literal["none", "tensorboard", "wandb"] = field("none", help="where the log goes besides history.json")
     quiet: bool = field(False, help="no progress bar")
 
@@ -57,9 +57,9 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"{name} must be above 0, got {value}.")
-        if self.length < 2:
-            raise ConfigError(f"length must be at least 2, got {self.length}.")
-        for name in ("learning_rate", "weight_decay", "grad_clip", "warmup_ratio", "save_limit"):
+        if self.max_length < 2:
+            raise ConfigError(f"max_length must be at least 2, got {self.max_length}.")
+        for name in ("learning_rate", "weight_decay", "max_grad_norm", "warmup_ratio", "save_limit"):
             if (value := getattr(self, name)) is not None and value < 0:
                 raise ConfigError(f"{name} cannot be negative, got {value}.")
         if self.warmup_ratio is not None and self.warmup_ratio >= 1:
@@ -76,7 +76,7 @@ class TrainingConfig:
         return [self.data] if isinstance(self.data, str) else list(self.data)
 
     @property
-    def rate_of_heads(self) -> float:
+    def heads_lr(self) -> float:
         return self.learning_rate
 
 
@@ -107,7 +107,7 @@ class HeadsTrainConfig(TrainingConfig):
     family: str | None = field(
         None, help="family of fresh heads, see --list-recipes (none: the MTP layers that the model ships with, else parallel)"
     )
-    count: int | None = field(None, help="number of heads (none: as many fresh ones as the recipe says, or all saved ones)")
+    num_heads: int | None = field(None, help="number of heads (none: as many fresh ones as the recipe says, or all saved ones)")
     options: dict[str, Any] | None = field(None, help="options of the family, such as {linear: true} or {shared: true}")
     recipe: str | None = field(None, help="published recipe that fills in what is not given (none: that of the heads' family)")
     objective: Literal["multi-token", "distillation"] = field(None, help="labels, or the trunk's distribution (none: the recipe's)")
@@ -116,10 +116,10 @@ class HeadsTrainConfig(TrainingConfig):
     feature_weight: float = field(None, help="of the distance of heads' states from the trunk's later ones (none: the recipe's)")
     learning_rate: float = field(None, help="peak learning rate of the heads (none: the recipe's)")
     warmup_ratio: float = field(None, help="share of the steps in which the learning rate rises (none: the recipe's)")
-    schedule: Literal["cosine", "constant", "linear"] = field(None, help="learning rate after the warm-up (none: the recipe's)")
+    lr_scheduler: Literal["cosine", "constant", "linear"] = field(None, help="learning rate after the warm-up (none: the recipe's)")
     weight_decay: float = field(None, help="of matrices; norms and biases have none (none: the recipe's)")
     beta2: float = field(None, help="AdamW's second moment decay (none: the recipe's)")
-    grad_clip: float = field(None, help="largest gradient norm; 0 switches clipping off (none: the recipe's)")
+    max_grad_norm: float = field(None, help="largest gradient norm; 0 switches clipping off (none: the recipe's)")
     draft_vocabulary: int | None = field(
         None,
         help="heads know only so many tokens, those learnt most often, and all special ones (none: all of the trunk's)",
@@ -128,7 +128,7 @@ class HeadsTrainConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, 1, "count", "draft_vocabulary")
+        at_least(self, 1, "num_heads", "draft_vocabulary")
         if "draft_vocabulary" in (self.options or {}):
             raise ConfigError("draft_vocabulary is no option of a family here but a setting: which tokens is counted in the data.")
 
@@ -139,7 +139,7 @@ class DistillConfig:
 
     model: str = field(help="folder or hub id of the model, or `embedded`; its own heads draft, if it has any")
     data: list[str] | str = field(help="where prompts come from: whatever `headway heads train` learns from")
-    out: Path = field(help="file to write, .jsonl; what an interrupted run has is kept beside it and gone on with")
+    output_file: Path = field(help="file to write, .jsonl; what an interrupted run has is kept beside it and gone on with")
     split: str = field("train", help="split of hub and preset data sets")
     limit: int | None = field(None, help="use only this many examples of each source")
     columns: dict[str, str] | None = field(None, help="names of the data's own columns, as {prompt: question}")
@@ -154,7 +154,7 @@ class DistillConfig:
     batch_size: int = field(16, help="rows decoded at once; it changes the speed, not the samples")
     float32: bool = field(False, help="compute in float32, where sums in half precision would let company change a sample")
     seed: int = field(0, help="of the samples: each depends on it, on the number of its prompt and on its own number alone")
-    resume: bool = field(True, help="go on with what an interrupted run has; else delete it, and `out`, and start over")
+    resume: bool = field(True, help="go on with what an interrupted run has; else delete it, and `output_file`, and start over")
     quiet: bool = field(False, help="no progress bar")
 
     def __post_init__(self) -> None:
@@ -166,10 +166,10 @@ class DistillConfig:
             raise ConfigError(f"samples: {self.samples} with temperature: 0 would write the same text again and again.")
         if not self.sources:
             raise ConfigError("data names nothing to take prompts from.")
-        if self.out.suffix != ".jsonl":
-            raise ConfigError(f"out is read as training data later, so its name must end in .jsonl: {self.out}.")
-        if self.out.resolve() in [Path(source).resolve() for source in self.sources]:
-            raise ConfigError(f"out is the data itself, {self.out}: choose another.")
+        if self.output_file.suffix != ".jsonl":
+            raise ConfigError(f"output_file is read as training data later, so its name must end in .jsonl: {self.output_file}.")
+        if self.output_file.resolve() in [Path(source).resolve() for source in self.sources]:
+            raise ConfigError(f"output_file is the data itself, {self.output_file}: choose another.")
 
     @property
     def sources(self) -> list[str]:
@@ -183,7 +183,7 @@ class FinetuneConfig(TrainingConfig):
     model: str = field(help="folder or hub id of the model, or `embedded`; its own heads are used if it has any")
     heads: str | None = field(None, help="folder of trained heads to attach")
     family: str | None = field(None, help="attach fresh heads of this family, see headway heads train --list-recipes")
-    count: int | None = field(None, help="number of heads (of saved ones, the first so many)")
+    num_heads: int | None = field(None, help="number of heads (of saved ones, the first so many)")
     options: dict[str, Any] | None = field(None, help="options of the family of fresh heads")
     recipe: str | None = field(None, help="published recipe that fills in what is not given (none: that of the heads' family)")
     objective: Literal["multi-token", "next-token", "distillation", "registers"] = field("multi-token", help="what is learnt")
@@ -212,8 +212,8 @@ class FinetuneConfig(TrainingConfig):
         super().__post_init__()
         if self.heads is not None and self.family is not None:
             raise ConfigError("Give either heads (trained ones) or family (fresh ones), not both.")
-        if self.count is not None and self.count < 0:
-            raise ConfigError(f"count cannot be negative, got {self.count}.")
+        if self.num_heads is not None and self.num_heads < 0:
+            raise ConfigError(f"num_heads cannot be negative, got {self.num_heads}.")
         if self.freeze_trunk and (self.lora or self.objective in ("next-token", "registers")):
             other = "lora" if self.lora else f"objective: {self.objective}"
             raise ConfigError(f"freeze_trunk and {other} contradict each other: nothing of the trunk could learn.")
@@ -229,5 +229,5 @@ class FinetuneConfig(TrainingConfig):
             raise ConfigError(f"lora_rank must be at least 1, got {self.lora_rank}.")
 
     @property
-    def rate_of_heads(self) -> float:
+    def heads_lr(self) -> float:
         return 4 * self.learning_rate if self.heads_learning_rate is None else self.heads_learning_rate

@@ -92,11 +92,13 @@ def _rows_of(
         elif config.denoising == "ul2":
             raise DataError(f"{source} has prompts or messages, and ul2 denoises plain text: use denoising: prefix-lm, or none.")
         else:
-            encoded += encode_all(examples, tokenizer, config.length, completion_only)[0]
+            encoded += encode_all(examples, tokenizer, config.max_length, completion_only)[0]
     encoded = [row for row in encoded if any(label != IGNORE for label in row["labels"][1:])]
     if not encoded:
-        raise DataError(f"{', '.join(sources)}: nothing to learn is left in rows of {config.length} tokens.")
-    rows = PackedDataset.of(pack(encoded, config.length, denoising.grown) if config.pack else [row_of([row]) for row in encoded])
+        raise DataError(f"{', '.join(sources)}: nothing to learn is left in rows of {config.max_length} tokens.")
+    rows = PackedDataset.of(
+        pack(encoded, config.max_length, denoising.grown) if config.pack else [row_of([row]) for row in encoded]
+    )
     if kept is not None:
         with replacing_folder(kept) as folder:
             np.save(folder / "ends.npy", rows.ends)
@@ -129,5 +131,5 @@ def _texts(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, leng
 def _key(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase, sources: Sequence[str], *others: Any) -> str:
     files = [(str(Path(source).resolve()), Path(source).stat().st_size, Path(source).stat().st_mtime) for source in sources]
     vocabulary = sorted(tokenizer.get_vocab().items())
-    told = [files, vocabulary, config.split, config.limit, config.columns, config.length, config.pack, others]
+    told = [files, vocabulary, config.split, config.limit, config.columns, config.max_length, config.pack, others]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]

@@ -80,13 +80,13 @@ def denoising_of(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> 
     Raises: DataError where rows are too short, or the tokenizer has no eos token.
     """
     if config.denoising == "prefix-lm":
-        return Denoising(config.length, partial(_prefix_lm, bos=tokenizer.bos_token_id))
+        return Denoising(config.max_length, partial(_prefix_lm, bos=tokenizer.bos_token_id))
     if config.denoising == "none":
-        return Denoising(config.length)
+        return Denoising(config.max_length)
     before = len(tokenizer)
-    marks = marks_of(tokenizer, config.length, config.denoising_tokens)
+    marks = marks_of(tokenizer, config.max_length, config.denoising_tokens)
     transform = partial(_ul2, marks=marks, sequential=config.denoising_sequential)
-    return Denoising(longest(config.length, marks.grown), transform, marks.grown, len(tokenizer) - before)
+    return Denoising(longest(config.max_length, marks.grown), transform, marks.grown, len(tokenizer) - before)
 
 
 def _ul2(document: Encoded, draw: random.Random, **options: Any) -> Denoised:

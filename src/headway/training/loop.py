@@ -5,9 +5,10 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+import yaml
 from safetensors import SafetensorError
 from torch.utils.data import Dataset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, TrainerState, TrainingArguments
@@ -27,10 +28,20 @@ from headway.training.step import TrainingStep
 from headway.training.trainer import HeadwayTrainer
 
 CONFIG = "config.headway.yaml"
+# keys in the saved settings of runs up to December 2026
+OLD_KEYS = {
+    "out": "output_dir",
+    "length": "max_length",
+    "count": "num_heads",
+    "schedule": "lr_scheduler",
+    "grad_clip": "max_grad_norm",
+}
 HISTORY = "history.json"
 SCHEDULERS = {"cosine": "cosine", "constant": "constant_with_warmup", "linear": "linear"}
 # a run may be continued with other values of these: none changes what is learnt from one step to the next
-FREE = {"out", "save_steps", "save_limit", "log_steps", "resume", "report_to", "quiet", "validation", "validation_split"}
+FREE = {"output_dir", "save_steps", "save_limit", "log_steps", "resume", "report_to", "quiet", "validation", "validation_split"}
+
+C = TypeVar("C", bound=TrainingConfig)
 
 
 def run(
@@ -44,10 +55,10 @@ def run(
 ) -> HeadwayTrainer:
     """Train what requires a gradient, from the newest whole checkpoint on if there is one.
 
-    Raises: ConfigError where `out` holds checkpoints of a run with other settings, or what the log needs is not
+    Raises: ConfigError where `output_dir` holds checkpoints of a run with other settings, or what the log needs is not
         installed; HeadwayError for a NaN loss or a full disk; KeyboardInterrupt after a Ctrl-C that saved a checkpoint.
     """
-    out = Path(config.out)
+    out = Path(config.output_dir)
     arguments = _arguments(config)
     found = _start(config, out, arguments)
     if config.gradient_checkpointing:
@@ -61,7 +72,7 @@ def run(
         train_dataset=rows,
         eval_dataset=validation,
         callbacks=[*callbacks, MarkComplete(), SetEpoch(rows), stop],
-        heads_learning_rate=config.rate_of_heads,
+        heads_learning_rate=config.heads_lr,
         sharded=config.sharding == "fsdp" and arguments.world_size > 1,
     )
     trainer.remove_callback(PrinterCallback)
@@ -90,7 +101,7 @@ def finish(
     record: dict[str, Any],
 ) -> Path:
     """Save model, tokenizer, history and a record of the run; every process has to call. Returns the folder."""
-    out = Path(config.out)
+    out = Path(config.output_dir)
     if trainer.args.should_save:
         history = trainer.state.log_history
         last = next((entry for entry in reversed(history) if "loss" in entry), {})
@@ -149,17 +160,29 @@ def _start(config: TrainingConfig, out: Path, arguments: TrainingArguments) -> P
     barrier()
     found = newest(out) if out.is_dir() else None
     if found is not None and (out / CONFIG).is_file():
-        before = headway.config.load(type(config), out / CONFIG)
+        before = read_settings(type(config), out / CONFIG)
         for name in vars(config):
             if name not in FREE and getattr(before, name) != getattr(config, name):
                 raise ConfigError(
                     f"{found} is of a run with {name}: {getattr(before, name)}, not {getattr(config, name)}. "
-                    "Use the same settings, another out, or --no-resume to start over."
+                    "Use the same settings, another output_dir, or --no-resume to start over."
                 )
     barrier()
     if arguments.should_save:
         headway.config.save(config, out / CONFIG)
     return found
+
+
+def read_settings(cls: type[C], file: Path) -> C:
+    """The settings that a run saved beside its results, keys of earlier versions included.
+
+    Raises: ConfigError where the file is damaged or belongs to another command.
+    """
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+    return headway.config.build(cls, {OLD_KEYS.get(key, key): value for key, value in values.items()}, str(file))
 
 
 def _finished(checkpoint: Path) -> bool:
@@ -181,7 +204,7 @@ def _arguments(config: TrainingConfig) -> TrainingArguments:
     cpu = not torch.accelerator.is_available()
     sharded = config.sharding == "fsdp"
     return TrainingArguments(
-        output_dir=str(config.out),
+        output_dir=str(config.output_dir),
         max_steps=config.max_steps or -1,
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
@@ -189,11 +212,11 @@ def _arguments(config: TrainingConfig) -> TrainingArguments:
         gradient_accumulation_steps=config.gradient_accumulation,
         learning_rate=config.learning_rate,
         warmup_steps=config.warmup_ratio,
-        lr_scheduler_type=SCHEDULERS[config.schedule],
+        lr_scheduler_type=SCHEDULERS[config.lr_scheduler],
         weight_decay=config.weight_decay,
         adam_beta2=config.beta2,
         optim="adamw_torch",
-        max_grad_norm=config.grad_clip,
+        max_grad_norm=config.max_grad_norm,
         bf16=config.bf16,
         seed=config.seed,
         data_seed=config.seed,

@@ -28,16 +28,16 @@ class Recipe:
     """
 
     source: str
-    count: int = 5
+    num_heads: int = 5
     objective: Literal["multi-token", "distillation"] = "multi-token"
     head_weights: Literal["constant", "medusa", "beta"] = "constant"
     beta: float = 0.6
     learning_rate: float = 5e-4
-    schedule: Literal["cosine", "constant", "linear"] = "cosine"
+    lr_scheduler: Literal["cosine", "constant", "linear"] = "cosine"
     warmup_ratio: float = 0.03
     weight_decay: float = 0.01
     beta2: float = 0.999
-    grad_clip: float = 1.0
+    max_grad_norm: float = 1.0
     feature_weight: float = 0.0
     own_samples: bool = True
     total_weight: float = 0.2
@@ -49,21 +49,21 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     "parallel": Recipe(
         source="Gloeckle et al. 2404.19737: equation 2: all offsets alike",
-        count=2,
+        num_heads=2,
         total_weight=1.0,
         fresh_total_weight=1.0,
         fresh_weight_schedule="constant",
     ),
     "sequential": Recipe(
         source="DeepSeek-V3 2412.19437, section 2.2: all depths alike",
-        count=2,
+        num_heads=2,
         total_weight=1.0,
         fresh_total_weight=1.0,
         fresh_weight_schedule="constant",
     ),
     "fastmtp": Recipe(  # sequential heads that share a layer
         source="FastMTP 2509.18362, sft.sh: trained MTP layer shared by all depths, {shared: true}",
-        count=3,
+        num_heads=3,
         head_weights="beta",
         learning_rate=5e-5,
         warmup_ratio=0.05,
@@ -78,7 +78,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "hydra": Recipe(
         source="Hydra++ 2402.05109, README: the trunk's distribution alone",
-        count=4,
+        num_heads=4,
         objective="distillation",
         weight_decay=0.1,
         own_samples=False,
@@ -87,10 +87,10 @@ RECIPES: dict[str, Recipe] = {
         source="EAGLE 2401.15077, train/main.py; own samples: 2.88x against 2.78x",
         objective="distillation",
         learning_rate=3e-5,
-        schedule="linear",
+        lr_scheduler="linear",
         warmup_ratio=0.0025,
         beta2=0.95,
-        grad_clip=0.5,
+        max_grad_norm=0.5,
         feature_weight=10.0,  # 1 beside a cross-entropy of 0.1
         own_samples=False,
     ),
@@ -99,11 +99,11 @@ RECIPES: dict[str, Recipe] = {
         objective="distillation",
         head_weights="medusa",
         learning_rate=5e-5,
-        schedule="linear",
+        lr_scheduler="linear",
         warmup_ratio=0.015,
         weight_decay=0.0,
         beta2=0.95,
-        grad_clip=0.5,
+        max_grad_norm=0.5,
     ),
     "redrafter": Recipe(
         source="ReDrafter 2403.09919, train.sh: labels drawn from the trunk, +10% speed",
@@ -113,16 +113,16 @@ RECIPES: dict[str, Recipe] = {
     ),
     "gated-lora": Recipe(
         source="Samragh et al. 2507.11851: 8 masks, flat rate after 5,000 of 50,000 steps",
-        count=8,
+        num_heads=8,
         learning_rate=2e-4,
-        schedule="constant",
+        lr_scheduler="constant",
         warmup_ratio=0.1,
         own_samples=False,
     ),
 }
 OF_HEADS = (
-    *("objective", "head_weights", "beta", "feature_weight", "learning_rate", "schedule", "warmup_ratio"),
-    *("weight_decay", "beta2", "grad_clip"),
+    *("objective", "head_weights", "beta", "feature_weight", "learning_rate", "lr_scheduler", "warmup_ratio"),
+    *("weight_decay", "beta2", "max_grad_norm"),
 )
 OF_BOTH = ("head_weights", "beta", "feature_weight", "total_weight", "weight_schedule")
 

@@ -32,7 +32,9 @@ class Samples:
         self.tokens = self.cut_off = 0
         self.file: BinaryIO | None = None
         if path.is_file() and not self.told.is_file():
-            raise ConfigError(f"{path} exists, and nothing beside it says that samples were written there: choose another out.")
+            raise ConfigError(
+                f"{path} exists, and nothing beside it says that samples were written there: choose another output_file."
+            )
         try:
             if not resume:
                 for file in (self.path, self.unfinished, self.told):
@@ -119,7 +121,8 @@ class Samples:
         names += [name for name in before if name not in self.settings]
         different = "; ".join(f"{name}: {_short(before.get(name))}, not {_short(self.settings.get(name))}" for name in names)
         raise ConfigError(
-            f"{path} has samples of other settings ({different}). Use the same settings, another out, or --no-resume to start over."
+            f"{path} has samples of other settings ({different}). "
+            "Use the same settings, another output_file, or --no-resume to start over."
         )
 
     def _explained(self, error: OSError) -> HeadwayError:

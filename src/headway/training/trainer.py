@@ -119,7 +119,7 @@ class HeadwayTrainer(Trainer):
         tensors = load_file(folder / WEIGHTS)
         for name, parameter in trained(self.step):
             if name not in tensors or tensors[name].shape != parameter.shape:
-                raise HeadwayError(f"{folder} is a checkpoint of another model. Use another out, or --no-resume.")
+                raise HeadwayError(f"{folder} is a checkpoint of another model. Use another output_dir, or --no-resume.")
             fill(parameter, tensors[name])
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:

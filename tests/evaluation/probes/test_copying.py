@@ -26,7 +26,7 @@ def test_the_verb_reads_sources_of_all_forms(tmp_path: Path, capsys: pytest.Capt
     rows = [{"answer": "four five six [bold]", "sources": each} for each in sources]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = ["probe", "copying", "--data", str(tmp_path / "a.jsonl")]
-    assert main([*words, "--lengths", "3", "--out", str(tmp_path / "r.json")]) == 0
+    assert main([*words, "--lengths", "3", "--output-file", str(tmp_path / "r.json")]) == 0
     assert "copied in spans of 3 words or more" in capsys.readouterr().out
     found = json.loads((tmp_path / "r.json").read_text())
     assert found["answers"] == 5 and found["copied"]["3"]["mean"] == pytest.approx(3 / 6) and (tmp_path / "r.svg").is_file()
@@ -40,7 +40,7 @@ def test_the_verb_reads_sources_of_all_forms(tmp_path: Path, capsys: pytest.Capt
 
 def test_real_answers_copy_more_than_half_in_long_spans(shared: Path, tmp_path: Path) -> None:
     out = tmp_path / "r.json"
-    words = ["--data", str(shared / "data" / "qa_feedback" / "dev_feedback.jsonl.gz"), "--limit", "50", "--out", str(out)]
+    words = ["--data", str(shared / "data" / "qa_feedback" / "dev_feedback.jsonl.gz"), "--limit", "50", "--output-file", str(out)]
     assert main(["probe", "copying", *words, "--answer", "prediction 1", "--sources", "passages"]) == 0
     mine = json.loads(out.read_text())
     assert main(["probe", "copying", *words, "--answer", "question", "--sources", "passages"]) == 0

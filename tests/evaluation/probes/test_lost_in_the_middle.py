@@ -122,7 +122,7 @@ def test_the_verb_measures_the_embedded_model(tmp_path: Path, capsys: pytest.Cap
     ]
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = ["probe", "lost-in-the-middle", "--data", str(tmp_path / "q.jsonl"), "--limit", "2", "--max-new-tokens", "4"]
-    assert main([*words, "--documents", "3", "--out", str(tmp_path / "r.json")]) == 0
+    assert main([*words, "--documents", "3", "--output-file", str(tmp_path / "r.json")]) == 0
     assert "not the published retrieved ones" in capsys.readouterr().out
     found = json.loads((tmp_path / "r.json").read_text())
     assert "not the published" in found["distractors"] and (tmp_path / "r.svg").is_file()

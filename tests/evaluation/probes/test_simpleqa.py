@@ -102,13 +102,13 @@ def test_the_verb_answers_with_the_embedded_model_and_goes_on_from_what_it_kept(
 ) -> None:
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     words = ["probe", "simpleqa", "--data", str(tmp_path / "q.jsonl"), "--max-new-tokens", "8"]
-    assert main([*words, "--out", str(tmp_path / "r.json")]) == 0
+    assert main([*words, "--output-file", str(tmp_path / "r.json")]) == 0
     assert "a stand-in" in capsys.readouterr().out
     first = json.loads((tmp_path / "r.json").read_text())
     assert len(first["answers"]) == 6 and (tmp_path / "r.svg").read_text().startswith("<svg")
-    assert main([*words, "--out", str(tmp_path / "r.json")]) == 0
+    assert main([*words, "--output-file", str(tmp_path / "r.json")]) == 0
     assert "6 answers are kept" in capsys.readouterr().err
     again = json.loads((tmp_path / "r.json").read_text())
     assert again["answers"] == first["answers"] and first["tokens_per_forward"] > 0 == again["tokens_per_forward"]
-    assert main([*words, "--plain", "--out", str(tmp_path / "p.json")]) == 0
+    assert main([*words, "--no-speculative", "--output-file", str(tmp_path / "p.json")]) == 0
     assert json.loads((tmp_path / "p.json").read_text())["answers"] == first["answers"]

@@ -107,19 +107,19 @@ def test_the_verb_writes_categories_and_a_file_that_training_reads(data: Path, c
     out = data.parent / "slick.json"
     words = ["probe", "slick", "--data", str(data), "--group", "relation", "--limit", "3", "--shots", "2"]
     words += ["--exemplar-sets", "2", "--samples", "2", "--max-new-tokens", "4"]
-    assert main([*words, "--keep", "WeaklyKnown", "Unknown", "MaybeKnown", "HighlyKnown", "--out", str(out)]) == 0
+    assert main([*words, "--keep", "WeaklyKnown", "Unknown", "MaybeKnown", "HighlyKnown", "--output-file", str(out)]) == 0
     assert "Kept 3 of 3" in capsys.readouterr().out
     kept = load_examples(data.parent / "slick.kept.jsonl")
     assert len(kept) == 3 and all(example in EXAMPLES for example in kept)
     lines = [json.loads(line) for line in (data.parent / "slick.categories.jsonl").read_text().splitlines()]
     assert [line["prompt"] for line in lines] == [example["prompt"] for example in kept]
     assert sum(each["right"] for each in json.loads(out.read_text())["categories"].values()) == 3
-    assert main([*words, "--keep", "HighlyKnown", "--out", str(out)]) == 2  # the embedded model knows none of them
+    assert main([*words, "--keep", "HighlyKnown", "--output-file", str(out)]) == 2  # the embedded model knows none of them
     assert "no example is HighlyKnown" in capsys.readouterr().err
 
 
 def test_mistakes_are_named(data: Path) -> None:
-    with pytest.raises(ConfigError, match="give --out"):
+    with pytest.raises(ConfigError, match="give --output-file"):
         config(keep=["Unknown"])
     with pytest.raises(DataError, match="has no column 'topic'; it has: prompt, completion, relation"):
         load(config(data=str(data), group="topic"))

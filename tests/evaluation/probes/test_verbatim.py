@@ -72,9 +72,9 @@ def test_a_text_is_cut_into_prompt_and_reference(tiny: Path) -> None:
 @pytest.mark.parametrize("how", [[], ["--lora"], ["--objective", "registers"]], ids=["full", "lora", "registers"])
 def test_the_last_checkpoint_of_a_run_is_the_model_that_it_saved(tiny: Path, tmp_path: Path, how: list[str]) -> None:
     data, out = save_data(tmp_path / "d.jsonl", 24), tmp_path / "run"
-    words = ["finetune", "--model", str(tiny), "--data", str(data), "--limit", "20", "--family", "parallel", "--count", "1"]
-    words += ["--max-steps", "3", "--save-steps", "1", "--save-limit", "0", "--batch-size", "2", "--length", "64", "--quiet"]
-    assert main([*words, "--learning-rate", "1e-2", "--out", str(out), *how]) == 0
+    words = ["finetune", "--model", str(tiny), "--data", str(data), "--limit", "20", "--family", "parallel", "--num-heads", "1"]
+    words += ["--max-steps", "3", "--save-steps", "1", "--save-limit", "0", "--batch-size", "2", "--max-length", "64", "--quiet"]
+    assert main([*words, "--learning-rate", "1e-2", "--output-dir", str(out), *how]) == 0
     found = stages(out)
     assert [name for name, _, _ in found] == ["start", "step 1", "step 2", "step 3"]
     assert len(learnt_by(out)) == 20
@@ -95,10 +95,10 @@ def test_the_verb_sees_a_run_learn_by_heart(tiny: Path, tmp_path: Path, capsys: 
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held_out))
     out = tmp_path / "run"
     words = ["finetune", "--model", str(tiny), "--data", str(tmp_path / "train.jsonl"), "--objective", "next-token"]
-    words += ["--max-steps", "60", "--save-steps", "60", "--batch-size", "4", "--length", "32", "--quiet"]
-    assert main([*words, "--learning-rate", "1e-2", "--out", str(out)]) == 0
+    words += ["--max-steps", "60", "--save-steps", "60", "--batch-size", "4", "--max-length", "32", "--quiet"]
+    assert main([*words, "--learning-rate", "1e-2", "--output-dir", str(out)]) == 0
     words = ["probe", "verbatim", "--run", str(out), "--prompts", str(tmp_path / "test.jsonl"), "--lengths", "4"]
-    assert main([*words, "--max-new-tokens", "12", "--out", str(tmp_path / "v.json")]) == 0
+    assert main([*words, "--max-new-tokens", "12", "--output-file", str(tmp_path / "v.json")]) == 0
     shown = capsys.readouterr().out
     assert "held-out references" in shown and "1 of the 2 prompts are in the training data" in shown
     found = json.loads((tmp_path / "v.json").read_text())["models"]
@@ -106,7 +106,7 @@ def test_the_verb_sees_a_run_learn_by_heart(tiny: Path, tmp_path: Path, capsys: 
     assert found["step 60"]["texts"][0].strip() == secret and found["step 60"]["longest"] == 12
     assert found["step 60"]["copied"]["4"]["share"] >= 0.5 and (tmp_path / "v.svg").is_file()
     words = ["probe", "verbatim", "--models", str(tiny), str(out), "--data", str(tmp_path / "train.jsonl"), "--lengths", "4"]
-    words += ["--prompts", str(tmp_path / "test.jsonl"), "--max-new-tokens", "12", "--out", str(tmp_path / "m.json")]
+    words += ["--prompts", str(tmp_path / "test.jsonl"), "--max-new-tokens", "12", "--output-file", str(tmp_path / "m.json")]
     assert main(words) == 0
     again = json.loads((tmp_path / "m.json").read_text())["models"]
     assert again[str(out)]["texts"] == found["step 60"]["texts"] and again[str(tiny)]["texts"] == found["start"]["texts"]

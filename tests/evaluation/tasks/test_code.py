@@ -78,15 +78,15 @@ def test_samples_are_drawn_judged_and_kept(rows):
     texts = [sample["completion"] for answer in found["answers"] for sample in answer["samples"]]
     assert len(set(texts)) > 6
     assert found["pass@1"] == pytest.approx(sum(sum(each) / 4 for each in passed.values()) / 3)
-    for how in ({"plain": True}, {"drafter": "ngram"}, {"batch_size": 2}):
+    for how in ({"speculative": False}, {"drafter": "ngram"}, {"batch_size": 2}):
         again = evaluate(config(rows, **sampled, **how))
         assert [sample["completion"] for answer in again["answers"] for sample in answer["samples"]] == texts
 
 
 def test_a_killed_run_goes_on_without_drawing_again(rows, tmp_path, monkeypatch):
     out = tmp_path / "results.json"
-    sampled = {"samples": 2, "pass_at": [2], "temperature": 1.0, "out": out}
-    whole = evaluate(config(rows, **sampled | {"out": None}))
+    sampled = {"samples": 2, "pass_at": [2], "temperature": 1.0, "output_file": out}
+    whole = evaluate(config(rows, **sampled | {"output_file": None}))
     calls = []
 
     def killed(code, *rest):
@@ -117,7 +117,7 @@ def test_a_killed_run_goes_on_without_drawing_again(rows, tmp_path, monkeypatch)
 
 def test_the_command_saves_every_sample_and_clears_up(rows, tmp_path, capsys):
     out = tmp_path / "results.json"
-    words = ["--model", "reference", "--task", "humaneval", "--data", str(rows), "--allow-code", "--out", str(out)]
+    words = ["--model", "reference", "--task", "humaneval", "--data", str(rows), "--allow-code", "--output-file", str(out)]
     assert main(["eval", *words]) == 0
     assert "pass@1" in capsys.readouterr().out
     results = json.loads(out.read_text())
@@ -148,7 +148,7 @@ def test_both_tasks_of_the_suite_keep_what_is_finished_apart(rows, tmp_path, mon
     (tmp_path / "mbpp.jsonl").write_text(json.dumps(row))
     for name, task in CODE_TASKS.items():
         monkeypatch.setitem(CODE_TASKS, name, replace(task, source=sources[name], shots=0))
-    assert main(["eval", "--model", "reference", "--task", "suite:code", "--allow-code", "--out", str(out)]) == 0
+    assert main(["eval", "--model", "reference", "--task", "suite:code", "--allow-code", "--output-file", str(out)]) == 0
     results = json.loads(out.read_text())
     assert results["humaneval"]["pass@1"] == pytest.approx(2 / 3) and results["mbpp"]["pass@1"] == 1
     assert not list(tmp_path.glob("*.unfinished"))

@@ -145,7 +145,7 @@ def test_every_task_of_a_suite_is_one_of_lm_evals():
 def test_the_command_prints_lm_evals_scores(folder, tasks, tmp_path, capsys):
     out = tmp_path / "scores.json"
     words = ["--model", folder, "--task", "lm-eval:lambada_here,stopping", "--include-path", str(tasks), "--limit", "3"]
-    assert main(["eval", *words, "--drafter", "ngram", "--out", str(out)]) == 0
+    assert main(["eval", *words, "--drafter", "ngram", "--output-file", str(out)]) == 0
     shown = capsys.readouterr().out
     assert "lambada_here.acc,none" in shown and "tokens_per_forward" in shown
     assert '"filtered_resps"' in out.read_text()

@@ -22,8 +22,8 @@ from headway.experiments.runner import Done
 
 SETTINGS = {
     "tasks": {"sums": {"data": "word-problems:1", "examples": 12, "test_examples": 3, "max_new_tokens": 4}},
-    "settings": {"batch_size": 1, "length": 96, "learning_rate": 0.001, "log_steps": 1, "count": 1},
-    "arms": {"next-token": {"objective": "next-token"}, "1 head": {}, "<b>mad</b>": {"learning_rate": 1e30, "grad_clip": 0.0}},
+    "settings": {"batch_size": 1, "max_length": 96, "learning_rate": 0.001, "log_steps": 1, "num_heads": 1},
+    "arms": {"next-token": {"objective": "next-token"}, "1 head": {}, "<b>mad</b>": {"learning_rate": 1e30, "max_grad_norm": 0.0}},
     "budget": 3,
     "seeds": 2,
     "points": 2,
@@ -35,7 +35,7 @@ SETTINGS = {
 
 def test_a_killed_comparison_goes_on_and_a_failing_arm_sinks_no_other(tmp_path: Path) -> None:
     file, out = tmp_path / "compare.yaml", tmp_path / "out"
-    file.write_text(yaml.safe_dump({**SETTINGS, "out": str(out)}))
+    file.write_text(yaml.safe_dump({**SETTINGS, "output_dir": str(out)}))
     process = subprocess.Popen(
         [sys.executable, "-m", "headway.cli", "compare", str(file)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -79,4 +79,4 @@ def test_a_killed_comparison_goes_on_and_a_failing_arm_sinks_no_other(tmp_path: 
 def test_where_every_run_fails_the_reason_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare, "execute", lambda *args, **kwargs: Done({}, {"sums-0": "out of memory (log: log.txt)"}))
     with pytest.raises(HeadwayError, match="Every run failed; the first: out of memory"):
-        compare.run(headway.config.build(CompareConfig, {**SETTINGS, "out": str(tmp_path / "out")}, "test"))
+        compare.run(headway.config.build(CompareConfig, {**SETTINGS, "output_dir": str(tmp_path / "out")}, "test"))

@@ -13,10 +13,10 @@ from headway.experiments.compare.runs import baseline_of, runs_of, settings_of, 
 
 def config(tmp_path: Path, **changes: Any) -> CompareConfig:
     given: dict[str, Any] = {
-        "out": tmp_path,
-        "arms": {"next-token": {"objective": "next-token"}, "two heads": {"count": 2}},
+        "output_dir": tmp_path,
+        "arms": {"next-token": {"objective": "next-token"}, "two heads": {"num_heads": 2}},
         "tasks": {"sums": TaskConfig(data="word-problems:1", examples=20, test_examples=4)},
-        "settings": {"batch_size": 2, "length": 64},
+        "settings": {"batch_size": 2, "max_length": 64},
         "seeds": 2,
         "budget": 10,
     }
@@ -49,13 +49,13 @@ def test_runs_that_differ_in_punctuation_alone_have_folders_of_their_own(tmp_pat
 
 
 def test_a_warm_up_is_paid_out_of_a_budget_in_tokens(tmp_path: Path) -> None:
-    warm = {"warm_up": {"max_steps": 3}, "family": "parallel", "count": 1}
+    warm = {"warm_up": {"max_steps": 3}, "family": "parallel", "num_heads": 1}
     arms = {"next-token": {"objective": "next-token"}, "warmed": warm}
     runs = runs_of(config(tmp_path, arms=arms, match="tokens", budget=10 * 2 * 64))
     assert {run.arm: run.steps for run in runs if run.finetune} == {"next-token": 10, "warmed": 7}
     warmed = next(run for run in runs if run.arm == "warmed")
-    assert warmed.warm_up is not None and warmed.warm_up["count"] == 1 and warmed.warm_up["length"] == 64
-    assert warmed.finetune is not None and "count" not in warmed.finetune
+    assert warmed.warm_up is not None and warmed.warm_up["num_heads"] == 1 and warmed.warm_up["max_length"] == 64
+    assert warmed.finetune is not None and "num_heads" not in warmed.finetune
 
 
 def test_a_budget_in_seconds_buys_a_slow_arm_fewer_steps(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_budget_in_seconds_buys_a_slow_arm_fewer_steps(tmp_path: Path) -> None
 
 
 def test_a_budget_that_the_warm_up_uses_up_is_refused(tmp_path: Path) -> None:
-    arms = {"next-token": {"objective": "next-token"}, "warmed": {"warm_up": {"max_steps": 30}, "count": 1}}
+    arms = {"next-token": {"objective": "next-token"}, "warmed": {"warm_up": {"max_steps": 30}, "num_heads": 1}}
     with pytest.raises(ConfigError, match="'warmed': a budget of 1280 tokens leaves no step"):
         runs_of(config(tmp_path, arms=arms, match="tokens", budget=10 * 2 * 64))
 
@@ -114,5 +114,5 @@ def test_too_few_examples_for_a_sample_are_refused(tmp_path: Path) -> None:
 
 
 def test_tokens_of_a_step_count_accumulated_rows() -> None:
-    settings = {"model": "embedded", "data": "stdlib", "batch_size": 2, "gradient_accumulation": 3, "length": 100}
+    settings = {"model": "embedded", "data": "stdlib", "batch_size": 2, "gradient_accumulation": 3, "max_length": 100}
     assert tokens_a_step(settings) == 600

@@ -12,7 +12,7 @@ from headway.experiments.compare.summary import compare, rows_of, words
 
 def config(**changes: Any) -> CompareConfig:
     given: dict[str, Any] = {
-        "out": Path("unused"),
+        "output_dir": Path("unused"),
         "arms": {"next-token": {"objective": "next-token"}, "heads": {}},
         "tasks": {"sums": TaskConfig(data="word-problems")},
         "seeds": 4,

@@ -24,12 +24,12 @@ from headway.experiments.families.configs import HeadsCompareConfig
 from headway.experiments.families.runs import ALONE
 from headway.experiments.runner import Done
 
-MAD = {"family": "medusa", "label": "<b>mad</b> $x$", "learning_rate": 1e30, "grad_clip": 0.0}
+MAD = {"family": "medusa", "label": "<b>mad</b> $x$", "learning_rate": 1e30, "max_grad_norm": 0.0}
 
 
 def test_a_killed_comparison_goes_on_and_a_failing_family_sinks_no_other(tmp_path: Path, trunk: Path) -> None:
     file, out = tmp_path / "families.yaml", tmp_path / "out"
-    given = {**SMALL, "model": str(trunk), "out": str(out), "families": ["sequential", "redrafter", MAD], "jobs": 2}
+    given = {**SMALL, "model": str(trunk), "output_dir": str(out), "families": ["sequential", "redrafter", MAD], "jobs": 2}
     file.write_text(yaml.safe_dump({**given, "settings": {"save_steps": 2, "log_steps": 1}}))
     process = subprocess.Popen(
         [sys.executable, "-m", "headway.cli", "heads", "compare", str(file)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -70,7 +70,7 @@ def test_a_killed_comparison_goes_on_and_a_failing_family_sinks_no_other(tmp_pat
 
 
 def config(tmp_path: Path, **changes: Any) -> HeadsCompareConfig:
-    return headway.config.build(HeadsCompareConfig, {**SMALL, "out": str(tmp_path), **changes}, "test")
+    return headway.config.build(HeadsCompareConfig, {**SMALL, "output_dir": str(tmp_path), **changes}, "test")
 
 
 def test_equal_time_gives_a_slow_family_fewer_steps_and_leaves_out_one_that_cannot_be_timed(

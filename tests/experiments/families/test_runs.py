@@ -13,7 +13,7 @@ from headway.heads import FAMILIES
 
 
 def config(**changes: Any) -> HeadsCompareConfig:
-    return HeadsCompareConfig(**{"out": Path("out"), "data": "stdlib", "validation": "word-problems", **changes})
+    return HeadsCompareConfig(**{"output_dir": Path("out"), "data": "stdlib", "validation": "word-problems", **changes})
 
 
 def test_without_names_all_families_that_there_are_take_part() -> None:
@@ -31,7 +31,7 @@ def test_the_comparisons_that_the_documentation_reports_are_settings_that_can_be
 
 
 def test_all_runs_of_a_seed_differ_in_family_and_its_own_settings_alone() -> None:
-    plus = {"family": "hydra", "label": "hydra++", "options": {"layers": 4, "prefix": True}, "grad_clip": 0.5}
+    plus = {"family": "hydra", "label": "hydra++", "options": {"layers": 4, "prefix": True}, "max_grad_norm": 0.5}
     specs = specs_of(config(families=["medusa", plus], seeds=2, settings={"weight_decay": 0.0}))
     trunk, *runs = specs.values()
     assert "training" not in trunk and [(run["label"], run["seed"]) for run in runs] == [
@@ -41,14 +41,14 @@ def test_all_runs_of_a_seed_differ_in_family_and_its_own_settings_alone() -> Non
         ("hydra++", 1),
     ]
     first, second = (dict(run["training"]) for run in runs[:2])
-    assert second.pop("options") == {"layers": 4, "prefix": True} and second.pop("grad_clip") == 0.5
+    assert second.pop("options") == {"layers": 4, "prefix": True} and second.pop("max_grad_norm") == 0.5
     assert (first.pop("family"), second.pop("family")) == ("medusa", "hydra")
     assert first == second and first["weight_decay"] == 0.0
 
 
 def test_settings_that_nobody_gave_are_left_to_the_family() -> None:
     training = list(specs_of(config(families=["medusa"])).values())[1]["training"]
-    assert not {"learning_rate", "objective", "head_weights", "schedule", "weight_decay"} & set(training)
+    assert not {"learning_rate", "objective", "head_weights", "lr_scheduler", "weight_decay"} & set(training)
     given = list(specs_of(config(families=["medusa"], learning_rate=0.01)).values())[1]["training"]
     assert given["learning_rate"] == 0.01
 
@@ -85,8 +85,8 @@ def test_a_learning_trunk_also_learns_without_heads_for_as_long() -> None:
     found = list(specs_of(config(families=["medusa"], joint=True, seeds=2, settings={"weight_decay": 0.0})).values())
     assert [spec["label"] for spec in found] == ["trunk", ALONE, "medusa", ALONE, "medusa"]
     alone, medusa = (dict(spec["training"]) for spec in found[1:3])
-    assert (alone.pop("count"), alone.pop("objective")) == (0, "next-token")
-    assert (medusa.pop("count"), medusa.pop("family")) == (4, "medusa") and alone == medusa
+    assert (alone.pop("num_heads"), alone.pop("objective")) == (0, "next-token")
+    assert (medusa.pop("num_heads"), medusa.pop("family")) == (4, "medusa") and alone == medusa
 
 
 @pytest.mark.parametrize("changes", [{"seeds": 0}, {"max_seconds": 0.0}, {"temperatures": []}, {"temperatures": [-1.0]}])

@@ -42,7 +42,7 @@ def run(label: str, seed: int = 0, speed: float = 1.2, trees: bool = True, **cha
 def results(
     *runs: dict[str, Any], joint: bool = False, failures: dict[str, str] | None = None, alone: float | None = None
 ) -> dict[str, Any]:
-    settings = HeadsCompareConfig(out=Path("out"), data="stdlib", validation="word-problems", joint=joint)
+    settings = HeadsCompareConfig(output_dir=Path("out"), data="stdlib", validation="word-problems", joint=joint)
     trunk = {"trunk_loss": 2.0, "trunk_parameters": 3000, "dtype": "float32", "device": "cpu", "prompts": 2, "held_out_tokens": 9}
     return {
         **{"title": "Families", "settings": vars(settings), "temperatures": ["0"], "trunk": trunk, "runs": list(runs)},

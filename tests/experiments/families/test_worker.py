@@ -24,12 +24,20 @@ from headway.model import HeadwayModel
 
 SMALL: dict[str, Any] = {
     **{"data": "word-problems:1", "limit": 12, "validation": "word-problems:1", "test_examples": 4, "prompts": 2},
-    **{"batch_size": 1, "length": 96, "count": 2, "max_steps": 4, "max_new_tokens": 6, "repeats": 1, "learning_rate": 0.001},
+    **{
+        "batch_size": 1,
+        "max_length": 96,
+        "num_heads": 2,
+        "max_steps": 4,
+        "max_new_tokens": 6,
+        "repeats": 1,
+        "learning_rate": 0.001,
+    },
 }
 
 
 def specs(trunk: Path, **changes: Any) -> list[dict[str, Any]]:
-    given = {**SMALL, "model": str(trunk), "out": "unused", **changes}
+    given = {**SMALL, "model": str(trunk), "output_dir": "unused", **changes}
     return list(specs_of(headway.config.build(HeadsCompareConfig, given, "test")).values())
 
 

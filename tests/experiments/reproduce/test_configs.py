@@ -32,7 +32,7 @@ def test_the_papers_settings_are_the_published_ones() -> None:
     induction, polynomial = InductionConfig(scale="paper").resolved(), PolynomialConfig(scale="paper").resolved()
     for config in (induction, polynomial):
         assert (config.steps, config.learning_rate) == (100_000, 1e-4)
-    assert induction.batch_size * induction.length == 2**18 == polynomial.batch_size * 32
+    assert induction.batch_size * induction.max_length == 2**18 == polynomial.batch_size * 32
     assert (induction.sizes, induction.tokens) == (["1M", "3M", "10M", "30M"], [1, 2])
     assert (polynomial.trained, polynomial.test_examples, polynomial.pauses) == (5, 2000, [0, 5, 10])
 

@@ -27,12 +27,12 @@ def text(tmp_path: Path) -> str:
 
 @pytest.fixture
 def config(tmp_path: Path) -> PolynomialConfig:
-    return PolynomialConfig(out=tmp_path, pauses=[0], tested=3, **TINY)
+    return PolynomialConfig(output_dir=tmp_path, pauses=[0], tested=3, **TINY)
 
 
 def test_results_hold_curves_figures_and_an_answer_and_plots_lie_beside_them(config: PolynomialConfig) -> None:
     results = reproduce(config)
-    folder = config.out / "polynomial"
+    folder = config.output_dir / "polynomial"
     assert json.loads((folder / "results.json").read_text(encoding="utf-8")) == results
     assert (folder / "plot.png").read_bytes()[:4] == b"\x89PNG" and "<svg" in (folder / "plot.svg").read_text(encoding="utf-8")
     assert [(run["arm"], run["seed"]) for run in results["runs"]] == [("n=1", 0), ("n=2", 0), ("n=1", 1), ("n=2", 1)]
@@ -99,7 +99,7 @@ def test_rows_depend_on_seed_and_index_alone_and_fit_the_length(name: str, text:
     task = {
         "polynomial": lambda: polynomial.task_of(PolynomialConfig(**TINY).resolved(), 3),
         "induction": lambda: induction.task_of(InductionConfig(**TINY).resolved()),
-        "scale": lambda: scale.task_of(ScaleConfig(**TINY, text=text, length=16).resolved()),
+        "scale": lambda: scale.task_of(ScaleConfig(**TINY, text=text, max_length=16).resolved()),
     }[name]()
     rows = [task.row(seed, index) for seed in range(2) for index in range(20)]
     assert rows == [task.row(seed, index) for seed in range(2) for index in range(20)]
@@ -143,21 +143,21 @@ def test_induction_is_scored_at_the_places_and_nowhere_else(monkeypatch: pytest.
 def test_a_small_model_learns_to_negate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headway.data.generated.polynomial.OPERATORS", ("-",))
     sizes = {"sizes": ["0.25M"], "steps": 120, "batch_size": 16, "test_examples": 50, "points": 1, "trained": 1, "tested": 1}
-    config = PolynomialConfig(out=tmp_path, **sizes).resolved()
+    config = PolynomialConfig(output_dir=tmp_path, **sizes).resolved()
     found = scratch.learn(config, polynomial.task_of(config, 0), Run("n=2", "0.25M", 0, 2), tmp_path / "run", lambda _: None)
     assert found["measures"]["m=1"] > 0.5  # by chance, 7^-5
 
 
 def test_scale_measures_the_trunk_alone_and_what_its_heads_draft(tmp_path: Path, text: str) -> None:
-    results = reproduce(ScaleConfig(out=tmp_path, **{**TINY, "sizes": ["0.05M", "0.25M"]}, text=text, length=16))
+    results = reproduce(ScaleConfig(output_dir=tmp_path, **{**TINY, "sizes": ["0.05M", "0.25M"]}, text=text, max_length=16))
     for run in results["runs"]:
         assert run["measures"]["tokens a forward"] >= 1 and (run["n"] > 1 or run["measures"]["tokens a forward"] == 1)
     assert {one["group"] for one in results["comparisons"]} == {"0.05M", "0.25M", "0.25M less 0.05M"}
 
 
 def test_finetuning_starts_arms_from_random_or_pretrained_heads_and_one_trunk(tmp_path: Path) -> None:
-    sizes = {"steps": 1, "batch_size": 1, "examples": 8, "test_examples": 2, "length": 128}
-    config = FinetuningConfig(out=tmp_path, learning_rate=1e-9, **sizes).resolved()
+    sizes = {"steps": 1, "batch_size": 1, "examples": 8, "test_examples": 2, "max_length": 128}
+    config = FinetuningConfig(output_dir=tmp_path, learning_rate=1e-9, **sizes).resolved()
     arms = ("next-token", "random heads, full weight", "pretrained heads, small weight")
     found = {arm: finetuning.learn(config, Run(arm, "", 0), tmp_path / arm, lambda _: None) for arm in arms}
     losses = [run["measures"]["loss"] for run in found.values()]
@@ -171,6 +171,8 @@ def test_finetuning_starts_arms_from_random_or_pretrained_heads_and_one_trunk(tm
 
 
 def test_the_papers_scale_takes_one_step(tmp_path: Path) -> None:
-    config = InductionConfig(scale="paper", out=tmp_path, sizes=["1M"], steps=1, batch_size=2, test_examples=4, points=1).resolved()
+    config = InductionConfig(
+        scale="paper", output_dir=tmp_path, sizes=["1M"], steps=1, batch_size=2, test_examples=4, points=1
+    ).resolved()
     found = scratch.learn(config, induction.task_of(config), Run("n=2", "1M", 0, 2), tmp_path / "run", lambda _: None)
     assert 900_000 < found["parameters"] < 1_100_000 and 0 <= found["measures"]["probability"] <= 1

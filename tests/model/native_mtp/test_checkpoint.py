@@ -26,7 +26,7 @@ from tests.shipping import DEEPSEEK, SHIPPING, ship, tensors_of
 from tests.tiny import tiny_trunk
 from tests.training.recipes import save_data, save_tokenizer
 
-QUICK = {"length": 32, "batch_size": 4, "log_steps": 1, "quiet": True, "learning_rate": 1e-2, "max_steps": 2, "limit": 12}
+QUICK = {"max_length": 32, "batch_size": 4, "log_steps": 1, "quiet": True, "learning_rate": 1e-2, "max_steps": 2, "limit": 12}
 IDS = torch.tensor([[5, 9, 23, 4, 17, 8, 31, 7], [3, 3, 40, 2, 11, 60, 22, 9]])
 
 
@@ -86,7 +86,7 @@ def test_loaded_heads_are_the_layers_that_transformers_runs(tmp_path, architectu
 @pytest.mark.parametrize("architecture", SHIPPING)
 def test_fine_tuning_keeps_every_tensor_and_transformers_reads_the_result(tmp_path, shipped, data, architecture):
     folder, out = shipped(architecture), tmp_path / "out"
-    finetune(FinetuneConfig(model=str(folder), data=data, out=out, **QUICK))
+    finetune(FinetuneConfig(model=str(folder), data=data, output_dir=out, **QUICK))
     before, after = tensors_of(folder), tensors_of(out)
     assert {name: (t.shape, t.dtype) for name, t in before.items()} == {name: (t.shape, t.dtype) for name, t in after.items()}
     unchanged = {name for name in before if torch.equal(before[name], after[name])}
@@ -126,7 +126,7 @@ def test_at_a_published_depth_transformers_decodes_with_what_was_saved(tmp_path,
 
 @pytest.mark.parametrize("architecture", DEEPSEEK)
 def test_copies_of_the_embedding_follow_it_through_training(tmp_path, shipped, data, architecture):
-    finetune(FinetuneConfig(model=str(shipped(architecture)), data=data, out=tmp_path / "out", **QUICK))
+    finetune(FinetuneConfig(model=str(shipped(architecture)), data=data, output_dir=tmp_path / "out", **QUICK))
     after = tensors_of(tmp_path / "out")
     assert torch.equal(after["model.layers.3.embed_tokens.weight"], after["model.embed_tokens.weight"])
     assert torch.equal(after["model.layers.3.shared_head.head.weight"], after["lm_head.weight"])
@@ -146,7 +146,7 @@ def test_an_embedding_of_the_layers_own_stays_as_it_was(tmp_path):
 
 def test_training_the_heads_alone_trains_those_that_were_shipped(tmp_path, shipped, data):
     folder, out = shipped("deepseek_v3"), tmp_path / "out"
-    train_heads(HeadsTrainConfig(model=str(folder), data=data, out=out, **QUICK))
+    train_heads(HeadsTrainConfig(model=str(folder), data=data, output_dir=out, **QUICK))
     before, after = tensors_of(folder), tensors_of(out)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert before.keys() == after.keys() and {name.split(".")[2] for name in changed} == {"3", "4"}
@@ -154,7 +154,7 @@ def test_training_the_heads_alone_trains_those_that_were_shipped(tmp_path, shipp
 
 def test_next_token_training_leaves_the_layers_as_they_were(tmp_path, shipped, data):
     folder, out = shipped("deepseek_v3"), tmp_path / "out"
-    finetune(FinetuneConfig(model=str(folder), data=data, out=out, objective="next-token", **QUICK))
+    finetune(FinetuneConfig(model=str(folder), data=data, output_dir=out, objective="next-token", **QUICK))
     before, after = tensors_of(folder), tensors_of(out)
     kept = [name for name in before if name.startswith(("model.layers.3.", "model.layers.4."))]
     kept = [name for name in kept if not name.endswith(("embed_tokens.weight", "shared_head.head.weight"))]
@@ -164,7 +164,7 @@ def test_next_token_training_leaves_the_layers_as_they_were(tmp_path, shipped, d
 
 def test_other_heads_on_such_a_trunk_leave_its_layers_in_the_checkpoint(tmp_path, shipped, data):
     folder, out = shipped("glm4_moe"), tmp_path / "out"
-    train_heads(HeadsTrainConfig(model=str(folder), data=data, out=out, family="parallel", **QUICK))
+    train_heads(HeadsTrainConfig(model=str(folder), data=data, output_dir=out, family="parallel", **QUICK))
     before, after = tensors_of(folder), tensors_of(out)
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     assert HeadwayModel.from_pretrained(out).heads.family == "parallel"
@@ -223,7 +223,7 @@ def test_a_trunk_with_linear_attention_decodes_plainly_and_says_so(shipped, arch
 
 
 def test_documents_of_a_recurrent_trunk_get_a_row_each(tmp_path, shipped, data):
-    config = FinetuneConfig(model=str(shipped("qwen3_next")), data=data, out=tmp_path / "out", **QUICK)
+    config = FinetuneConfig(model=str(shipped("qwen3_next")), data=data, output_dir=tmp_path / "out", **QUICK)
     assert config.pack
     with pytest.warns(UserWarning, match="a row of its own"):
         finetune(config)
@@ -364,7 +364,7 @@ def test_both_names_of_a_tied_matrix_are_kept_where_both_were_there(tmp_path):
 
 def test_a_lora_reaches_the_trunk_and_leaves_no_trace_of_itself(tmp_path, shipped, data):
     folder, out = shipped("mimo"), tmp_path / "out"
-    finetune(FinetuneConfig(model=str(folder), data=data, out=out, lora=True, **QUICK))
+    finetune(FinetuneConfig(model=str(folder), data=data, output_dir=out, lora=True, **QUICK))
     before, after = tensors_of(folder), tensors_of(out)
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}

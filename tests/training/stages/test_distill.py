@@ -38,11 +38,11 @@ def lines(file: Path) -> list[dict]:
 
 
 def test_each_sample_is_what_generate_draws_with_its_seed_and_says_how_it_ended(talking: str, data: str, tmp_path: Path) -> None:
-    config = DistillConfig(model=talking, data=data, out=tmp_path / "own.jsonl", limit=12, **SETTINGS)
+    config = DistillConfig(model=talking, data=data, output_file=tmp_path / "own.jsonl", limit=12, **SETTINGS)
     found = distill(config)
     model, tokenizer = HeadwayModel.from_pretrained(talking).eval(), AutoTokenizer.from_pretrained(talking)
     prompts = [example["prompt"] for example in load_examples(data, limit=12)]
-    samples = lines(config.out)
+    samples = lines(config.output_file)
     assert [(line["number"], line["sample"]) for line in samples] == [(n, s) for n in range(12) for s in range(2)]
     assert len({line["seed"] for line in samples}) == found.samples == 24
     how = {"max_new_tokens": 24, "do_sample": True, "temperature": 0.8, "top_p": 0.9, "top_k": 0}
@@ -64,17 +64,29 @@ def test_company_drafts_and_order_change_no_sample(talking: str, data: str, tmp_
     files = []
     for model, rows in ((talking, 1), (talking, 16), (str(plain), 7)):
         files.append(tmp_path / f"{len(files)}.jsonl")
-        distill(DistillConfig(model=model, data=data, out=files[-1], limit=8, **{**SETTINGS, "batch_size": rows}))
+        distill(DistillConfig(model=model, data=data, output_file=files[-1], limit=8, **{**SETTINGS, "batch_size": rows}))
     assert files[0].read_bytes() == files[1].read_bytes() == files[2].read_bytes()
 
 
 def test_a_killed_run_ends_with_the_file_of_an_unbroken_one(talking: str, data: str, tmp_path: Path) -> None:
-    config = DistillConfig(model=talking, data=data, out=tmp_path / "whole.jsonl", **{**SETTINGS, "max_new_tokens": 80})
+    config = DistillConfig(model=talking, data=data, output_file=tmp_path / "whole.jsonl", **{**SETTINGS, "max_new_tokens": 80})
     distill(config)
     out = tmp_path / "killed.jsonl"
     unfinished = tmp_path / "killed.jsonl.unfinished"
-    flags = f"--model {talking} --data {data} --out {out} --max-new-tokens 80 --samples 2 --temperature 0.8 --top-p 0.9 --seed 3"
-    command = [sys.executable, "-m", "headway.cli", "heads", "distill", *flags.split(), "--batch-size", "3", "--quiet"]
+    flags = f"--model {talking} --data {data} --output-file {out} --max-new-tokens 80 --samples 2 --temperature 0.8 --top-p 0.9"
+    command = [
+        sys.executable,
+        "-m",
+        "headway.cli",
+        "heads",
+        "distill",
+        *flags.split(),
+        "--seed",
+        "3",
+        "--batch-size",
+        "3",
+        "--quiet",
+    ]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while process.poll() is None and (not unfinished.exists() or unfinished.read_bytes().count(b"\n") < 20):
         time.sleep(0.001)
@@ -83,39 +95,43 @@ def test_a_killed_run_ends_with_the_file_of_an_unbroken_one(talking: str, data: 
     with unfinished.open("ab") as file:
         file.write(b'{"prompt": "one two", "comp')  # what a kill in the middle of a line leaves
     with pytest.raises(ConfigError, match=r"killed.jsonl.unfinished has samples of other settings \(temperature: 0.8, not 0.7\)"):
-        distill(dataclasses.replace(config, out=out, temperature=0.7))
-    found = distill(dataclasses.replace(config, out=out))
-    assert out.read_bytes() == config.out.read_bytes()
+        distill(dataclasses.replace(config, output_file=out, temperature=0.7))
+    found = distill(dataclasses.replace(config, output_file=out))
+    assert out.read_bytes() == config.output_file.read_bytes()
     assert 0 < found.drawn < found.tokens
     assert sorted(file.name for file in tmp_path.iterdir() if "killed" in file.name) == [out.name, f"{out.name}.settings.json"]
 
 
 def test_what_is_finished_stays_and_is_not_mixed_with_other_settings(talking: str, data: str, tmp_path: Path) -> None:
-    config = DistillConfig(model=talking, data=data, out=tmp_path / "own.jsonl", limit=4, **SETTINGS)
+    config = DistillConfig(model=talking, data=data, output_file=tmp_path / "own.jsonl", limit=4, **SETTINGS)
     first = distill(config)
-    before = config.out.read_bytes()
+    before = config.output_file.read_bytes()
     again = distill(dataclasses.replace(config, batch_size=2))
     assert (again.samples, again.tokens, again.drawn) == (first.samples, first.tokens, 0)
     with pytest.raises(ConfigError, match=r"limit: 4, not 5.*prompts"):
         distill(dataclasses.replace(config, limit=5))
-    assert config.out.read_bytes() == before
+    assert config.output_file.read_bytes() == before
     distill(dataclasses.replace(config, limit=5, resume=False))
-    assert len(lines(config.out)) == 10 and config.out.read_bytes().startswith(before)  # a prompt more changes no other sample
-    kept = [line for line in config.out.read_text().splitlines(keepends=True) if '"stop"' in line]
-    config.out.write_text("".join(kept) + '{"prompt": "one", "completion": "two"}\n')  # finished is finished, whoever edited it
+    assert len(lines(config.output_file)) == 10 and config.output_file.read_bytes().startswith(
+        before
+    )  # a prompt more changes no other sample
+    kept = [line for line in config.output_file.read_text().splitlines(keepends=True) if '"stop"' in line]
+    config.output_file.write_text(
+        "".join(kept) + '{"prompt": "one", "completion": "two"}\n'
+    )  # finished is finished, whoever edited it
     edited = distill(dataclasses.replace(config, limit=5))
     assert (edited.samples, edited.drawn, edited.cut_off) == (len(kept) + 1, 0, 0)
     stranger = tmp_path / "stranger.jsonl"
     stranger.write_text('{"text": "mine"}\n')
     for resume in (True, False):
         with pytest.raises(ConfigError, match="nothing beside it says"):
-            distill(dataclasses.replace(config, out=stranger, resume=resume))
+            distill(dataclasses.replace(config, output_file=stranger, resume=resume))
     assert stranger.read_text() == '{"text": "mine"}\n'
 
 
 def test_samples_of_another_model_under_the_same_name_are_not_mixed_in(data: str, tmp_path: Path) -> None:
     folder = save_model(tmp_path / "model", vocab_size=4 + len(TEXT.split()))
-    config = DistillConfig(model=str(folder), data=data, out=tmp_path / "own.jsonl", limit=2, **SETTINGS)
+    config = DistillConfig(model=str(folder), data=data, output_file=tmp_path / "own.jsonl", limit=2, **SETTINGS)
     distill(config)
     model = HeadwayModel.from_pretrained(folder)
     with torch.no_grad():
@@ -128,10 +144,10 @@ def test_samples_of_another_model_under_the_same_name_are_not_mixed_in(data: str
 
 def test_heads_learn_from_the_file_as_it_is(talking: str, data: str, tmp_path: Path) -> None:
     out = tmp_path / "own.jsonl"
-    flags = ["--model", talking, "--data", data, "--out", str(out), "--limit", "12", "--max-new-tokens", "16"]
+    flags = ["--model", talking, "--data", data, "--output-file", str(out), "--limit", "12", "--max-new-tokens", "16"]
     assert main(["heads", "distill", *flags]) == 0
-    settings = {"objective": "distillation", "completion_only": True, "max_steps": 2, "length": 48, "quiet": True}
-    train_heads(HeadsTrainConfig(model=talking, data=str(out), out=tmp_path / "heads", **settings))
+    settings = {"objective": "distillation", "completion_only": True, "max_steps": 2, "max_length": 48, "quiet": True}
+    train_heads(HeadsTrainConfig(model=talking, data=str(out), output_dir=tmp_path / "heads", **settings))
     assert (tmp_path / "heads" / "headway.safetensors").is_file()
 
 
@@ -148,10 +164,10 @@ def test_conversations_lose_their_last_answer_and_get_the_models_own(talking: st
     conversations = [[asked, {"role": "assistant", "content": "is three"}], [asked], [{"role": "assistant", "content": "mat"}]]
     data = tmp_path / "chat.jsonl"
     data.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in conversations))
-    config = DistillConfig(model=str(folder), data=str(data), out=tmp_path / "own.jsonl", **{**SETTINGS, "samples": 1})
+    config = DistillConfig(model=str(folder), data=str(data), output_file=tmp_path / "own.jsonl", **{**SETTINGS, "samples": 1})
     found = distill(config)
     assert (found.samples, found.left_out) == (2, 1)
-    for line in lines(config.out):
+    for line in lines(config.output_file):
         assert line["messages"][:-1] == [asked] and line["messages"][-1]["role"] == "assistant"
         ids = tokenizer.apply_chat_template([asked], add_generation_prompt=True, return_tensors="pt", return_dict=True)["input_ids"]
         how = {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "top_k": 0, "max_new_tokens": 24}
@@ -164,13 +180,13 @@ def test_texts_give_their_first_tokens_and_long_prompts_are_left_out(talking: st
     rows = [{"text": "the cat sat on a mat in rain"}, {"prompt": " ".join(["one"] * 30), "completion": "two"}, {"text": ""}]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = DistillConfig(
-        model=talking, data=str(data), out=tmp_path / "own.jsonl", prompt_tokens=3, max_prompt_tokens=20, **SETTINGS
+        model=talking, data=str(data), output_file=tmp_path / "own.jsonl", prompt_tokens=3, max_prompt_tokens=20, **SETTINGS
     )
     found = distill(config)
     assert found.left_out == 2 and "prompts left out, empty or too long: 2" in str(found)
-    assert {(line["number"], line["prompt"]) for line in lines(config.out)} == {(0, "the cat sat")}
+    assert {(line["number"], line["prompt"]) for line in lines(config.output_file)} == {(0, "the cat sat")}
     with pytest.raises(DataError, match="all 3 prompts are empty or have more than 2 tokens"):
-        distill(dataclasses.replace(config, max_prompt_tokens=2, out=tmp_path / "none.jsonl"))
+        distill(dataclasses.replace(config, max_prompt_tokens=2, output_file=tmp_path / "none.jsonl"))
 
 
 def test_text_is_what_is_read_back_as_the_tokens_that_were_drawn(shared: Path) -> None:
@@ -191,14 +207,14 @@ def test_text_is_what_is_read_back_as_the_tokens_that_were_drawn(shared: Path) -
         ({"temperature": 0, "samples": 2}, "same text again"),
         ({"temperature": -1}, "temperature must be at least 0"),
         ({"top_p": 0}, "top_p must be above 0"),
-        ({"out": Path("own.txt")}, "must end in .jsonl"),
+        ({"output_file": Path("own.txt")}, "must end in .jsonl"),
         ({"data": "own.jsonl"}, "the data itself"),
         ({"data": []}, "names nothing"),
     ],
 )
 def test_settings_that_contradict_are_refused(settings: dict, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
-        DistillConfig(**{"model": "embedded", "data": "stdlib", "out": Path("own.jsonl"), **settings})
+        DistillConfig(**{"model": "embedded", "data": "stdlib", "output_file": Path("own.jsonl"), **settings})
 
 
 def test_a_model_in_half_precision_gives_the_same_file_in_any_batch_where_it_computes_in_float32(data: str, tmp_path: Path) -> None:
@@ -206,7 +222,9 @@ def test_a_model_in_half_precision_gives_the_same_file_in_any_batch_where_it_com
     HeadwayModel.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
     found = []
     for rows in (1, 16):
-        config = DistillConfig(model=str(folder), data=data, out=tmp_path / f"{rows}.jsonl", limit=8, float32=True, **SETTINGS)
+        config = DistillConfig(
+            model=str(folder), data=data, output_file=tmp_path / f"{rows}.jsonl", limit=8, float32=True, **SETTINGS
+        )
         distill(dataclasses.replace(config, batch_size=rows))
-        found.append(config.out.read_bytes())
+        found.append(config.output_file.read_bytes())
     assert found[0] == found[1] and HeadwayModel.from_pretrained(folder).trunk.dtype == torch.bfloat16

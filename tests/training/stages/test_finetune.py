@@ -19,11 +19,13 @@ from headway.training.recipes import for_finetuning
 from headway.training.stages.finetune import freeze, load_model, objective_of
 from tests.training.recipes import losses, save_data, save_tokenizer, weights
 
-QUICK = {"length": 48, "batch_size": 4, "log_steps": 1, "quiet": True, "learning_rate": 1e-2}
+QUICK = {"max_length": 48, "batch_size": 4, "log_steps": 1, "quiet": True, "learning_rate": 1e-2}
 
 
 def test_the_distance_from_the_trunks_states_is_learnt_and_in_the_log(model: str, data: str, out: Path) -> None:
-    config = HeadsTrainConfig(model=model, data=data, out=out, family="eagle", count=2, feature_weight=10.0, max_steps=12, **QUICK)
+    config = HeadsTrainConfig(
+        model=model, data=data, output_dir=out, family="eagle", num_heads=2, feature_weight=10.0, max_steps=12, **QUICK
+    )
     train_heads(config)
     history = json.loads((out / "history.json").read_text())
     distances = [entry["loss_features"] for entry in history if "loss_features" in entry]
@@ -31,7 +33,7 @@ def test_the_distance_from_the_trunks_states_is_learnt_and_in_the_log(model: str
 
 
 def test_heads_train_leaves_every_bit_of_the_trunk_alone_and_changes_every_head(model: str, data: str, out: Path) -> None:
-    config = HeadsTrainConfig(model=model, data=data, out=out, count=2, max_steps=3, **QUICK)
+    config = HeadsTrainConfig(model=model, data=data, output_dir=out, num_heads=2, max_steps=3, **QUICK)
     assert train_heads(config) == out
     before, after = weights(Path(model)), weights(out)
     for name, tensor in before.items():
@@ -50,7 +52,7 @@ def test_a_lora_checkpoint_loads_as_a_plain_model_with_the_same_logits(
     model: str, data: str, out: Path, family: str, objective: str
 ) -> None:
     config = FinetuneConfig(
-        model=model, data=data, out=out, family=family, count=1, objective=objective, lora=True, max_steps=3, **QUICK
+        model=model, data=data, output_dir=out, family=family, num_heads=1, objective=objective, lora=True, max_steps=3, **QUICK
     )
     finetune(config)
     plain, ours = AutoModelForCausalLM.from_pretrained(out), HeadwayModel.from_pretrained(out)
@@ -69,7 +71,15 @@ def test_registers_are_learnt_logged_kept_in_checkpoints_and_absent_from_the_mod
     model: str, data: str, out: Path, lora: bool
 ) -> None:
     config = FinetuneConfig(
-        model=model, data=data, out=out, objective="registers", lora=lora, max_steps=4, save_steps=2, validation=data, **QUICK
+        model=model,
+        data=data,
+        output_dir=out,
+        objective="registers",
+        lora=lora,
+        max_steps=4,
+        save_steps=2,
+        validation=data,
+        **QUICK,
     )
     finetune(config)
     assert set(weights(out)) == set(weights(Path(model))) and not (out / "headway.json").exists()
@@ -85,7 +95,7 @@ def test_next_token_finetuning_learns_and_does_not_touch_the_heads(model: str, d
     heads = tmp_path / "heads"
     HeadwayModel.from_trunk(model, count=1).heads.save_pretrained(heads)
     config = FinetuneConfig(
-        model=model, heads=str(heads), data=data, out=out, objective="next-token", epochs=4, validation=data, **QUICK
+        model=model, heads=str(heads), data=data, output_dir=out, objective="next-token", epochs=4, validation=data, **QUICK
     )
     finetune(config)
     assert losses(out)[-1] < losses(out)[0] - 0.5
@@ -99,7 +109,9 @@ def test_next_token_finetuning_learns_and_does_not_touch_the_heads(model: str, d
 def test_gradient_accumulation_equals_a_big_batch(model: str, data: str, tmp_path: Path, objective: str) -> None:
     for name, batch, accumulation in (("big", 4, 1), ("small", 1, 4)):
         sizes = {"batch_size": batch, "gradient_accumulation": accumulation, "pack": False, "objective": objective}
-        config = FinetuneConfig(model=model, data=data, out=tmp_path / name, family="parallel", max_steps=4, **{**QUICK, **sizes})
+        config = FinetuneConfig(
+            model=model, data=data, output_dir=tmp_path / name, family="parallel", max_steps=4, **{**QUICK, **sizes}
+        )
         finetune(config)
     assert losses(tmp_path / "big") == pytest.approx(losses(tmp_path / "small"), abs=1e-5)
     big, small = weights(tmp_path / "big"), weights(tmp_path / "small")
@@ -108,7 +120,7 @@ def test_gradient_accumulation_equals_a_big_batch(model: str, data: str, tmp_pat
 
 
 def test_heads_have_their_own_learning_rate_and_norms_no_decay(model: str, data: str, out: Path) -> None:
-    config = FinetuneConfig(model=model, data=data, out=out, family="sequential", count=1, max_steps=1, **QUICK)
+    config = FinetuneConfig(model=model, data=data, output_dir=out, family="sequential", num_heads=1, max_steps=1, **QUICK)
     tokenizer = load_tokenizer(model)
     ours = load_model(config)
     config = for_finetuning(config, "sequential", fresh=True)
@@ -126,7 +138,7 @@ def test_pretraining_writes_an_ordinary_folder_and_gradient_checkpointing_change
     config = PretrainConfig(
         data=[str(data)],
         tokenizer=str(tmp_path / "tokenizer"),
-        out=tmp_path / "plain",
+        output_dir=tmp_path / "plain",
         hidden_size=16,
         layers=2,
         attention_heads=2,
@@ -136,7 +148,7 @@ def test_pretraining_writes_an_ordinary_folder_and_gradient_checkpointing_change
         **QUICK,
     )
     pretrain(config)
-    other = dataclasses.replace(config, out=tmp_path / "checkpointing", gradient_checkpointing=True)
+    other = dataclasses.replace(config, output_dir=tmp_path / "checkpointing", gradient_checkpointing=True)
     pretrain(other)
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
     assert plain.config.tie_word_embeddings and len(AutoTokenizer.from_pretrained(tmp_path / "plain")) == 26
@@ -149,7 +161,7 @@ def test_a_bfloat16_model_is_trained_in_float32_and_saved_as_it_came(data: str, 
     trunk.save_pretrained(tmp_path / "half")
     save_tokenizer(tmp_path / "half")
     out = tmp_path / "out"
-    train_heads(HeadsTrainConfig(model=str(tmp_path / "half"), data=data, out=out, max_steps=1, bf16=True, **QUICK))
+    train_heads(HeadsTrainConfig(model=str(tmp_path / "half"), data=data, output_dir=out, max_steps=1, bf16=True, **QUICK))
     before, after = weights(tmp_path / "half"), weights(out)
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
     assert all(tensor.dtype == torch.bfloat16 for tensor in after.values())
@@ -157,14 +169,14 @@ def test_a_bfloat16_model_is_trained_in_float32_and_saved_as_it_came(data: str, 
 
 def test_mistakes_have_clear_messages(model: str, data: str, out: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="needs heads"):
-        finetune(FinetuneConfig(model=model, data=data, out=out, max_steps=1))
+        finetune(FinetuneConfig(model=model, data=data, output_dir=out, max_steps=1))
     with pytest.raises(ConfigError, match="own folder"):
-        finetune(FinetuneConfig(model=model, data=data, out=Path(model), family="parallel"))
+        finetune(FinetuneConfig(model=model, data=data, output_dir=Path(model), family="parallel"))
     with pytest.raises(ConfigError, match="length 4096"):
-        finetune(FinetuneConfig(model=model, data=data, out=out, family="parallel", length=4096))
+        finetune(FinetuneConfig(model=model, data=data, output_dir=out, family="parallel", max_length=4096))
     with pytest.raises(ConfigError, match="not both"):
-        FinetuneConfig(model=model, data=data, out=out, family="parallel", heads="somewhere")
+        FinetuneConfig(model=model, data=data, output_dir=out, family="parallel", heads="somewhere")
     with pytest.raises(ConfigError, match="batch_size"):
-        FinetuneConfig(model=model, data=data, out=out, batch_size=0)
+        FinetuneConfig(model=model, data=data, output_dir=out, batch_size=0)
     with pytest.raises(CheckpointError, match="tokenizer"):
-        finetune(FinetuneConfig(model=str(tmp_path), data=data, out=out))
+        finetune(FinetuneConfig(model=str(tmp_path), data=data, output_dir=out))

@@ -64,7 +64,7 @@ def run(config: DecodeBenchConfig) -> dict[str, Any]:
     console = Console()
     bandwidth = memory_bandwidth(model.device, torch.float32, STREAMED)
     results: dict[str, Any] = {
-        "settings": asdict(config) | {"out": str(config.out)},
+        "settings": asdict(config) | {"output_file": str(config.output_file)},
         "threads": config.threads,
         "dtype": str(model.trunk.dtype),
         "bandwidth_gb_per_second": bandwidth / 1e9,
@@ -82,11 +82,11 @@ def run(config: DecodeBenchConfig) -> dict[str, Any]:
         f"speed: over transformers' plain generate, median and spread of {config.repeats} repeats. bw: time that reading all "
         "weights once a pass takes at the least, of the time taken. MiB: memory above the weights. same: the output."
     )
-    if config.out is not None:
-        write_json(config.out, results)
-        plot = config.out.with_suffix(".svg")
+    if config.output_file is not None:
+        write_json(config.output_file, results)
+        plot = config.output_file.with_suffix(".svg")
         _plot(results, plot)
-        console.print(f"Figures: {config.out}   Plot: {plot}")
+        console.print(f"Figures: {config.output_file}   Plot: {plot}")
     return results
 
 

@@ -37,7 +37,7 @@ def run(config: PlanConfig) -> dict[str, Any]:
     trunk: Any = _shaped(config.shape) if config.shape else load_trunk(model_path(config.model))
     model = HeadwayModel.from_trunk(trunk.to(dtype), family=config.family, count=config.heads).eval()
     console = Console()
-    results: dict[str, Any] = {"settings": asdict(config) | {"out": str(config.out)}, "batches": {}}
+    results: dict[str, Any] = {"settings": asdict(config) | {"output_file": str(config.output_file)}, "batches": {}}
     for batch in config.batches:
         results["batches"][str(batch)] = found = measure(config, model, batch)
         console.print(_table(found, config, batch))
@@ -46,9 +46,9 @@ def run(config: PlanConfig) -> dict[str, Any]:
         "costs: time of a round beside one without drafts. pays from: share of drafts that must be right for it to be no slower. "
         "At each rate: speed over plain decoding as measured with drafts that are right that often, and (of its ceiling)."
     )
-    if config.out is not None:
-        write_json(config.out, results)
-        console.print(f"Figures: {config.out}")
+    if config.output_file is not None:
+        write_json(config.output_file, results)
+        console.print(f"Figures: {config.output_file}")
     return results
 
 

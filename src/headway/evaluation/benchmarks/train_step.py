@@ -29,7 +29,7 @@ def run(config: BenchConfig) -> dict[str, Any]:
     found: dict[str, list[dict[str, float]]] = {case: [] for case in CASES}
     for _ in range(ROUNDS):
         for case in CASES:
-            arguments = json.dumps({**asdict(config), "out": None, "case": case})
+            arguments = json.dumps({**asdict(config), "output_file": None, "case": case})
             done = subprocess.run([sys.executable, "-m", __name__, arguments], capture_output=True, text=True, check=False)
             if done.returncode:
                 raise HeadwayError(f"The case {case!r} failed: {done.stderr.strip().splitlines()[-1:]}")
@@ -39,7 +39,7 @@ def run(config: BenchConfig) -> dict[str, Any]:
     times = [m["seconds"] / s["seconds"] for m, s in zip(multi, stock, strict=True)]
     memory = [m["peak"] / s["peak"] for m, s in zip(multi, stock, strict=True)]
     results = {
-        "settings": asdict(config) | {"out": str(config.out)},
+        "settings": asdict(config) | {"output_file": str(config.output_file)},
         "cases": found,
         "time_ratio": times,
         "predicted_time_ratio": predicted,
@@ -47,7 +47,7 @@ def run(config: BenchConfig) -> dict[str, Any]:
         "memory_ratio": memory,
     }
     table = Table(
-        title=f"A training step: {config.heads} heads, vocabulary {config.vocabulary:,}, {config.rows} x {config.length} tokens"
+        title=f"A training step: {config.heads} heads, vocabulary {config.vocabulary:,}, {config.rows} x {config.max_length} tokens"
     )
     for name in ("case", "peak above start (MiB)", "seconds a step", "FLOPs over stock"):
         table.add_column(name, justify="left" if name == "case" else "right")
@@ -62,8 +62,8 @@ def run(config: BenchConfig) -> dict[str, Any]:
         f"{statistics.median(times):.2f}x ({min(times):.2f}-{max(times):.2f}) where the FLOPs predict {predicted:.2f}x. "
         f"{config.threads} thread(s), float32."
     )
-    if config.out is not None:
-        write_json(config.out, results)
+    if config.output_file is not None:
+        write_json(config.output_file, results)
     return results
 
 
@@ -90,7 +90,7 @@ def _case(arguments: dict[str, Any]) -> dict[str, float]:
     count = arguments["heads"] if multi else 0
     trunk: Any = LlamaForCausalLM(config)
     model = HeadwayModel.from_trunk(trunk, count=count).train()
-    ids = torch.randint(0, config.vocab_size, (arguments["rows"], arguments["length"]))
+    ids = torch.randint(0, config.vocab_size, (arguments["rows"], arguments["max_length"]))
     batch = {"input_ids": ids, "labels": ids}
     objective = MultiToken() if multi else NextToken()
     start, seconds = _resident(), []

@@ -77,10 +77,12 @@ class Answerer:
     def from_config(cls, config: AnsweringConfig, **how: Any) -> Self:
         """Load what the settings of a probe ask for. Raises CheckpointError and ConfigError."""
         model, tokenizer = load(config.model)
-        journal = AnswerLog(config.out.with_suffix(JOURNAL) if config.out is not None else None)
+        journal = AnswerLog(config.output_file.with_suffix(JOURNAL) if config.output_file is not None else None)
         if journal.texts:
             Console(stderr=True).print(f"{len(journal.texts)} answers are kept from before.", style="dim", markup=False)
-        how |= {name: getattr(config, name) for name in ("max_new_tokens", "batch_size", "plain", "chat")}
+        how |= {name: getattr(config, name) for name in ("max_new_tokens", "batch_size", "chat")} | {
+            "plain": not config.speculative
+        }
         return cls(model, tokenizer, journal=journal, name=fingerprint(model_path(config.model)), **how)
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int] | None = None) -> list[str]:

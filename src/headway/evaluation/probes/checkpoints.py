@@ -8,14 +8,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-import headway.config
 from headway import model_path
 from headway.data import Example, load_examples
 from headway.errors import CheckpointError, ConfigError
 from headway.model import HeadwayModel
 from headway.training.checkpoints import MARKER, steps_of
 from headway.training.configs import FinetuneConfig
-from headway.training.loop import CONFIG
+from headway.training.loop import CONFIG, read_settings
 from headway.training.stages.finetune import cast, freeze, load_model
 from headway.training.trainer import WEIGHTS
 
@@ -43,7 +42,7 @@ def settings_of(run: Path) -> FinetuneConfig:
     if not (run / CONFIG).is_file():
         raise CheckpointError(f"{run} is no folder of a run: {CONFIG} is missing. Give --models FOLDER ... in its place.")
     try:
-        return headway.config.load(FinetuneConfig, run / CONFIG)
+        return read_settings(FinetuneConfig, run / CONFIG)
     except ConfigError as error:
         raise CheckpointError(f"{run} is not of `headway finetune` ({error}). Give --models FOLDER ... in its place.") from error
 

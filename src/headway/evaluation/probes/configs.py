@@ -19,8 +19,8 @@ class AnsweringConfig:
     max_new_tokens: int = field(100, help="longest answer")
     batch_size: int = field(16, help="prompts decoded together")
     chat: bool = field(False, help="wrap each prompt as a user's message in the model's chat template")
-    plain: bool = field(False, help="decode without drafting; the answers are the same")
-    out: Path | None = field(None, help="JSON file for the results; a plot and the answers, to go on from, lie beside it")
+    speculative: bool = field(True, help="draft and verify; the answers are the same without")
+    output_file: Path | None = field(None, help="JSON file for the results; a plot and the answers, to go on from, lie beside it")
     seed: int = field(0, help="of everything that is drawn")
 
     def __post_init__(self) -> None:
@@ -102,8 +102,8 @@ class SlickConfig(AnsweringConfig):
         at_least(self, 0, "shots", "top_k")
         if self.temperature <= 0:
             raise ConfigError(f"temperature must be above 0, got {self.temperature}: greedy answers are taken besides.")
-        if self.keep and self.out is None:
-            raise ConfigError("--keep writes a file beside --out; give --out FILE.json as well.")
+        if self.keep and self.output_file is None:
+            raise ConfigError("--keep writes a file beside --output-file; give --output-file FILE.json as well.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ class CopyingConfig:
     lengths: list[int] = field([1, 2, 4, 8, 16], help="spans that count as copied: this many words or more")
     tokenizer: str | None = field(None, help="count the tokens of this model in place of words")
     limit: int | None = field(None, help="use only this many lines, from the start")
-    out: Path | None = field(None, help="JSON file for the results; a plot lies beside it")
+    output_file: Path | None = field(None, help="JSON file for the results; a plot lies beside it")
     seed: int = field(0, help="taken as every verb takes it; nothing here is random")
 
     def __post_init__(self) -> None:
@@ -140,8 +140,8 @@ class VerbatimConfig:
     max_new_tokens: int = field(100, help="tokens to write on each prompt at most")
     batch_size: int = field(16, help="prompts decoded together")
     temperature: float = field(0.0, help="0 takes the likeliest tokens; above 0 draws")
-    plain: bool = field(False, help="decode without drafting; the text is the same")
-    out: Path | None = field(None, help="JSON file for the results; a plot and the texts, to go on from, lie beside it")
+    speculative: bool = field(True, help="draft and verify; the text is the same without")
+    output_file: Path | None = field(None, help="JSON file for the results; a plot and the texts, to go on from, lie beside it")
     seed: int = field(0, help="of what is drawn")
 
     def __post_init__(self) -> None:

@@ -25,7 +25,7 @@ def run(config: CopyingConfig) -> dict[str, Any]:
     rows = islice(load_rows(config.data), config.limit)
     pairs = [(_answer(place, row, config), _sources(place, row, config)) for place, row in rows]
     results = probe(pairs, config.lengths, split)
-    results |= {"unit": unit, "settings": asdict(config) | {"data": str(config.data), "out": str(config.out)}}
+    results |= {"unit": unit, "settings": asdict(config) | {"data": str(config.data), "output_file": str(config.output_file)}}
     named = {f"copied in spans of {length} {unit} or more": f for length, f in results["copied"].items()}
     lines = [[name, f"{f['mean']:.1%}", f"{f['low']:.1%} - {f['high']:.1%}", f"{f['median']:.1%}"] for name, f in named.items()]
     for name in ("coverage", "density", "longest"):
@@ -41,7 +41,7 @@ def run(config: CopyingConfig) -> dict[str, Any]:
     axes.set_xscale("log", base=2)
     axes.set_xticks(config.lengths, map(str, config.lengths))
     axes.set_ylim(-2, 102)
-    save_results(config.out, results, figure)
+    save_results(config.output_file, results, figure)
     return results
 
 

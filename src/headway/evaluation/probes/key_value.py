@@ -40,13 +40,13 @@ def run(config: KeyValueConfig) -> dict[str, Any]:
     tasks = {count: drawn(given, config.limit, config.seed) for count, given in tasks.items()}
     answer = Answerer.from_config(config)
     results = probe(answer, tasks, config)
-    results["settings"] = asdict(config) | {"data": str(config.data), "out": str(config.out)}
+    results["settings"] = asdict(config) | {"data": str(config.data), "output_file": str(config.output_file)}
     results["tokens_per_forward"] = answer.tokens_per_forward
     contexts = results["contexts"]
     remarks = [positions.remark(name, found) for name, found in contexts.items()]
     rows = positions.rows(contexts)
     print_table(f"Key-value retrieval: {config.model}", ["context", "pair at", "correct", "95 % interval"], rows, remarks)
-    save_results(config.out, results, positions.plot(contexts, "position of the pair that is asked for"))
+    save_results(config.output_file, results, positions.plot(contexts, "position of the pair that is asked for"))
     return results
 
 

@@ -50,7 +50,7 @@ def run(config: LostInTheMiddleConfig) -> dict[str, Any]:
     asked = drawn(everything, config.limit, config.seed)
     answer = Answerer.from_config(config, stop=["\n"])
     results = probe(answer, asked, everything, config)
-    results["settings"] = asdict(config) | {"data": str(config.data), "out": str(config.out)}
+    results["settings"] = asdict(config) | {"data": str(config.data), "output_file": str(config.output_file)}
     results["tokens_per_forward"] = answer.tokens_per_forward
     contexts = results["contexts"]
     lines = {"oracle": results["oracle"], "closed book": results["closed_book"]}
@@ -60,7 +60,7 @@ def run(config: LostInTheMiddleConfig) -> dict[str, Any]:
     print_table(f"Lost in the middle: {config.model}", ["context", "gold at", "correct", "95 % interval"], rows, remarks)
     print(f"Distractors: {DISTRACTORS}.")
     levels = {name: line["share"] for name, line in lines.items()}
-    save_results(config.out, results, positions.plot(contexts, "position of the gold document", levels))
+    save_results(config.output_file, results, positions.plot(contexts, "position of the gold document", levels))
     return results
 
 

@@ -41,7 +41,7 @@ def run(config: SimpleQAConfig) -> dict[str, Any]:
     answer = Answerer.from_config(config, stop=[] if config.chat else ["\n"])
     checked = check(grade, asked, config.grader_check, config.seed)
     results = probe(answer, asked, grade, config.chat, config.seed) | {"grader_check": checked}
-    results["settings"] = asdict(config) | {"data": str(config.data), "out": str(config.out)}
+    results["settings"] = asdict(config) | {"data": str(config.data), "output_file": str(config.output_file)}
     results["tokens_per_forward"] = answer.tokens_per_forward
     rows = [_row("all", results["all"]), *(_row(topic, found) for topic, found in results["topics"].items())]
     headings = ["topic", "questions", "correct", "incorrect", "not attempted", "correct of attempted", "F", "95 % of F"]
@@ -58,7 +58,7 @@ def run(config: SimpleQAConfig) -> dict[str, Any]:
         left = [low + value for low, value in zip(left, values, strict=True)]
     axes.tick_params(axis="x", rotation=60, labelsize=8)
     axes.legend(frameon=False, fontsize=8)
-    save_results(config.out, results, figure)
+    save_results(config.output_file, results, figure)
     return results
 
 

@@ -48,24 +48,24 @@ def run(config: SlickConfig) -> dict[str, Any]:
     results: dict[str, Any] = {
         "examples": len(found),
         "categories": {category: share(counts[category], len(found)) for category in CATEGORIES},
-        "settings": asdict(config) | {"out": str(config.out)},
+        "settings": asdict(config) | {"output_file": str(config.output_file)},
         "tokens_per_forward": answer.tokens_per_forward,
     }
     rows = [[category, str(each["right"]), *percent(each)] for category, each in results["categories"].items()]
     remarks = []
-    if config.out is not None:
+    if config.output_file is not None:
         lines = [examples[n] | asdict(known) for n, known in zip(asked, found, strict=True)]
-        remarks.append(f"Categories: {_write(config.out.with_suffix('.categories.jsonl'), lines)}")
+        remarks.append(f"Categories: {_write(config.output_file.with_suffix('.categories.jsonl'), lines)}")
         if config.keep:
             kept = [examples[n] for n, known in zip(asked, found, strict=True) if known.category in config.keep]
             if not kept:
                 raise DataError(f"no example is {' or '.join(config.keep)}: there is nothing to keep.")
             results["kept"] = len(kept)
-            remarks.append(f"Kept {len(kept)} of {len(found)}: {_write(config.out.with_suffix('.kept.jsonl'), kept)}")
+            remarks.append(f"Kept {len(kept)} of {len(found)}: {_write(config.output_file.with_suffix('.kept.jsonl'), kept)}")
     print_table(f"What {config.model} knows of {config.data}", ["category", "examples", "share", "95 % interval"], rows, remarks)
     figure, axes = labelled_axes("", "examples (%)", SIZE)
     axes.bar(CATEGORIES, [100 * each["share"] for each in results["categories"].values()], color="#2f7ed8")
-    save_results(config.out, results, figure)
+    save_results(config.output_file, results, figure)
     return results
 
 

@@ -50,7 +50,7 @@ def run(config: VerbatimConfig) -> dict[str, Any]:
     prompts = [prompt for prompt, _ in pairs]
     results: dict[str, Any] = {"training_tokens": indices[0].tokens, "prompts": len(prompts), "models": {}}
     results["models"][REFERENCE] = rates([text for _, text in pairs], prompts, tokenizer, indices, config.seed)
-    journal = AnswerLog(config.out.with_suffix(JOURNAL) if config.out is not None else None)
+    journal = AnswerLog(config.output_file.with_suffix(JOURNAL) if config.output_file is not None else None)
     for each in models:
         model = each.load().to(best_device())
         answer = Answerer(
@@ -58,7 +58,7 @@ def run(config: VerbatimConfig) -> dict[str, Any]:
             load_tokenizer(each.tokenizer),
             max_new_tokens=config.max_new_tokens,
             batch_size=config.batch_size,
-            plain=config.plain,
+            plain=not config.speculative,
             temperature=config.temperature or 1.0,
             journal=journal,
             name=each.identity,
@@ -66,7 +66,7 @@ def run(config: VerbatimConfig) -> dict[str, Any]:
         seeds = [1000 * config.seed + number for number in range(len(prompts))] if config.temperature else None
         texts = answer(prompts, seeds)
         results["models"][each.name] = rates(texts, prompts, tokenizer, indices, config.seed) | {"texts": texts}
-    results["settings"] = asdict(config) | {"out": str(config.out), "run": str(config.run)}
+    results["settings"] = asdict(config) | {"output_file": str(config.output_file), "run": str(config.run)}
     rows = [[name, *_cells(found)] for name, found in results["models"].items()]
     headings = ["model", *(f"{n}-grams copied, 95 %" for n in config.lengths), "longest copy", "tokens"]
     known = {example.get("prompt") for example in training}
@@ -74,7 +74,7 @@ def run(config: VerbatimConfig) -> dict[str, Any]:
     remarks = [f"{results['training_tokens']} training tokens."]
     remarks += [f"{seen} of the {len(prompts)} prompts are in the training data."] if seen else []
     print_table("What stands verbatim in the training data", headings, rows, remarks)
-    save_results(config.out, results, _plot(results["models"], config.lengths))
+    save_results(config.output_file, results, _plot(results["models"], config.lengths))
     return results
 
 

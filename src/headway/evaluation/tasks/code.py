@@ -93,7 +93,7 @@ def _generate(config: EvalConfig, problems: list[Problem], todo: list[Problem], 
         judge.submit(*wanted[number], before_stops(text, task.stops))
 
     began = time.monotonic()
-    drafter = drafter_of(model, config.drafter, config.plain)
+    drafter = drafter_of(model, config.drafter, not config.speculative)
     stats = complete(model, tokenizer, requests, done, config.batch_size, drafter)
     found = {
         "tokens": stats.tokens,
@@ -101,7 +101,7 @@ def _generate(config: EvalConfig, problems: list[Problem], todo: list[Problem], 
         "acceptance": list(stats.acceptance),
         "seconds": time.monotonic() - began,
     }
-    if config.speed and model.count and not config.plain:
+    if config.speed and model.count and config.speculative:
         timed = [encoded[problem.name] for problem in todo[: config.speed_prompts]]
         found["speed"] = figures(speed(model, timed, min(64, settings["max_new_tokens"])))
     return found
@@ -176,7 +176,7 @@ class Judge:
             different = [name for name in DECIDING if found["settings"].get(name) != self.settings[name]]
             raise ConfigError(
                 f"{self.file} is an unfinished run with other settings ({', '.join(different)}). Repeat those to go on with it, "
-                "remove the file, or choose another --out."
+                "remove the file, or choose another --output-file."
             )
         known = {item.name for item in fields(Sample)}
         return {

@@ -31,7 +31,7 @@ def score(config: EvalConfig) -> dict[str, Any]:
     longest = min(64, answer)
 
     def measured() -> HeldOut:
-        return held_out_on(model, tokenizer, examples, config.length, config.batch_size)
+        return held_out_on(model, tokenizer, examples, config.max_length, config.batch_size)
 
     losses = None
     if config.quantize != "none":
@@ -44,7 +44,7 @@ def score(config: EvalConfig) -> dict[str, Any]:
         if config.shots:
             pool = load_examples(source, "train")
             shots = random.Random(config.seed).sample(pool, config.shots)
-        matched = exact_match(model, tokenizer, examples, answer, config.batch_size, config.plain, shots)
+        matched = exact_match(model, tokenizer, examples, answer, config.batch_size, not config.speculative, shots)
         results |= {
             "exact_match": matched.strict,
             "flexible_match": matched.flexible,
@@ -52,6 +52,6 @@ def score(config: EvalConfig) -> dict[str, Any]:
         }
         results["acceptance"] = list(matched.acceptance)
         results["answers"] = [asdict(answer) for answer in matched.answers]
-    if config.speed and model.count and not config.plain:
+    if config.speed and model.count and config.speculative:
         results["speed"] = figures(speed(model, timed, longest))
     return results

@@ -36,7 +36,9 @@ def score(config: EvalConfig) -> dict[str, Any]:
         if name not in manager.all_tasks:
             raise ConfigError(f"lm-eval has no task {name!r}{nearest(name, manager.all_tasks) or '.'}")
     model, tokenizer = load(config.model, config.dtype)
-    lm = HeadwayLM(model, tokenizer, batch_size=config.batch_size, drafter=config.drafter, plain=config.plain, seed=config.seed)
+    lm = HeadwayLM(
+        model, tokenizer, batch_size=config.batch_size, drafter=config.drafter, plain=not config.speculative, seed=config.seed
+    )
     began = time.monotonic()
     try:
         found = simple_evaluate(

@@ -32,7 +32,7 @@ from headway.files import replacing_folder, write_json
 
 
 def run(config: CompareConfig, title: str = "Does looking ahead help?") -> dict[str, Any]:
-    """Train, score and time everything; write results.json, results.parquet, plots and report.html into `config.out`.
+    """Train, score and time everything; write results.json, results.parquet, plots and report.html into `config.output_dir`.
 
     What an earlier call with the same settings finished is kept. A run that fails is reported, and its seed left out.
     Raises: ConfigError, DataError, CheckpointError for what cannot be run at all; HeadwayError where every run failed.
@@ -42,14 +42,14 @@ def run(config: CompareConfig, title: str = "Does looking ahead help?") -> dict[
     for arm in config.arms:
         baseline_of(config, arm)  # raises early
     jobs = config.jobs or jobs_for([model_of(config, arm) for arm in config.arms], config.threads)
-    config.out.mkdir(parents=True, exist_ok=True)
-    headway.config.save(config, config.out / "compare.yaml")
+    config.output_dir.mkdir(parents=True, exist_ok=True)
+    headway.config.save(config, config.output_dir / "compare.yaml")
     runs = runs_of(config, _rates(config, jobs, console) if config.match == "seconds" else None)
     by_name = {run.name: run for run in runs}
     console.print(f"{len(runs)} runs, {jobs} at a time, {config.threads} thread(s) each.")
 
     def tidy(name: str) -> None:
-        folder = config.out / "runs" / name
+        folder = config.output_dir / "runs" / name
         for checkpoint in (*folder.glob(f"{MODEL}/checkpoint-*"), *folder.glob("heads/checkpoint-*")):
             shutil.rmtree(checkpoint)
         if config.keep == "first-seed" and by_name[name].seed != config.seed:
@@ -57,7 +57,7 @@ def run(config: CompareConfig, title: str = "Does looking ahead help?") -> dict[
             shutil.rmtree(folder / "heads", ignore_errors=True)
 
     specs = {name: run.plain() for name, run in by_name.items()}
-    done = execute(specs, config.out / "runs", jobs, config.threads, console, "fine-tuning", tidy)
+    done = execute(specs, config.output_dir / "runs", jobs, config.threads, console, "fine-tuning", tidy)
     trained = [result for name, result in done.results.items() if by_name[name].finetune is not None]
     if not trained:
         raise HeadwayError(f"Every run failed; the first: {next(iter(done.failures.values()))}")
@@ -71,17 +71,16 @@ def run(config: CompareConfig, title: str = "Does looking ahead help?") -> dict[
         "speed": _speeds(config, runs, done) if config.speed else {},
         "seconds": time.perf_counter() - started,
     }
-    write_json(config.out / "results.json", results)
-    write_parquet(trained, config.out / "results.parquet")
+    write_json(config.output_dir / "results.json", results)
+    write_parquet(trained, config.output_dir / "results.parquet")
     sentences = words(results)
-    write_report(results, config.out / "report.html", sentences, {task: rows_of(results, task) for task in config.tasks})
+    write_report(results, config.output_dir / "report.html", sentences, {task: rows_of(results, task) for task in config.tasks})
     for task in config.tasks:
         console.print(_table(results, task, *rows_of(results, task, wide=False)))
     for line in sentences:
         console.print(line, markup=False, highlight=False)
-    console.print(
-        f"Report: {config.out / 'report.html'}   Figures: {config.out / 'results.json'}, {config.out / 'results.parquet'}"
-    )
+    report, *figures = (config.output_dir / name for name in ("report.html", "results.json", "results.parquet"))
+    console.print(f"Report: {report}   Figures: {figures[0]}, {figures[1]}")
     return results
 
 
@@ -93,12 +92,12 @@ def _rates(config: CompareConfig, jobs: int, console: Console) -> dict[str, dict
     free = dataclasses.replace(config, match="steps", budget=1)
     first = [run for run in runs_of(free) if run.finetune is not None and run.seed == config.seed]
     specs = {run.name: {**run.plain(), "rate": True} for run in first}
-    done = execute(specs, config.out / "rates", jobs, config.threads, console, "timing steps")
+    done = execute(specs, config.output_dir / "rates", jobs, config.threads, console, "timing steps")
     if done.failures:
         raise HeadwayError(f"A step cannot be timed: {next(iter(done.failures.values()))}")
     for run in first:
-        shutil.rmtree(config.out / "rates" / run.name / MODEL, ignore_errors=True)
-        shutil.rmtree(config.out / "rates" / run.name / "heads", ignore_errors=True)
+        shutil.rmtree(config.output_dir / "rates" / run.name / MODEL, ignore_errors=True)
+        shutil.rmtree(config.output_dir / "rates" / run.name / "heads", ignore_errors=True)
     return {f"{run.task}/{run.arm}": done.results[run.name] for run in first}
 
 
@@ -109,7 +108,7 @@ def _speeds(config: CompareConfig, runs: list[Run], done: Done) -> dict[str, dic
     for run in runs:
         if run.finetune is None or run.seed != config.seed or run.name not in done.results:
             continue
-        model, tokenizer = load(str(config.out / "runs" / run.name / MODEL))
+        model, tokenizer = load(str(config.output_dir / "runs" / run.name / MODEL))
         if not model.count:
             continue
         examples = load_examples(run.scored.test or run.scored.data, "test", config.speed_prompts)

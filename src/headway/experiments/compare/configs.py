@@ -27,7 +27,7 @@ class TaskConfig:
 class CompareConfig:
     """Arms x seeds x tasks. Raises ConfigError where a number is out of range or names do not fit together."""
 
-    out: Path = field(help="folder for report.html, plots, results.parquet, results.json and the runs")
+    output_dir: Path = field(help="folder for report.html, plots, results.parquet, results.json and the runs")
     arms: dict[str, dict[str, Any]] = field(
         help="name: settings of `headway finetune` that make this arm; warm_up: settings of `headway heads train` before it"
     )
@@ -44,7 +44,7 @@ class CompareConfig:
     point_examples: int = field(100, help="held-out examples that are scored on the way")
     speed: bool = field(True, help="time decoding with the heads of each arm's first seed against decoding without")
     speed_prompts: int = field(16, help="how many prompts to time, one at a time")
-    keep: Literal["first-seed", "all"] = field("first-seed", help="fine-tuned models that stay in out")
+    keep: Literal["first-seed", "all"] = field("first-seed", help="fine-tuned models that stay in output_dir")
     jobs: int | None = field(None, help="runs at a time (none: as many as devices, or cores and memory, allow)")
     threads: int = field(1, help="torch threads of each run")
 
@@ -64,7 +64,7 @@ class CompareConfig:
 class DemoConfig:
     """The whole experiment in minutes. Raises ConfigError where a number is out of range."""
 
-    out: Path = field(Path("headway-demo"), help="folder for report.html, results and the fine-tuned models")
+    output_dir: Path = field(Path("headway-demo"), help="folder for report.html, results and the fine-tuned models")
     model: str = field("embedded", help="folder of a model with two heads or more, or `embedded`")
     level: int = field(2, help="steps in a word problem: 1, 2 or 3")
     seeds: int = field(5, help="runs of each arm; at least 3, since a difference needs a spread")
@@ -73,7 +73,7 @@ class DemoConfig:
     speed_prompts: int = field(16, help="how many prompts to time, one at a time")
     steps: int = field(70, help="optimiser steps of each run")
     batch_size: int = field(4, help="packed rows in a step")
-    length: int = field(256, help="tokens in a packed row")
+    max_length: int = field(256, help="tokens in a packed row")
     learning_rate: float = field(1e-3, help="of the trunk; the heads' is the same here, since both are small")
     total_weight: float = field(0.3, help="factor of all heads' losses")
     seed: int = field(0, help="of the first run; the others count on from it")

@@ -14,7 +14,7 @@ from headway.files import write_text
 from headway.training.configs import FinetuneConfig, HeadsTrainConfig
 
 UNTRAINED = "untrained"
-OWN = ("out", "data", "seed", "max_steps", "validation", "resume", "quiet")  # what the comparison itself decides
+OWN = ("output_dir", "data", "seed", "max_steps", "validation", "resume", "quiet")  # what the comparison itself decides
 
 
 @dataclass(frozen=True)
@@ -89,15 +89,15 @@ def settings_of(config: CompareConfig, arm: str, data: str, seed: int) -> tuple[
         raise ConfigError(f"{where}: {decided[0]} is set by the comparison itself, for all arms alike.")
     model = model_of(config, arm)
     finetune = {**given, "model": model, "data": data, "seed": seed, "quiet": True}
-    headway.config.build(FinetuneConfig, {**finetune, "out": "unused"}, where)
+    headway.config.build(FinetuneConfig, {**finetune, "output_dir": "unused"}, where)
     if warm_up is None:
         return finetune, None
     if not isinstance(warm_up, dict) or "max_steps" not in warm_up:
         raise ConfigError(f"{where}: warm_up is a group of settings of `headway heads train`, max_steps among them.")
-    shared = {name: given[name] for name in ("batch_size", "length", "family", "count", "options") if name in given}
+    shared = {name: given[name] for name in ("batch_size", "max_length", "family", "num_heads", "options") if name in given}
     warm_up = {**shared, **warm_up, "model": model, "data": data, "seed": seed, "quiet": True}
-    headway.config.build(HeadsTrainConfig, {**warm_up, "out": "unused"}, f"{where}, warm_up")
-    for name in ("family", "count", "options"):  # which heads there are is settled by then
+    headway.config.build(HeadsTrainConfig, {**warm_up, "output_dir": "unused"}, f"{where}, warm_up")
+    for name in ("family", "num_heads", "options"):  # which heads there are is settled by then
         finetune.pop(name, None)
     return finetune, warm_up
 
@@ -122,8 +122,8 @@ def baseline_of(config: CompareConfig, arm: str) -> str | None:
 
 def tokens_a_step(settings: dict[str, Any], kind: type = FinetuneConfig) -> int:
     """Tokens of text in one optimiser step, where rows are full."""
-    built: Any = headway.config.build(kind, {**settings, "out": "unused"}, "settings")
-    return int(built.batch_size * built.gradient_accumulation * built.length)
+    built: Any = headway.config.build(kind, {**settings, "output_dir": "unused"}, "settings")
+    return int(built.batch_size * built.gradient_accumulation * built.max_length)
 
 
 def _steps(
@@ -159,7 +159,7 @@ def _sample(config: CompareConfig, name: str, task: TaskConfig, pool: list[Examp
     if task.examples is None:
         return task.data
     chosen = random.Random(seed).sample(pool, task.examples)
-    path = config.out / "data" / f"{name}-{seed}.jsonl"
+    path = config.output_dir / "data" / f"{name}-{seed}.jsonl"
     text = "".join(json.dumps(example, ensure_ascii=False) + "\n" for example in chosen)
     if not path.is_file() or path.read_text(encoding="utf-8") != text:  # rows are cached by the time of the file
         write_text(path, text)

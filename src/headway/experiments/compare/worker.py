@@ -69,9 +69,9 @@ def _train(folder: Path, settings: dict[str, Any], warm_up: dict[str, Any] | Non
     if warm_up is not None:
         warming = Clock(folder / "warm-up.json")
         out = folder / "heads"
-        train_heads(headway.config.build(HeadsTrainConfig, {**warm_up, "out": out}, "warm_up"), [warming])
+        train_heads(headway.config.build(HeadsTrainConfig, {**warm_up, "output_dir": out}, "warm_up"), [warming])
         settings = {**settings, "heads": str(out)}
-    finetune(headway.config.build(FinetuneConfig, {**settings, "out": folder / MODEL}, "arm"), [clock])
+    finetune(headway.config.build(FinetuneConfig, {**settings, "output_dir": folder / MODEL}, "arm"), [clock])
     return warming
 
 

@@ -28,7 +28,7 @@ WORKER = "headway.experiments.families.worker"
 
 
 def run(config: HeadsCompareConfig) -> dict[str, Any]:
-    """Train and measure every family; write results.json, results.parquet, plots and report.html into `config.out`.
+    """Train and measure every family; write results.json, results.parquet, plots and report.html into `config.output_dir`.
 
     What an earlier call with the same settings finished is kept. A family that fails is shown as such and sinks no other.
     Raises: ConfigError for settings that cannot be; HeadwayError where the trunk cannot be measured, or every family failed.
@@ -36,8 +36,8 @@ def run(config: HeadsCompareConfig) -> dict[str, Any]:
     console, started = Console(), time.perf_counter()
     families = entries(config)
     specs = specs_of(config)  # raises early
-    config.out.mkdir(parents=True, exist_ok=True)
-    headway.config.save(config, config.out / "heads-compare.yaml")
+    config.output_dir.mkdir(parents=True, exist_ok=True)
+    headway.config.save(config, config.output_dir / "heads-compare.yaml")
     failures: dict[str, str] = {}
     if config.max_seconds is not None:
         steps, failures = _steps(config, config.max_seconds, console)
@@ -50,12 +50,12 @@ def run(config: HeadsCompareConfig) -> dict[str, Any]:
     )
 
     def tidy(name: str) -> None:
-        for checkpoint in (config.out / "runs" / name).glob(f"{MODEL}/checkpoint-*"):
+        for checkpoint in (config.output_dir / "runs" / name).glob(f"{MODEL}/checkpoint-*"):
             shutil.rmtree(checkpoint)
         if specs[name]["seed"] != config.seed:
-            shutil.rmtree(config.out / "runs" / name / MODEL, ignore_errors=True)
+            shutil.rmtree(config.output_dir / "runs" / name / MODEL, ignore_errors=True)
 
-    done = execute(specs, config.out / "runs", config.jobs, config.threads, console, "families", tidy, WORKER)
+    done = execute(specs, config.output_dir / "runs", config.jobs, config.threads, console, "families", tidy, WORKER)
     trunk = done.results.pop(folder_of(TRUNK, config.seed), None)
     if trunk is None:
         raise HeadwayError(f"The trunk cannot be measured: {next(iter(done.failures.values()))}")
@@ -75,13 +75,12 @@ def run(config: HeadsCompareConfig) -> dict[str, Any]:
         "published": plain(),
         "seconds": time.perf_counter() - started,
     }
-    write_json(config.out / "results.json", results)
-    write_parquet(flat(results), config.out / "results.parquet")
-    write_report(results, config.out / "report.html")
+    write_json(config.output_dir / "results.json", results)
+    write_parquet(flat(results), config.output_dir / "results.parquet")
+    write_report(results, config.output_dir / "report.html")
     _show(results, console)
-    console.print(
-        f"Report: {config.out / 'report.html'}   Figures: {config.out / 'results.json'}, {config.out / 'results.parquet'}"
-    )
+    report, *figures = (config.output_dir / name for name in ("report.html", "results.json", "results.parquet"))
+    console.print(f"Report: {report}   Figures: {figures[0]}, {figures[1]}")
     return results
 
 
@@ -100,9 +99,9 @@ def flat(results: dict[str, Any]) -> list[dict[str, Any]]:
 def _steps(config: HeadsCompareConfig, seconds: float, console: Console) -> tuple[dict[str, int], dict[str, str]]:
     """By label, the steps that each family takes in so many seconds; and why others could not be timed."""
     specs = rates_of(config)
-    done = execute(specs, config.out / "rates", config.jobs, config.threads, console, "timing steps", module=WORKER)
+    done = execute(specs, config.output_dir / "rates", config.jobs, config.threads, console, "timing steps", module=WORKER)
     for name in specs:
-        shutil.rmtree(config.out / "rates" / name / MODEL, ignore_errors=True)
+        shutil.rmtree(config.output_dir / "rates" / name / MODEL, ignore_errors=True)
     failures = {specs[name]["label"]: reason for name, reason in done.failures.items()}
     return {one["label"]: max(1, int(seconds / one["rate"])) for one in done.results.values()}, failures
 

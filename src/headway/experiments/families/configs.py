@@ -12,7 +12,7 @@ from headway.errors import ConfigError
 class HeadsCompareConfig:
     """Head families x seeds on one trunk. Raises ConfigError where a number is out of range."""
 
-    out: Path = field(help="folder for report.html, plots, results.parquet, results.json and the runs")
+    output_dir: Path = field(help="folder for report.html, plots, results.parquet, results.json and the runs")
     model: str = field("embedded", help="folder or hub id of the trunk, or `embedded`; heads it has are left aside")
     data: list[str] | str = field(help="what heads learn from: its train split; whatever `headway heads train` takes")
     validation: str = field(help="what they are scored on, and where prompts come from: its test split")
@@ -21,14 +21,14 @@ class HeadsCompareConfig:
         help="names of families (none: all there are); in a file also {family: NAME, label: TEXT, options: {...}} with any "
         "settings of `headway heads train`, or with joint of `headway finetune`",
     )
-    count: int = field(4, help="heads of each")
+    num_heads: int = field(4, help="heads of each")
     joint: bool = field(False, help="the trunk learns too, and may get better or worse; else it is frozen, the same for all")
     max_steps: int = field(300, help="optimiser steps of each run")
     max_seconds: float | None = field(
         None, help="training seconds of each run in place of steps: slow families get fewer, by the time of a step measured first"
     )
     batch_size: int = field(8, help="rows in a step")
-    length: int = field(256, help="tokens in a row")
+    max_length: int = field(256, help="tokens in a row")
     learning_rate: float | None = field(None, help="peak learning rate of all (none: each family's own default)")
     settings: dict[str, Any] = field({}, help="settings of `headway heads train` (joint: `headway finetune`) that all share")
     limit: int | None = field(None, help="learn from only this many examples of each source")
@@ -45,7 +45,9 @@ class HeadsCompareConfig:
     threads: int = field(1, help="torch threads of each run")
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "count", "max_steps", "batch_size", "length", "limit", "test_examples", "prompts", "prompt_tokens")
+        at_least(
+            self, 1, "num_heads", "max_steps", "batch_size", "max_length", "limit", "test_examples", "prompts", "prompt_tokens"
+        )
         at_least(self, 1, "max_new_tokens", "tree_nodes", "repeats", "seeds", "jobs", "threads")
         if self.max_seconds is not None and self.max_seconds <= 0:
             raise ConfigError(f"max_seconds must be above 0, got {self.max_seconds}.")

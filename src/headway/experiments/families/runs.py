@@ -15,8 +15,19 @@ from headway.training.configs import FinetuneConfig, HeadsTrainConfig
 
 TRUNK = "trunk"
 ALONE = "next-token alone"  # where the trunk learns too: what it learns without heads
-OWN = ("out", "data", "model", "heads", "seed", "max_steps", "epochs", "validation", "resume", "quiet")  # alike for all, or unused
-MEASURED = ("validation", "test_examples", "length", "prompts", "prompt_tokens", "max_new_tokens", "tree_nodes", "repeats")
+OWN = (
+    "output_dir",
+    "data",
+    "model",
+    "heads",
+    "seed",
+    "max_steps",
+    "epochs",
+    "validation",
+    "resume",
+    "quiet",
+)  # alike for all, or unused
+MEASURED = ("validation", "test_examples", "max_length", "prompts", "prompt_tokens", "max_new_tokens", "tree_nodes", "repeats")
 
 
 @dataclass(frozen=True)
@@ -73,23 +84,23 @@ def specs_of(config: HeadsCompareConfig, steps: dict[str, int] | None = None) ->
 
 def settings_of(config: HeadsCompareConfig, entry: Entry, seed: int, steps: int) -> dict[str, Any]:
     """Settings of the training verb without `out`. What nobody gave is left to the verb, which knows what suits the family."""
-    own = {"count": config.count, **config.settings, **entry.settings, "family": entry.family}
+    own = {"num_heads": config.num_heads, **config.settings, **entry.settings, "family": entry.family}
     return _checked(config, own, seed, steps, entry.label)
 
 
 def _alone(config: HeadsCompareConfig, seed: int, steps: int) -> dict[str, Any]:
     of_heads = ("objective", "options")
     own = {name: value for name, value in config.settings.items() if name not in of_heads}
-    return _checked(config, {**own, "count": 0, "objective": "next-token"}, seed, steps, ALONE)
+    return _checked(config, {**own, "num_heads": 0, "objective": "next-token"}, seed, steps, ALONE)
 
 
 def _checked(config: HeadsCompareConfig, own: dict[str, Any], seed: int, steps: int, label: str) -> dict[str, Any]:
-    given: dict[str, Any] = {name: getattr(config, name) for name in ("model", "data", "batch_size", "length", "limit")}
+    given: dict[str, Any] = {name: getattr(config, name) for name in ("model", "data", "batch_size", "max_length", "limit")}
     if config.learning_rate is not None:
         given["learning_rate"] = config.learning_rate
     given |= {**own, "max_steps": steps, "seed": seed, "quiet": True}
     given["save_steps"] = min(given.get("save_steps", 100), steps)
-    headway.config.build(kind(config.joint), {**given, "out": "unused"}, f"families, {label}")
+    headway.config.build(kind(config.joint), {**given, "output_dir": "unused"}, f"families, {label}")
     return given
 
 

@@ -168,7 +168,7 @@ def notes(results: Results) -> list[str]:
     """Footnotes of the tables."""
     settings, trunk = results["settings"], results["trunk"]
     budget = f"{settings['max_seconds']:g} seconds" if settings["max_seconds"] else f"{settings['max_steps']} steps"
-    budget += f" of {settings['batch_size']} rows of {settings['length']} tokens"
+    budget += f" of {settings['batch_size']} rows of {settings['max_length']} tokens"
     seeds, repeats = counted(settings["seeds"], "seed"), counted(settings["repeats"], "repeat")
     return [
         f"Trunk: {settings['model']}, {_count(trunk['trunk_parameters'])} parameters, {trunk['dtype']}, {trunk['device']}, "

@@ -28,10 +28,10 @@ from headway.heads import HeadStack
 from headway.model import HeadwayModel, best_device
 from headway.training import finetune, train_heads
 from headway.training.configs import FinetuneConfig
-from headway.training.loop import CONFIG, load_tokenizer
+from headway.training.loop import CONFIG, load_tokenizer, read_settings
 from headway.trunk import TrunkView
 
-SHOWN = ("objective", "head_weights", "learning_rate", "schedule")  # what says how a family was trained
+SHOWN = ("objective", "head_weights", "learning_rate", "lr_scheduler")  # what says how a family was trained
 
 
 def work(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def work(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
         few = {"max_steps": WARMING + TIMED, "save_steps": WARMING + TIMED}
         return {"label": spec["label"], "rate": _train(folder, {**spec["training"], **few}, spec["joint"])[0].rate}
     clock, memory = _train(folder, spec["training"], spec["joint"])
-    settings = headway.config.load(kind(spec["joint"]), folder / MODEL / CONFIG)
+    settings = read_settings(kind(spec["joint"]), folder / MODEL / CONFIG)
     model, _ = load(str(folder / MODEL))
     steps = spec["training"]["max_steps"]
     return {
@@ -56,7 +56,7 @@ def work(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
         "seconds": clock.seconds,
         "step_seconds": clock.rate if steps > WARMING else clock.seconds / steps,
         "memory_mib": memory.peak,
-        "trained": {name: getattr(settings, name) for name in SHOWN} | {"learning_rate": settings.rate_of_heads},
+        "trained": {name: getattr(settings, name) for name in SHOWN} | {"learning_rate": settings.heads_lr},
         **measured(model, str(folder / MODEL), spec),
     }
 
@@ -67,7 +67,7 @@ def measured(model: HeadwayModel, source: str, spec: dict[str, Any]) -> dict[str
     tokenizer = load_tokenizer(source)
     examples = load_examples(how["validation"], "test", how["test_examples"])
     began = time.perf_counter()
-    losses = held_out_on(model, tokenizer, examples, how["length"], 8)
+    losses = held_out_on(model, tokenizer, examples, how["max_length"], 8)
     if not all(math.isfinite(loss) for loss in losses.losses):
         raise HeadwayError(f"Held-out losses became {losses.losses}. Lower learning_rate.")
     prompts = prompts_of(examples, tokenizer, how["prompts"], how["prompt_tokens"])
@@ -178,7 +178,7 @@ class Memory(TrainerCallback):
 
 def _train(folder: Path, settings: dict[str, Any], joint: bool) -> tuple[Steps, Memory]:
     clock, memory = Steps(folder / "seconds.json"), Memory(folder / "memory.json")
-    config = headway.config.build(kind(joint), {**settings, "out": folder / MODEL}, "family")
+    config = headway.config.build(kind(joint), {**settings, "output_dir": folder / MODEL}, "family")
     if isinstance(config, FinetuneConfig):
         finetune(config, [clock, memory])
     else:

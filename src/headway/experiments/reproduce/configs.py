@@ -40,7 +40,7 @@ SHAPES = {
 class ReproduceConfig:
     """What all experiments share. Raises ConfigError where a number is out of range."""
 
-    out: Path = field(Path("headway-reproduce"), help="folder of the results; each experiment has one of its own in it")
+    output_dir: Path = field(Path("headway-reproduce"), help="folder of the results; each experiment has one of its own in it")
     scale: Literal["cpu", "paper"] = field("cpu", help="what a CPU does in about 20 minutes, or the paper's size for a GPU")
     seeds: int = field(3, help="runs of each arm; at least 2, since a difference needs a spread")
     seed: int = field(0, help="of the first run; the others count on from it")
@@ -99,7 +99,7 @@ class InductionConfig(ScratchConfig):
     """Names of two tokens in children's stories (section 4.1)."""
 
     stories: str = field("generated", help="where stories come from: generated, or files with known names, such as TinyStories")
-    length: int | None = field(None, help=f"tokens of a story; longer ones are cut {BY_SCALE}")
+    max_length: int | None = field(None, help=f"tokens of a story; longer ones are cut {BY_SCALE}")
     syllables: int | None = field(None, help=f"different first, and different second, tokens of names {BY_SCALE}")
 
     EXPERIMENT: ClassVar[str] = "induction"
@@ -111,7 +111,7 @@ class InductionConfig(ScratchConfig):
             "batch_size": 8,
             "learning_rate": 3e-3,
             "test_examples": 100,
-            "length": 128,
+            "max_length": 128,
             "syllables": 20,
         },
         # batches of 2^18 tokens for 100,000 steps at 1e-4, 100 test stories
@@ -122,7 +122,7 @@ class InductionConfig(ScratchConfig):
             "batch_size": 1024,
             "learning_rate": 1e-4,
             "test_examples": 100,
-            "length": 256,
+            "max_length": 256,
             "syllables": 200,
         },
     }
@@ -170,7 +170,7 @@ class ScaleConfig(ScratchConfig):
 
     text: str = field("stdlib", help="what to learn from: stdlib, files, folders or hub ids")
     tokenizer: str = field("bytes", help="folder or hub id of a tokenizer; `bytes`: a token a byte")
-    length: int | None = field(None, help=f"tokens in a row {BY_SCALE}")
+    max_length: int | None = field(None, help=f"tokens in a row {BY_SCALE}")
 
     EXPERIMENT: ClassVar[str] = "scale"
     SCALES: ClassVar[dict[str, dict[str, Any]]] = {
@@ -181,7 +181,7 @@ class ScaleConfig(ScratchConfig):
             "batch_size": 8,
             "learning_rate": 3e-3,
             "test_examples": 64,
-            "length": 128,
+            "max_length": 128,
         },
         # table S13: batches of 2^23 tokens, 3e-4; 91 billion tokens, the least that table S7 is of
         "paper": {
@@ -191,7 +191,7 @@ class ScaleConfig(ScratchConfig):
             "batch_size": 2048,
             "learning_rate": 3e-4,
             "test_examples": 1024,
-            "length": 4096,
+            "max_length": 4096,
         },
     }
 
@@ -202,10 +202,10 @@ class FinetuningConfig(ReproduceConfig):
 
     model: str | None = field(None, help=f"folder or hub id of the model, or `embedded` {BY_SCALE}")
     heads: str | None = field(None, help="folder of pretrained heads (none: the model's own)")
-    count: int = field(3, help="heads; 3 are the paper's 4 tokens")
+    num_heads: int = field(3, help="heads; 3 are the paper's 4 tokens")
     data: str = field("word-problems:2", help="what to learn: a source as of `headway finetune`")
     examples: int | None = field(None, help=f"examples to learn from {BY_SCALE}")
-    length: int | None = field(None, help=f"tokens in a packed row {BY_SCALE}")
+    max_length: int | None = field(None, help=f"tokens in a packed row {BY_SCALE}")
     small_weight: float = field(0.1, help="factor that the losses of pretrained heads are ramped up to")
 
     EXPERIMENT: ClassVar[str] = "finetuning"
@@ -217,7 +217,7 @@ class FinetuningConfig(ReproduceConfig):
             "learning_rate": 1e-3,
             "test_examples": 200,
             "examples": 2400,
-            "length": 256,
+            "max_length": 256,
         },
         # 200 billion tokens in batches of 2^23; `data` has to name code
         "paper": {
@@ -227,7 +227,7 @@ class FinetuningConfig(ReproduceConfig):
             "learning_rate": 3e-4,
             "test_examples": 1024,
             "examples": 10_000_000,
-            "length": 4096,
+            "max_length": 4096,
         },
     }
 

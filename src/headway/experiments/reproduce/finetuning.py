@@ -48,14 +48,14 @@ def check(config: FinetuningConfig) -> None:
     """Raise ConfigError where there are no pretrained heads to compare with."""
     if config.heads is None and not (Path(model_path(config.model or "")) / CONFIG_FILE).is_file():
         raise ConfigError(
-            f"{config.model} brings no heads that could be told from random ones: train some with `headway heads train --count "
-            f"{config.count}`, and name their folder with --heads."
+            f"{config.model} brings no heads that could be told from random ones: train some with `headway heads train --num-heads "
+            f"{config.num_heads}`, and name their folder with --heads."
         )
 
 
 def learn(config: FinetuningConfig, run: Run, folder: Path, advance: Callable[[int], None]) -> dict[str, Any]:
     """Fine-tune one arm and score it. Raises: as `finetune`."""
-    assert config.model is not None and config.steps and config.batch_size and config.learning_rate and config.length
+    assert config.model is not None and config.steps and config.batch_size and config.learning_rate and config.max_length
     arm = ARMS[run.arm]
     start, heads = config.model, config.heads
     if arm is not None and arm.heads == "random":
@@ -65,9 +65,9 @@ def learn(config: FinetuningConfig, run: Run, folder: Path, advance: Callable[[i
         FinetuneConfig(
             model=start,
             heads=heads,
-            count=config.count,
+            num_heads=config.num_heads,
             data=str(_data(config, run.seed)),
-            out=folder / "model",
+            output_dir=folder / "model",
             objective="next-token" if arm is None else "multi-token",
             total_weight=config.small_weight if small else 1.0,
             weight_schedule="sine" if small else "constant",
@@ -75,7 +75,7 @@ def learn(config: FinetuningConfig, run: Run, folder: Path, advance: Callable[[i
             batch_size=config.batch_size // config.gradient_accumulation,
             gradient_accumulation=config.gradient_accumulation,
             bf16=config.bf16,
-            length=config.length,
+            max_length=config.max_length,
             learning_rate=config.learning_rate,
             heads_learning_rate=config.learning_rate,
             seed=run.seed,
@@ -92,14 +92,14 @@ def learn(config: FinetuningConfig, run: Run, folder: Path, advance: Callable[[i
 
 def score(config: FinetuningConfig, folder: str) -> Measures:
     """Held-out next-token loss, and the share of problems solved where the data has prompts."""
-    assert config.test_examples is not None and config.length is not None
+    assert config.test_examples is not None and config.max_length is not None
     model, tokenizer = load(folder)
     name, _, level = config.data.partition(":")
     if name == "word-problems":
         test = word_problems("test", config.test_examples, int(level or 1), seed=1)
     else:
         test = load_examples(config.data, "test", config.test_examples)
-    found = {"loss": held_out_on(model, tokenizer, test, config.length).losses[0]}
+    found = {"loss": held_out_on(model, tokenizer, test, config.max_length).losses[0]}
     if all("prompt" in example for example in test):
         matched = exact_match(model, tokenizer, test, max_new_tokens=64, batch_size=50, quiet=True)
         found |= {"exact match": matched.strict, "tokens a forward": matched.tokens_per_forward}
@@ -112,7 +112,7 @@ def _data(config: FinetuningConfig, seed: int) -> Path | str:
     if name != "word-problems":
         return config.data
     assert config.examples is not None
-    file = config.out / config.EXPERIMENT / "data" / f"train-{seed}.jsonl"
+    file = config.output_dir / config.EXPERIMENT / "data" / f"train-{seed}.jsonl"
     problems = word_problems("train", config.examples, int(level or 1), seed=seed)
     write_text(file, "".join(json.dumps(problem) + "\n" for problem in problems))
     return file
@@ -121,7 +121,7 @@ def _data(config: FinetuningConfig, seed: int) -> Path | str:
 def _with_random_heads(config: FinetuningConfig, seed: int, folder: Path) -> Path:
     assert config.model is not None
     model, tokenizer = load(config.model)
-    model = HeadwayModel.from_trunk(model.trunk, "parallel", config.count)
+    model = HeadwayModel.from_trunk(model.trunk, "parallel", config.num_heads)
     set_seed(seed)
     randomise_heads(model)
     model.save_pretrained(folder)

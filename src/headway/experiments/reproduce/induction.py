@@ -34,7 +34,7 @@ KNOWN = 4000  # generated stories whose words make the vocabulary
 
 def task_of(config: InductionConfig) -> Task:
     """Stories of a seed, renamed. Raises DataError where the stories name nobody twice."""
-    assert config.length is not None and config.syllables is not None and config.test_examples is not None
+    assert config.max_length is not None and config.syllables is not None and config.test_examples is not None
     training, test = names_of_two_tokens(config.syllables)
     corpus = _corpus(config.stories)
     held_out = corpus[: config.test_examples] if corpus else generate_stories(config.test_examples, TEST_SEED)
@@ -43,7 +43,7 @@ def task_of(config: InductionConfig) -> Task:
         raise DataError(f"{config.stories} has {len(corpus)} stories, no more than the test takes.")
     firsts, seconds = syllables(config.syllables)
     tokenizer = word_tokenizer([*_vocabulary(corpus or generate_stories(KNOWN, TEST_SEED)), *firsts, *seconds])
-    ids, unknown, length = tokenizer.get_vocab(), tokenizer.unk_token_id, config.length
+    ids, unknown, length = tokenizer.get_vocab(), tokenizer.unk_token_id, config.max_length
 
     def encoded(words: Sequence[str]) -> Encoded:
         found = [ids.get(word, unknown) for word in words[: length - 1]] + [tokenizer.eos_token_id]

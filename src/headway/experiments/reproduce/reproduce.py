@@ -19,7 +19,7 @@ from headway.files import write_json
 
 
 def reproduce(config: ReproduceConfig) -> dict[str, Any]:
-    """Train and score every arm, size and seed; write `results.json` and plots in a folder of the experiment in `config.out`.
+    """Train and score every arm, size and seed; write `results.json` and plots into a folder in `config.output_dir`.
 
     Runs that an earlier call with the same settings finished are kept, one that was killed goes on from its last checkpoint,
     and one that fails is reported, tried again by the next call, and does not sink the rest.
@@ -53,7 +53,7 @@ def reproduce(config: ReproduceConfig) -> dict[str, Any]:
         "seconds": time.perf_counter() - started,
         "training_seconds": sum(run["seconds"] for run in finished),
     }
-    folder = config.out / config.EXPERIMENT
+    folder = config.output_dir / config.EXPERIMENT
     write_json(folder / "results.json", results)
     draw(results, experiment, folder)
     console.print(table(runs, comparisons, experiment.measures[:3], experiment.title))

@@ -22,7 +22,7 @@ from headway.files import write_json
 Measures = dict[str, float]
 RESULT, SETTINGS = "result.json", "settings.json"
 # what a run may differ in and still be the same run
-FREE = ("out", "seeds", "seed", "tokens", "sizes", "pauses", "threads")
+FREE = ("output_dir", "seeds", "seed", "tokens", "sizes", "pauses", "threads")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ Learn = Callable[[Run, Path, Callable[[int], None]], dict[str, Any]]
 def perform(config: ReproduceConfig, runs: Sequence[Run], learn: Learn, console: Console) -> list[dict[str, Any]]:
     """Every run's result: `curve` and `measures`, or `error`. A killed run goes on from its last checkpoint.
 
-    Raises: HeadwayError where `config.out` cannot be written, KeyboardInterrupt after Ctrl-C.
+    Raises: HeadwayError where `config.output_dir` cannot be written, KeyboardInterrupt after Ctrl-C.
     """
     torch.set_num_threads(config.threads)
     settings = _settings(config)
@@ -75,7 +75,7 @@ def perform(config: ReproduceConfig, runs: Sequence[Run], learn: Learn, console:
 def _one(
     config: ReproduceConfig, run: Run, settings: dict[str, Any], learn: Learn, advance: Callable[[int], None]
 ) -> dict[str, Any]:
-    folder = config.out / config.EXPERIMENT / "runs" / run.name
+    folder = config.output_dir / config.EXPERIMENT / "runs" / run.name
     if folder.is_dir() and _read(folder / SETTINGS) != settings:
         shutil.rmtree(folder)
     if known := _read(folder / RESULT):

@@ -27,8 +27,8 @@ PROMPTS = 8  # rows whose first half is continued to count tokens a forward
 
 def task_of(config: ScaleConfig) -> Task:
     """Rows from random places of the text. Raises DataError where the text is shorter than a row."""
-    assert config.length is not None and config.test_examples is not None
-    length = config.length
+    assert config.max_length is not None and config.test_examples is not None
+    length = config.max_length
     tokenizer = (
         word_tokenizer(f"<{byte}>" for byte in range(256)) if config.tokenizer == "bytes" else load_tokenizer(config.tokenizer)
     )
@@ -70,9 +70,9 @@ def _tokens(config: ScaleConfig, tokenizer: PreTrainedTokenizerBase, split: str)
             parts.append(np.asarray(tokenizer(example["text"], verbose=False)["input_ids"], np.int32))
         parts.append(np.asarray(eos, np.int32))
     found = np.concatenate(parts)
-    assert config.length is not None
-    if len(found) <= config.length:
-        raise DataError(f"{config.text} ({split}) has {len(found)} tokens, too few for a row of {config.length}.")
+    assert config.max_length is not None
+    if len(found) <= config.max_length:
+        raise DataError(f"{config.text} ({split}) has {len(found)} tokens, too few for a row of {config.max_length}.")
     return found
 
 

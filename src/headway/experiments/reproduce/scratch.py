@@ -60,7 +60,7 @@ def learn(config: ScratchConfig, task: Task, run: Run, folder: Path, advance: Ca
     curve = Curve(model, task, folder / CURVE, every, advance)
     settings = TrainingConfig(
         data=config.EXPERIMENT,
-        out=folder,
+        output_dir=folder,
         max_steps=steps,
         batch_size=batch_size // config.gradient_accumulation,
         gradient_accumulation=config.gradient_accumulation,
@@ -69,7 +69,7 @@ def learn(config: ScratchConfig, task: Task, run: Run, folder: Path, advance: Ca
         warmup_ratio=min(0.05, 2000 / steps),
         weight_decay=0.1,
         beta2=0.95,
-        length=task.length,
+        max_length=task.length,
         pack=False,
         seed=run.seed,
         save_steps=every,

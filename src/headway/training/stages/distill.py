@@ -28,7 +28,7 @@ from headway.training.loop import load_tokenizer
 from headway.training.samples_file import Samples
 from headway.trunk.quantization import is_quantized
 
-FREE = ("out", "batch_size", "resume", "quiet")  # no sample depends on these
+FREE = ("output_file", "batch_size", "resume", "quiet")  # no sample depends on these
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Distilled:
 
 
 def distill(config: DistillConfig) -> Distilled:
-    """Write the model's samples to `config.out`, a line each, in the order of the prompts.
+    """Write the model's samples to `config.output_file`, a line each, in the order of the prompts.
 
     A line has what `load_examples` reads, prompt and completion or messages, and beside it: number (of the prompt, from 0), sample
     (of that prompt, from 0), seed (`generate` draws the same text with it), tokens, and finish_reason (`stop` or `length`).
@@ -79,7 +79,7 @@ def distill(config: DistillConfig) -> Distilled:
     prompts, left_out = prompts_of(config, tokenizer, model.view.context)
     settings = {name: value for name, value in asdict(config).items() if name not in FREE}
     settings |= {"data": config.sources, "prompts": _digest(prompts), "weights": _weights(model.trunk)}
-    samples = Samples(config.out, settings, config.resume)
+    samples = Samples(config.output_file, settings, config.resume)
     before, began = samples.tokens, time.monotonic()
     try:
         per_forward = 0.0 if samples.whole else _draw(config, model, tokenizer, prompts, samples)
@@ -87,7 +87,7 @@ def distill(config: DistillConfig) -> Distilled:
     finally:
         samples.close()
     drawn, seconds = samples.tokens - before, time.monotonic() - began
-    return Distilled(config.out, len(samples), samples.tokens, samples.cut_off, left_out, drawn, seconds, per_forward)
+    return Distilled(config.output_file, len(samples), samples.tokens, samples.cut_off, left_out, drawn, seconds, per_forward)
 
 
 def prompts_of(config: DistillConfig, tokenizer: PreTrainedTokenizerBase, context: int | None) -> tuple[list[Prompt], int]:

@@ -60,12 +60,12 @@ def load_model(config: FinetuneConfig) -> HeadwayModel:
     """The model with the heads that the settings ask for: saved ones, fresh ones, or its own."""
     if config.heads is not None:
         model = HeadwayModel.from_trunk(config.model, count=0)
-        model.attach(config.heads, config.count)
+        model.attach(config.heads, config.num_heads)
     elif asks_for_fresh_heads(config):
-        count = recipe_of(config.recipe, config.family).count if config.count is None else config.count
+        count = recipe_of(config.recipe, config.family).num_heads if config.num_heads is None else config.num_heads
         model = HeadwayModel.from_trunk(config.model, config.family or "parallel", count, **(config.options or {}))
     else:
-        model = HeadwayModel.from_pretrained(config.model, config.count)
+        model = HeadwayModel.from_pretrained(config.model, config.num_heads)
     if config.objective not in ("next-token", "registers") and not model.count:
         raise ConfigError(
             f"objective: {config.objective} needs heads, and {config.model} has none: give heads (a folder) or family."
@@ -75,7 +75,7 @@ def load_model(config: FinetuneConfig) -> HeadwayModel:
 
 def asks_for_fresh_heads(config: FinetuneConfig) -> bool:
     """Whether the settings name a family, or a number of heads where there are none."""
-    return config.family is not None or (config.count is not None and config.heads is None and not has_heads(config.model))
+    return config.family is not None or (config.num_heads is not None and config.heads is None and not has_heads(config.model))
 
 
 def objective_of(config: FinetuneConfig, model: HeadwayModel, adapters: LoraModel | None = None) -> Objective:
@@ -112,13 +112,13 @@ def freeze(config: FinetuneConfig, model: HeadwayModel) -> LoraModel | None:
 
 def check(config: FinetuneConfig | HeadsTrainConfig, trunk: PreTrainedModel) -> None:
     """Raise ConfigError where the settings do not fit the model."""
-    if Path(config.out).resolve() == Path(config.model).resolve():
-        raise ConfigError(f"out is the model's own folder, {config.model}: choose another, so that the run can be resumed.")
+    if Path(config.output_dir).resolve() == Path(config.model).resolve():
+        raise ConfigError(f"output_dir is the model's own folder, {config.model}: choose another, so that the run can be resumed.")
     if trunk_is_quantized(trunk):
         raise ConfigError(f"{config.model} is quantised and cannot be trained: train the model it was made from, then quantise.")
     limit = TrunkView(trunk).context
-    if limit is not None and config.length > limit:
-        raise ConfigError(f"length {config.length} is more than the {limit} tokens that {config.model} can read.")
+    if limit is not None and config.max_length > limit:
+        raise ConfigError(f"max_length {config.max_length} is more than the {limit} tokens that {config.model} can read.")
 
 
 def fitting(config: Settings, trunk: PreTrainedModel) -> Settings:

@@ -33,11 +33,11 @@ def train_heads(config: HeadsTrainConfig, callbacks: Sequence[TrainerCallback] =
     cast(trunk, "float32")
     model = HeadwayModel.from_trunk(trunk, count=0)
     if config.heads is not None:
-        model.attach(config.heads, config.count)
+        model.attach(config.heads, config.num_heads)
     elif config.family is None and model.shipped is not None:
-        model.attach(model.shipped.folder, config.count)
+        model.attach(model.shipped.folder, config.num_heads)
     else:
-        count = recipe_of(config.recipe, config.family).count if config.count is None else config.count
+        count = recipe_of(config.recipe, config.family).num_heads if config.num_heads is None else config.num_heads
         model = HeadwayModel.from_trunk(trunk, config.family or "parallel", count, **(config.options or {}))
     assert model.heads is not None
     config = for_heads(config, model.heads.config.family)

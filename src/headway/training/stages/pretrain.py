@@ -22,7 +22,7 @@ def pretrain(config: PretrainConfig) -> Path:
     """
     tokenizer = load_tokenizer(config.tokenizer)
     set_seed(config.seed)
-    rows = rows_of(config, tokenizer, cache=Path(config.out) / "cache")
+    rows = rows_of(config, tokenizer, cache=Path(config.output_dir) / "cache")
     validation = validation_of(config, tokenizer)
     model = HeadwayModel.from_trunk(fresh_trunk(config, tokenizer), count=0)
     fit_to(rows, model, tokenizer)
@@ -47,7 +47,7 @@ def fresh_trunk(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> L
             num_attention_heads=config.attention_heads,
             num_key_value_heads=config.key_value_heads,
             intermediate_size=config.intermediate_size,
-            max_position_embeddings=max(config.length, 2048),
+            max_position_embeddings=max(config.max_length, 2048),
             tie_word_embeddings=config.tie,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
