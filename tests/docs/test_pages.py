@@ -13,10 +13,16 @@ import pytest
 from tests.docs.forks import write_commands
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-WITHOUT = {"architecture.md", "gsm8k_stories260k.md"}  # signatures; the output of a script
+WITHOUT = {"CONTRIBUTING.md", "architecture.md", "extending.md", "glossary.md"}  # pages without commands
 NEEDS = {"quantization.md": "torchao", "evaluation.md": "lm_eval"}  # page -> an optional package that it is about
+
+
+
+def runs(page: Path) -> bool:
+    """True for pages with commands; pages of `docs/results` are records of runs."""
+    return page.name not in WITHOUT and page.parent.name != "results"
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +38,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     server.wait()
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in WITHOUT], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if runs(page)], ids=lambda page: page.name)
 def test_what_a_page_says_runs(page: Path, tmp_path: Path, address: Path) -> None:
     if page.name in NEEDS:
         pytest.importorskip(NEEDS[page.name])
@@ -52,7 +58,7 @@ def test_what_a_page_says_runs(page: Path, tmp_path: Path, address: Path) -> Non
 
 def test_every_command_of_a_page_stands_in_a_block_that_runs() -> None:
     for page in PAGES:
-        if page.name not in WITHOUT:
+        if runs(page):
             left = BLOCK.sub("", page.read_text(encoding="utf-8"))
             assert not re.search(r"^headway ", left, re.MULTILINE), page
 
