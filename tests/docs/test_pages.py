@@ -19,7 +19,6 @@ WITHOUT = {"CONTRIBUTING.md", "architecture.md", "extending.md", "glossary.md"} 
 NEEDS = {"quantization.md": "torchao", "evaluation.md": "lm_eval"}  # page -> an optional package that it is about
 
 
-
 def runs(page: Path) -> bool:
     """True for pages with commands; pages of `docs/results` are records of runs."""
     return page.name not in WITHOUT and page.parent.name != "results"
