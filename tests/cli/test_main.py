@@ -1,5 +1,6 @@
 """The command as a user meets it: help, exit codes, one line for a mistake."""
 
+import dataclasses
 import subprocess
 import sys
 import time
@@ -8,20 +9,34 @@ from pathlib import Path
 
 import pytest
 
-from headway.cli import VERBS, main
+from headway.cli import main
+from headway.cli.commands import COMMANDS, Command
 from headway.errors import DataError
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_each_verb_explains_itself_and_takes_config_and_seed(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*verb.split(), "--help"]) == 0
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*name.split(), "--help"]) == 0
     shown = capsys.readouterr().out
-    assert f"usage: headway {verb}" in shown
-    assert "--config FILE.yaml" in shown and "--seed" in shown
+    assert f"usage: headway {name}" in shown and "--config FILE.yaml" in shown
+    assert COMMANDS[name].about in " ".join(shown.split())
+
+
+def test_the_overview_lists_every_command_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(sum(line.startswith(f"  headway {name} ") for line in lines) == 1 for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=lambda command: command.name)
+def test_the_table_names_functions_that_exist(command: Command) -> None:
+    for target in (command.config, command.run, *(command.listing or ())[1:]):
+        module, name = target.split(":")
+        assert callable(getattr(import_module(module), name))
 
 
 @pytest.mark.parametrize(
-    ("verb", "flags"),
+    ("command", "flags"),
     [
         ("heads train", "model data family num-heads output-dir max-steps learning-rate"),
         ("finetune", "model heads family num-heads data objective lora output-dir max-steps learning-rate"),
@@ -31,8 +46,8 @@ def test_each_verb_explains_itself_and_takes_config_and_seed(verb: str, capsys: 
         ("demo", "output-dir"),
     ],
 )
-def test_the_flags_of_the_contract_are_there(verb: str, flags: str, capsys: pytest.CaptureFixture[str]) -> None:
-    main([*verb.split(), "--help"])
+def test_the_flags_of_the_contract_are_there(command: str, flags: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main([*command.split(), "--help"])
     words = capsys.readouterr().out.replace(",", " ").split()
     assert [flag for flag in flags.split() if f"--{flag}" not in words] == []
 
@@ -49,9 +64,9 @@ def test_help_and_version_need_no_torch_and_no_time(words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["finetun"], "there is no verb 'finetun'; did you mean 'finetune'?"),
+        (["finetun"], "there is no command 'finetun'; did you mean 'finetune'?"),
         (["heads", "trian"], "there is no 'heads trian'; did you mean 'heads train'?"),
-        (["qqqqqq"], "there is no verb 'qqqqqq'; see headway --help."),
+        (["qqqqqq"], "there is no command 'qqqqqq'; see headway --help."),
         (["generate", "--promt", "x"], "unknown argument '--promt'; did you mean '--prompt'?"),
         (["generate", "--max-new-tokens", "many"], "max_new_tokens must be integer, not 'many'"),
         (["generate", "--prompt", "x", "--max-new-tokens", "0"], "max_new_tokens must be at least 1"),
@@ -68,12 +83,16 @@ def test_a_mistake_is_one_line_and_exit_code_2(words: list[str], complaint: str,
     assert complaint in shown.err
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_an_unknown_key_in_a_file_is_named_with_the_nearest(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_unknown_key_in_a_file_is_named_with_the_nearest(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "run.yaml"
-    file.write_text("sede: 1\n")
-    assert main([*verb.split(), "--config", str(file)]) == 2
-    assert "run.yaml: unknown key 'sede'; did you mean 'seed'?" in capsys.readouterr().err
+    module, name = COMMANDS[command].config.split(":")
+    field = max((item.name for item in dataclasses.fields(getattr(import_module(module), name))), key=len).rstrip("_")
+    file.write_text(f"{field}x: 1\n")
+    assert main([*command.split(), "--config", str(file)]) == 2
+    assert f"run.yaml: unknown key '{field}x'; did you mean '{field}'?" in capsys.readouterr().err
 
 
 def test_a_mistake_in_a_real_process_shows_no_traceback() -> None:
@@ -96,11 +115,21 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
     assert (process.returncode, said) == (141, "")
 
 
-def raising(error: BaseException, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
-    def run(arguments: list[str]) -> None:
+def raising(error: BaseException, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Make a command without settings of that name, which raises `error`."""
+
+    def run(config: object) -> None:
         raise error
 
-    monkeypatch.setattr(import_module(f"headway.cli.{VERBS[verb][0]}"), "run", run)
+    module = sys.modules[__name__]
+    monkeypatch.setattr(module, "run_that_raises", run, raising=False)
+    replaced = dataclasses.replace(COMMANDS[name], config=f"{__name__}:NoSettings", run=f"{__name__}:run_that_raises")
+    monkeypatch.setitem(COMMANDS, name, replaced)
+
+
+@dataclasses.dataclass(frozen=True)
+class NoSettings:
+    """Settings of a command that has none."""
 
 
 def test_a_message_of_many_lines_becomes_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +141,7 @@ def test_a_message_of_many_lines_becomes_one(monkeypatch: pytest.MonkeyPatch, ca
 def test_an_interrupted_training_says_how_to_resume(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     raising(KeyboardInterrupt(), monkeypatch, "finetune")
     assert main(["finetune"]) == 130
-    assert "repeat the command to go on where it stopped" in capsys.readouterr().err
+    assert "repeat the command to resume" in capsys.readouterr().err
 
 
 def test_an_interrupted_generation_speaks_of_no_checkpoint(

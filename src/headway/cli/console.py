@@ -1,8 +1,18 @@
-"""What the verbs print: results on stdout, everything else dimmed on stderr."""
+"""Printing of commands: results on stdout, remarks dimmed on stderr."""
+
+import json
+import sys
+from typing import Any
 
 from rich.console import Console
 
 
 def say(text: str) -> None:
-    """A remark to the person at the terminal, on stderr so that stdout stays clean for pipes."""
+    """Print a remark on stderr, so that stdout holds results only."""
     Console(stderr=True, highlight=False).print(text, style="dim", markup=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, with escapes for all characters outside ASCII where stdout is not UTF-8."""
+    encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "")
+    print(json.dumps(value, indent=2, ensure_ascii=encoding != "utf8"))

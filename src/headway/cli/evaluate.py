@@ -1,24 +1,18 @@
-"""`headway eval`: score a model on a task."""
+"""Printing of `headway eval`: a table of measures, and a file."""
 
 from dataclasses import replace
 from typing import Any
 
 from headway.cli.console import say
-from headway.config import load
 from headway.evaluation.configs import EvalConfig
-from headway.evaluation.tasks.catalog import known, parts
+from headway.evaluation.tasks.catalog import parts
 from headway.files import write_json
 from headway.reports.tables import framed_table
 
-ABOUT = "Score a model: answers, programs, held-out losses, or any task of lm-eval. Drafting makes it faster, not different."
 
-
-def run(arguments: list[str]) -> None:
-    if "--list-tasks" in arguments:  # needs no model
-        print(known())
-        return
-    config = load(EvalConfig, overrides=arguments, prog="headway eval", about=ABOUT)
-    from headway.evaluation import evaluate  # after --help has had its chance: this takes seconds
+def run(config: EvalConfig) -> None:
+    """Score a model, print the measures, and write all results to `config.output_file`. Raises HeadwayError."""
+    from headway.evaluation import evaluate  # torch and transformers take seconds to import
 
     results = evaluate(config)
     print(framed_table(["measure", "value"], rows(results), title=f"{config.model} on {config.task}"))
@@ -31,7 +25,7 @@ def run(arguments: list[str]) -> None:
 
 
 def rows(results: dict[str, Any], prefix: str = "") -> list[list[str]]:
-    """The figures of a nested result as lines; long lists (answers, transcripts) stay in the file."""
+    """Rows of a table for a nested result. Long lists, such as answers, are left to the file."""
     lines = []
     for key, value in results.items():
         if isinstance(value, dict):

@@ -1,17 +1,14 @@
 """`headway generate`: continue prompts, streaming to the terminal, with the speed at the end."""
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from headway.cli.console import say
-from headway.config import at_least, field, load
+from headway.cli.console import print_json, say
+from headway.config import at_least, field
 from headway.errors import CheckpointError, ConfigError, DataError
 from headway.evaluation.configs import DTYPE_HELP, QUANTIZE_HELP, Dtype, Quantize
-
-ABOUT = "Continue prompts. The heads draft and the model verifies: the text is the model's own, only sooner."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +47,7 @@ class GenerateConfig:
             raise ConfigError("--drafter ngram, --assistant and --no-speculative exclude each other; give one of them.")
 
 
-def run(arguments: list[str]) -> None:
-    config = load(GenerateConfig, overrides=arguments, prog="headway generate", about=ABOUT)
+def run(config: GenerateConfig) -> None:
     prompts = _prompts(config)
     import torch  # after --help has had its chance: these take seconds
     from transformers import TextStreamer
@@ -86,7 +82,7 @@ def run(arguments: list[str]) -> None:
     texts = tokenizer.batch_decode(out.sequences[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     if config.json:
         completions = [{"prompt": prompt, "text": text} for prompt, text in zip(prompts, texts, strict=True)]
-        print(json.dumps({"completions": completions, "stats": _figures(out.stats)}, indent=2, ensure_ascii=False))
+        print_json({"completions": completions, "stats": _figures(out.stats)})
         return
     if not stream:
         print("\n".join(f"{prompt}{text}\n" for prompt, text in zip(prompts, texts, strict=True)), end="")

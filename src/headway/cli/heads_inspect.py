@@ -1,17 +1,16 @@
-"""`headway heads inspect FOLDER`: what a folder of heads holds, without loading the tensors."""
+"""`headway heads inspect FOLDER`: contents of a folder of heads, read from file headers."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headway.config import field, load
+from headway.cli.console import print_json
+from headway.config import field
 from headway.errors import CheckpointError
 from headway.files import read_json
 from headway.interop.headers import counted, headers_in
 from headway.reports.tables import framed_table
 
-ABOUT = "Say what heads a folder holds, in which layout, and which engines serve it: headway heads inspect FOLDER."
 CONFIG_FILE, TENSORS_FILE = "headway.json", "headway.safetensors"
 
 
@@ -19,20 +18,17 @@ CONFIG_FILE, TENSORS_FILE = "headway.json", "headway.safetensors"
 class InspectConfig:
     """Settings of `headway heads inspect`."""
 
-    folder: Path = field(help="any folder of a model or of heads, by Headway or by others, or `embedded`")
-    json: bool = field(False, "print JSON in place of tables")
-    seed: int = field(0, "taken as every verb takes it; nothing here is random")
+    folder: Path = field(help="folder of a model or of heads, by Headway or other software, or `embedded`")
+    json: bool = field(False, help="print JSON in place of tables")
 
 
-def run(arguments: list[str]) -> None:
-    if arguments and not arguments[0].startswith("-"):
-        arguments = ["--folder", *arguments]
-    config = load(InspectConfig, overrides=arguments, prog="headway heads inspect", about=ABOUT)
+def run(config: InspectConfig) -> None:
+    """Print the settings, notes and tensors of the heads in a folder. Raises CheckpointError."""
     folder = _folder(config.folder)
-    own = (folder / CONFIG_FILE).is_file() or (folder / TENSORS_FILE).is_file()
-    found = inspect(folder) if own else of_others(folder)
+    is_headway = (folder / CONFIG_FILE).is_file() or (folder / TENSORS_FILE).is_file()
+    found = inspect(folder) if is_headway else inspect_other(folder)
     if config.json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print_json(found)
         return
     facts = [[key, str(value)] for key, value in found.items() if not isinstance(value, dict | list)]
     for group in ("options", "training"):
@@ -40,11 +36,16 @@ def run(arguments: list[str]) -> None:
     facts += [["note", note] for note in found.get("notes", [])]
     print(framed_table(["heads", str(config.folder)], facts))
     if found["tensors"]:
-        print(framed_table(["tensor", "shape", "dtype"], [[t["name"], str(t["shape"]), t["dtype"]] for t in found["tensors"]]))
+        print(
+            framed_table(
+                ["tensor", "shape", "dtype"],
+                [[tensor["name"], str(tensor["shape"]), tensor["dtype"]] for tensor in found["tensors"]],
+            )
+        )
 
 
 def inspect(folder: Path) -> dict[str, Any]:
-    """What is on disk. Raises CheckpointError where a file is missing or damaged."""
+    """Settings and tensors of a folder by Headway. Raises CheckpointError for a missing or damaged file."""
     if not (path := folder / CONFIG_FILE).is_file():
         raise CheckpointError(f"{folder} holds no heads: {CONFIG_FILE} is missing.")
     found = read_json(path)
@@ -55,12 +56,12 @@ def inspect(folder: Path) -> dict[str, Any]:
     found.setdefault("options", {})
     found.setdefault("training", {})
     found["parameters"], found["dtype"] = counted(tensors)
-    found["tensors"] = [{"name": name, "shape": list(one.shape), "dtype": one.dtype} for name, one in tensors.items()]
+    found["tensors"] = [{"name": name, "shape": list(header.shape), "dtype": header.dtype} for name, header in tensors.items()]
     return found
 
 
-def of_others(folder: Path) -> dict[str, Any]:
-    """What others wrote: its layout, and what serves it. Raises CheckpointError where it is damaged, or a pickle."""
+def inspect_other(folder: Path) -> dict[str, Any]:
+    """Contents of a folder by other software: format, tensors and engines. Raises CheckpointError for damage or pickles."""
     from headway.interop.recognition import recognise
 
     if folder.is_dir() and not any(folder.iterdir()):

@@ -21,7 +21,6 @@ class EvalConfig:
 
     model: str = field(help="folder or hub id of the model, `embedded`, or for code `reference`: the data set's own solutions")
     task: str = field("gsm8k", help="what --list-tasks shows: a task of Headway, lm-eval:NAME,NAME or suite:CAPABILITY")
-    list_tasks: bool = field(False, help="print all tasks and suites, and end")
     data: str | None = field(None, help="source of the examples, a file, folder or hub id (none: the task's own)")
     split: str = field("test", help="split of hub and preset data sets")
     limit: int | None = field(None, help="score only this many examples")

@@ -74,8 +74,7 @@ def test_rows_must_divide_into_forward_passes() -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ([], "needs the name of an experiment first: induction, polynomial, finetuning, scale"),
-        (["inductoin"], "There is no experiment 'inductoin'; did you mean 'induction'?"),
+        (["inductoin"], "there is no 'reproduce inductoin'; did you mean 'reproduce induction'?"),
         (["induction", "--pauses", "3"], "unknown argument '--pauses'"),
         (["finetuning", "--model", "nowhere/at-all"], "brings no heads"),
     ],
@@ -84,6 +83,12 @@ def test_a_mistake_on_the_command_line_is_one_line(words: list[str], complaint: 
     assert main(["reproduce", *words]) == 2
     told = capsys.readouterr().err
     assert complaint in told and "Traceback" not in told
+
+
+def test_the_command_without_a_name_lists_the_experiments(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"headway reproduce {name}" in shown for name in ("induction", "polynomial", "finetuning", "scale"))
 
 
 def test_help_of_an_experiment_loads_no_torch(tmp_path: Path) -> None:
