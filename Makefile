@@ -1,21 +1,26 @@
-# Every target makes its own .venv first, with the versions pinned in constraints.txt.
+# Every target first creates .venv with the versions pinned in constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint bench interop clean
+.PHONY: help demo test test-fast lint bench interop clean
 
 help:
-	@echo "make demo   train, compare and time on the model that ships inside (minutes on 2 cores)"
-	@echo "make test   the tests"
-	@echo "make lint   ruff, mypy, import directions"
-	@echo "make bench  memory and time of a training step, beside stock transformers"
-	@echo "make interop  exported drafters in speculators, in an environment of its own (and VLLM_WHEEL=FILE: vLLM's config reader)"
+	@echo "make demo       train, compare and time on the embedded model (minutes on 2 cores)"
+	@echo "make test       all tests"
+	@echo "make test-fast  the tests that are not marked slow (under a minute on 2 cores)"
+	@echo "make lint       ruff, mypy, import directions"
+	@echo "make bench      memory and time of a training step, beside stock transformers"
+	@echo "make interop    exported drafters in speculators, in a separate environment (and VLLM_WHEEL=FILE: vLLM's config reader)"
+	@echo "make clean      remove the environments and build results"
 
 demo: .venv/.installed
 	$(BIN)/headway demo
 
 test: .venv/.installed-dev
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
+
+test-fast: .venv/.installed-dev
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal -m "not slow"
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
@@ -47,7 +52,7 @@ clean:
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	@touch $@ .venv/.installed
 
-# speculators wants another transformers; the torchvision that comes along is made for a GPU, and fails beside a torch without one
+# speculators needs another version of transformers. The torchvision that it installs is built for a GPU and fails with a CPU build of torch.
 .venv-interop/.installed: Makefile
 	@rm -rf .venv-interop
 	@$(PYTHON) -m venv .venv-interop

@@ -1,4 +1,4 @@
-"""Headway teaches a pretrained language model to look several tokens ahead, and decodes faster with that foresight."""
+"""Headway teaches a pretrained language model to predict several tokens at once, and decodes faster with these predictions."""
 
 from importlib import import_module
 from pathlib import Path
@@ -14,17 +14,17 @@ __all__ = ["HeadwayError", "HeadwayModel", "embedded_path", "model_path"]
 
 
 def embedded_path() -> Path:
-    """The folder of the small model, with heads, that ships inside the package."""
+    """Folder of the embedded model: a small model with heads inside the package."""
     return Path(__file__).parent / "embedded"
 
 
 def model_path(name: str | Path) -> str:
-    """Where a model is loaded from: `embedded` means the one that ships inside, all else is a folder or a hub id."""
+    """Folder or hub id of a model, with the name `embedded` replaced by the folder of the embedded model."""
     return str(embedded_path() if str(name) == "embedded" else name)
 
 
 def __getattr__(name: str) -> Any:
-    # torch and transformers take seconds to import: only those who use the model pay for them
+    # torch and transformers take seconds to import, so the import waits for the first use
     if name == "HeadwayModel":
         return import_module("headway.model.headway_model").HeadwayModel
     raise AttributeError(f"module 'headway' has no attribute {name!r}")

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 
-def say(text: str) -> None:
+def note(text: str) -> None:
     """Print a remark on stderr, so that stdout holds results only."""
     Console(stderr=True, highlight=False).print(text, style="dim", markup=False, soft_wrap=True)
 

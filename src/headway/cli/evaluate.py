@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from headway.cli.console import say
+from headway.cli.console import note
 from headway.evaluation.configs import EvalConfig
 from headway.evaluation.tasks.catalog import parts
 from headway.files import write_json
@@ -21,7 +21,7 @@ def run(config: EvalConfig) -> None:
         for task in parts(config.task)[0]:
             if (file := replace(config, task=task).unfinished) is not None:
                 file.unlink(missing_ok=True)
-        say(f"The results are in {config.output_file}")
+        note(f"The results are in {config.output_file}")
 
 
 def rows(results: dict[str, Any], prefix: str = "") -> list[list[str]]:

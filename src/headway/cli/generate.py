@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from headway.cli.console import print_json, say
+from headway.cli.console import note, print_json
 from headway.config import at_least, field
 from headway.errors import CheckpointError, ConfigError, DataError
 from headway.evaluation.configs import DTYPE_HELP, QUANTIZE_HELP, Dtype, Quantize
@@ -86,7 +86,7 @@ def run(config: GenerateConfig) -> None:
         return
     if not stream:
         print("\n".join(f"{prompt}{text}\n" for prompt, text in zip(prompts, texts, strict=True)), end="")
-    say(summary(out.stats))
+    note(summary(out.stats))
 
 
 def summary(stats: Any) -> str:
@@ -104,7 +104,7 @@ def _quantize(config: GenerateConfig, model: Any, rows: int) -> None:
         from headway.trunk.roofline import choose
 
         choice = choose(model.trunk, rows * (1 + model.count if config.speculative else 1))
-        say(f"quantize auto chose {choice.why}")
+        note(f"quantize auto chose {choice.why}")
         scheme = choice.scheme
     if scheme != "none":
         model.quantize(scheme)

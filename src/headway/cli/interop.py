@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headway.cli.console import say
+from headway.cli.console import note
 from headway.config import field
 
 FORMATS = "format: transformers, medusa, eagle, eagle3 or speculators"
@@ -40,7 +40,7 @@ def run_export(config: ExportConfig) -> None:
     if FORMATS[config.to].whole:
         copy_tokenizer(config.model, config.output_dir)
     print(report)
-    say(f"{config.output_dir}, read by {recognise(config.output_dir)['engines']}")
+    note(f"{config.output_dir}, read by {recognise(config.output_dir)['engines']}")
 
 
 def run_import(config: ImportConfig) -> None:
@@ -52,4 +52,4 @@ def run_import(config: ImportConfig) -> None:
     model.save_pretrained(config.output_dir)
     copy_tokenizer(config.trunk or model.trunk.config.name_or_path or config.folder, config.output_dir)
     assert model.heads is not None
-    say(f"{config.output_dir} holds the model and {model.count} {model.heads.family} heads")
+    note(f"{config.output_dir} holds the model and {model.count} {model.heads.family} heads")

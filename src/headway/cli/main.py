@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headway.cli.commands import COMMANDS, Command
-from headway.cli.console import say
+from headway.cli.console import note
 from headway.config import load, nearest
 from headway.errors import ConfigError, HeadwayError
 
@@ -76,7 +76,7 @@ def run(command: Command, words: list[str]) -> None:
         warnings.showwarning = _short_warnings(warnings.showwarning)
         result = _resolve(command.run)(config)
     if command.result:
-        say(command.result.format(result))
+        note(command.result.format(result))
 
 
 def overview(group: str = "") -> str:
