@@ -14,7 +14,7 @@ from headway.cli import main
 from headway.errors import CheckpointError, ConfigError, DataError
 from headway.evaluation.probes.checkpoints import learnt_by, stages
 from headway.evaluation.probes.configs import VerbatimConfig
-from headway.evaluation.probes.ngrams import NgramIndex
+from headway.evaluation.probes.ngrams import CorpusNgrams
 from headway.evaluation.probes.verbatim import copies_of, learnt, prompt_of, rates
 from tests.training.recipes import WORDS, save_data, save_model
 
@@ -36,13 +36,13 @@ def test_a_copy_stands_in_the_training_data_and_not_in_the_prompt(
 
     known = {gram for document in documents for gram in grams(document)}
     expected = [gram in known and gram not in grams(prompt) for gram in grams(text)]
-    assert copies_of(text, prompt, NgramIndex(documents, n)) == expected
+    assert copies_of(text, prompt, CorpusNgrams(documents, n)) == expected
 
 
 def test_a_model_that_recites_copies_all_and_one_that_repeats_its_prompt_nothing(tiny: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny)
     known = "one two three four five six seven eight nine ten plus minus is and the cat"
-    index = [NgramIndex([tokenizer(known, add_special_tokens=False)["input_ids"]], n) for n in (4, 8)]
+    index = [CorpusNgrams([tokenizer(known, add_special_tokens=False)["input_ids"]], n) for n in (4, 8)]
     recited = "three four five six seven eight nine ten plus minus"
     found = rates([recited], ["one"], tokenizer, index)
     assert [found["copied"][n]["share"] for n in (4, 8)] == [1.0, 1.0]

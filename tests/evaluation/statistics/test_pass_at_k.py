@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headway.evaluation.statistics.pass_at_k import over_problems, pass_at_k
+from headway.evaluation.statistics.pass_at_k import mean_pass_at_k, pass_at_k
 
 
 @given(st.integers(1, 9).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
@@ -35,7 +35,7 @@ def test_it_is_not_biased():
 
 
 def test_problems_are_averaged_with_their_standard_error():
-    found = over_problems([(2, 1), (2, 2), (2, 0)], [1, 2])
+    found = mean_pass_at_k([(2, 1), (2, 2), (2, 0)], [1, 2])
     assert found["pass@1"] == pytest.approx(0.5) and found["pass@2"] == pytest.approx(2 / 3)
     assert found["pass@1_stderr"] == pytest.approx(0.5 / 3**0.5)
 

@@ -1,7 +1,7 @@
-"""Extractive fragments (Grusky et al. 2018, arXiv 1804.11283, section 4): which spans of a text stand in its sources.
+"""Extractive fragments (Grusky et al. 2018, arXiv 1804.11283, section 4): spans of a text that occur in its sources.
 
-The fragments here are the longest match at each word. The paper's pseudocode steps over what it compared, so that in rare
-repetitions ("a a a b" searched for "a a b") it finds a shorter one.
+Each fragment here is the longest match at its first word. The paper's pseudocode skips the words already compared, so that in rare
+repetitions ("a a a b" searched for "a a b") the pseudocode finds a shorter match.
 """
 
 import re
@@ -16,30 +16,31 @@ def words(text: str) -> list[str]:
 
 
 def longest_matches(text: Sequence[Hashable], sources: Sequence[Sequence[Hashable]]) -> list[int]:
-    """For each place of the text, how many words from there on stand in one of the sources, in one piece.
+    """For each position of the text, the length of the longest span from there that occurs in a source, in words.
 
-    Takes time by the number of pairs of equal words, which for answers and passages is small.
+    The running time grows with the number of pairs of equal words, a small number for answers and passages.
     """
-    places: dict[Hashable, list[tuple[int, int]]] = {}
+    occurrences: dict[Hashable, list[tuple[int, int]]] = {}
     for number, source in enumerate(sources):
-        for place, word in enumerate(source):
-            places.setdefault(word, []).append((number, place))
-    found = [0] * len(text)
-    after: dict[tuple[int, int], int] = {}  # length of the match that starts there in a source and one further in the text
+        for position, word in enumerate(source):
+            occurrences.setdefault(word, []).append((number, position))
+    longest = [0] * len(text)
+    # (source, position) -> length of the match between that position and the current position of the text
+    lengths: dict[tuple[int, int], int] = {}
     for start in range(len(text) - 1, -1, -1):
-        after = {(n, place): 1 + after.get((n, place + 1), 0) for n, place in places.get(text[start], ())}
-        found[start] = max(after.values(), default=0)
-    return found
+        lengths = {(n, position): 1 + lengths.get((n, position + 1), 0) for n, position in occurrences.get(text[start], ())}
+        longest[start] = max(lengths.values(), default=0)
+    return longest
 
 
 def fragments(matches: Sequence[int]) -> list[int]:
-    """Lengths of the fragments: from the left, the longest match, then on after it."""
-    found, place = [], 0
-    while place < len(matches):
-        if matches[place]:
-            found.append(matches[place])
-        place += max(matches[place], 1)
-    return found
+    """Lengths of the fragments, from left to right: the longest match, then the next match after its end."""
+    lengths, position = [], 0
+    while position < len(matches):
+        if matches[position]:
+            lengths.append(matches[position])
+        position += max(matches[position], 1)
+    return lengths
 
 
 def coverage(matches: Sequence[int]) -> float:
@@ -48,19 +49,19 @@ def coverage(matches: Sequence[int]) -> float:
 
 
 def density(matches: Sequence[int]) -> float:
-    """Mean length of the fragment that a word is in, sum(f ** 2) / |text|."""
+    """Mean length of the fragment around a word, sum(f ** 2) / |text|."""
     return sum(length**2 for length in fragments(matches)) / len(matches)
 
 
 def copied(matches: Sequence[int], length: int) -> float:
-    """Share of words in spans of `length` or more that stand in a source; of length 1, this is the coverage."""
+    """Share of words in spans of at least `length` words that occur in a source. Length 1 gives the coverage."""
     return sum(covered([match >= length for match in matches], length)) / len(matches)
 
 
 def covered(starts: Sequence[bool], length: int) -> list[bool]:
-    """Which places lie within `length` from some start on."""
-    found, until = [], 0
-    for place, start in enumerate(starts):
-        until = place + length if start else until
-        found.append(place < until)
-    return found
+    """True for each position fewer than `length` after a start."""
+    inside, end = [], 0
+    for position, start in enumerate(starts):
+        end = position + length if start else end
+        inside.append(position < end)
+    return inside

@@ -1,4 +1,4 @@
-"""Whether an answer says what it should, after the clean-up of SQuAD's evaluation (Rajpurkar et al. 2016, arXiv 1606.05250)."""
+"""Comparison of answers after the normalisation of SQuAD's evaluation (Rajpurkar et al. 2016, arXiv 1606.05250)."""
 
 import re
 import string
@@ -9,26 +9,26 @@ WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalise(text: str) -> str:
-    """Lower case, without punctuation, articles and doubled spaces."""
+    """The text in lower case, without punctuation, articles and doubled spaces."""
     return " ".join(ARTICLES.sub(" ", text.lower().translate(WITHOUT_PUNCTUATION)).split())
 
 
 def same(answer: str, reference: str) -> bool:
-    """Equal after the clean-up."""
+    """True if answer and reference are equal after normalisation."""
     return normalise(answer) == normalise(reference)
 
 
 def contains_any(answer: str, references: Sequence[str]) -> bool:
-    """Best-subspan exact match (Liu et al. 2023, arXiv 2307.03172, section 2.1): some reference stands in the answer.
+    """Best-subspan exact match (Liu et al. 2023, arXiv 2307.03172, section 2.1): the answer contains a reference.
 
-    References of which the clean-up leaves nothing stand in no answer.
+    A reference that is empty after normalisation matches no answer.
     """
     text = normalise(answer)
     return any(cleaned in text for reference in references if (cleaned := normalise(reference)))
 
 
 def contains_words(answer: str, reference: str) -> bool:
-    """As `contains_any`, but in whole words: `art` does not stand in `part`."""
+    """True if the answer contains the reference as whole words: "part" does not contain "art"."""
     cleaned = normalise(reference)
     return bool(cleaned) and f" {cleaned} " in f" {normalise(answer)} "
 

@@ -22,7 +22,7 @@ from headway.evaluation.probes.answering import JOURNAL, Answerer
 from headway.evaluation.probes.checkpoints import learnt_by, saved, settings_of, stages
 from headway.evaluation.probes.configs import VerbatimConfig
 from headway.evaluation.probes.fragments import covered
-from headway.evaluation.probes.ngrams import NgramIndex
+from headway.evaluation.probes.ngrams import CorpusNgrams
 from headway.evaluation.probes.report import SIZE, save_results
 from headway.model import HeadwayModel, best_device
 from headway.ops import IGNORE
@@ -44,7 +44,7 @@ def run(config: VerbatimConfig) -> dict[str, Any]:
     else:
         training = [example for source in config.data for example in load_examples(source, config.split)]
     documents = [part for example in training for part in learnt(example, tokenizer)]
-    indices = [NgramIndex(documents, length) for length in config.lengths]
+    indices = [CorpusNgrams(documents, length) for length in config.lengths]
     held_out = load_examples(config.prompts, config.prompts_split, config.limit)
     pairs = [prompt_of(example, tokenizer, config) for example in held_out]
     prompts = [prompt for prompt, _ in pairs]
@@ -79,7 +79,7 @@ def run(config: VerbatimConfig) -> dict[str, Any]:
 
 
 def rates(
-    texts: Sequence[str], prompts: Sequence[str], tokenizer: Any, indices: Sequence[NgramIndex], seed: int = 0
+    texts: Sequence[str], prompts: Sequence[str], tokenizer: Any, indices: Sequence[CorpusNgrams], seed: int = 0
 ) -> dict[str, Any]:
     """By length n: the share of all n-grams of the texts that occur in the index and not in the text's own prompt.
 
@@ -101,11 +101,11 @@ def rates(
     return found
 
 
-def copies_of(text: Sequence[int], prompt: Sequence[int], index: NgramIndex) -> list[bool]:
+def copies_of(text: Sequence[int], prompt: Sequence[int], index: CorpusNgrams) -> list[bool]:
     """Which n-grams of the text are in the index and not in the prompt."""
     n = index.length
     own = {tuple(prompt[start : start + n]) for start in range(len(prompt) - n + 1)}
-    return [there and tuple(text[start : start + n]) not in own for start, there in enumerate(index.found(text))]
+    return [there and tuple(text[start : start + n]) not in own for start, there in enumerate(index.contains(text))]
 
 
 def longest_run(flags: Sequence[bool]) -> int:

@@ -1,1 +1,1 @@
-"""Intervals and estimators."""
+"""Confidence intervals and estimators."""

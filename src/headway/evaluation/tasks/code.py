@@ -18,7 +18,7 @@ from headway.evaluation.benchmarks.speed import speed
 from headway.evaluation.configs import REFERENCE, EvalConfig
 from headway.evaluation.run import figures, load
 from headway.evaluation.sandbox import Limits, run_program, strongest_isolation
-from headway.evaluation.statistics.pass_at_k import over_problems
+from headway.evaluation.statistics.pass_at_k import mean_pass_at_k
 from headway.evaluation.tasks.code_problems import CODE_TASKS, Problem, load_problems
 from headway.files import write_json
 
@@ -63,7 +63,7 @@ def score(config: EvalConfig) -> dict[str, Any]:
         elif todo:
             decoding = _generate(config, problems, todo, judge)
     kept = [judge.kept[problem.name] for problem in problems]
-    results |= over_problems([(len(each), sum(sample.passed for sample in each)) for each in kept], config.pass_at)
+    results |= mean_pass_at_k([(len(each), sum(sample.passed for sample in each)) for each in kept], config.pass_at)
     results |= decoding
     results["answers"] = [
         {"name": problem.name, "prompt": problem.prompt, "samples": [asdict(sample) for sample in each]}
