@@ -155,7 +155,7 @@ _ALL = (
         "headway.cli.evaluate:run",
         MEASURE,
         details="Speculative decoding makes scoring faster; the answers stay the same. --list-tasks prints the tasks.",
-        listing=("--list-tasks", "headway.evaluation.tasks.catalog:known"),
+        listing=("--list-tasks", "headway.evaluation.tasks:task_list"),
     ),
     Command(
         "compare",

@@ -1,26 +1,19 @@
 """Printing of `headway eval`: a table of measures, and a file."""
 
-from dataclasses import replace
 from typing import Any
 
 from headway.cli.console import note
 from headway.evaluation.configs import EvalConfig
-from headway.evaluation.tasks.catalog import parts
-from headway.files import write_json
 from headway.reports.tables import framed_table
 
 
 def run(config: EvalConfig) -> None:
     """Score a model, print the measures, and write all results to `config.output_file`. Raises HeadwayError."""
-    from headway.evaluation import evaluate  # torch and transformers take seconds to import
+    from headway.evaluation.run import evaluate, results_json  # torch and transformers take seconds to import
 
-    results = evaluate(config)
+    results = results_json(evaluate(config))
     print(framed_table(["measure", "value"], rows(results), title=f"{config.model} on {config.task}"))
     if config.output_file is not None:
-        write_json(config.output_file, results)
-        for task in parts(config.task)[0]:
-            if (file := replace(config, task=task).unfinished) is not None:
-                file.unlink(missing_ok=True)
         note(f"The results are in {config.output_file}")
 
 

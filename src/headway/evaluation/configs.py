@@ -6,7 +6,7 @@ from typing import Literal
 
 from headway.config import at_least, field
 from headway.errors import ConfigError
-from headway.evaluation.tasks.catalog import CODE, TASKS, check
+from headway.evaluation.tasks import CODE, TASKS, check_task
 
 Quantize = Literal["none", "auto", "int8", "int4", "int8-dynamic", "fp8-dynamic"]
 Dtype = Literal["saved", "float32", "bfloat16", "float16"]
@@ -46,7 +46,7 @@ class EvalConfig:
     seed: int = field(0, help="of the solved examples that are shown, and of what is drawn")
 
     def __post_init__(self) -> None:
-        check(self.task)
+        check_task(self.task)
         at_least(self, 1, "batch_size", "max_length", "speed_prompts", "samples", "code_seconds", "code_memory", "max_new_tokens")
         if not self.pass_at or min(self.pass_at) < 1 or max(self.pass_at) > self.samples:
             raise ConfigError(f"pass_at must be from 1 to the number of samples, {self.samples}, got {self.pass_at}.")
@@ -68,11 +68,15 @@ class EvalConfig:
             raise ConfigError(f"shots cannot be negative, got {self.shots}.")
 
     @property
-    def unfinished(self) -> Path | None:
-        """Where finished parts of a task stand until the results are written."""
-        return (
-            self.output_file.with_name(f"{self.output_file.name}.{self.task}.unfinished") if self.output_file is not None else None
-        )
+    def partial_file(self) -> Path | None:
+        """File for the finished parts of a task until the results are written."""
+        file = self.output_file
+        return file.with_name(f"{file.name}.{self.task}.unfinished") if file is not None else None
+
+    @property
+    def timed_tokens(self) -> int:
+        """New tokens of each prompt while timing."""
+        return min(64, self.max_new_tokens or 64)
 
 
 @dataclass(frozen=True, kw_only=True)

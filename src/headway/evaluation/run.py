@@ -1,6 +1,8 @@
-"""`headway eval`: one model, one task, one dictionary of figures."""
+"""`headway eval`: scores of one model on one task or suite."""
 
-from dataclasses import asdict, replace
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,27 +12,44 @@ from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from headway import model_path
-from headway.data import Collator, encode, pack
 from headway.errors import CheckpointError
-from headway.evaluation.benchmarks.speed import Speed
+from headway.evaluation.benchmarks.speed import measure_speed, timed_prompts
 from headway.evaluation.configs import Dtype, EvalConfig
-from headway.evaluation.tasks.catalog import TASKS, parts
-from headway.evaluation.tasks.held_out import HeldOut, held_out
+from headway.evaluation.results import Scored, TaskResult, as_json
+from headway.evaluation.tasks import TASKS, split_task
+from headway.files import write_json
 from headway.model import HeadwayModel, best_device
 
 
-def score(config: EvalConfig) -> dict[str, Any]:
-    """Run the task. Raises CheckpointError, DataError and ConfigError for what cannot be loaded or used."""
-    own, theirs = parts(config.task)
-    results = {name: run(TASKS[name][0], replace(config, task=name)) for name in own}
-    if theirs:
-        results["lm-eval"] = run("lm_eval", config)
-    return next(iter(results.values())) if len(results) == 1 else results
+def evaluate(config: EvalConfig) -> dict[str, TaskResult]:
+    """Results by task. With an output file, the scores are written before the speed is timed.
+
+    Raises:
+        CheckpointError: the model or its tokenizer cannot be loaded.
+        DataError: the examples cannot be used, or none is left to score.
+        ConfigError: a setting does not suit the task.
+    """
+    own, lm_eval = split_task(config.task)
+    results: dict[str, TaskResult] = {}
+    for name, module, settings in (
+        *((name, TASKS[name].module, replace(config, task=name)) for name in own),
+        *([("lm-eval", "lm_eval", config)] if lm_eval else []),
+    ):
+        scored: Scored = import_module(f"headway.evaluation.tasks.{module}").score(settings)
+        results[name] = scored.result
+        _save(config, results)
+        results[name] = _with_speed(scored, settings)
+    _save(config, results)
+    for name in own:
+        if (file := replace(config, task=name).partial_file) is not None:
+            file.unlink(missing_ok=True)
+    return results
 
 
-def run(module: str, config: EvalConfig) -> dict[str, Any]:
-    found: dict[str, Any] = import_module(f"headway.evaluation.tasks.{module}").score(config)
-    return found
+def results_json(results: Mapping[str, TaskResult]) -> dict[str, Any]:
+    """JSON form of the results: the keys of the only task, or one key a task."""
+    values = as_json(dict(results))
+    return dict(next(iter(values.values())) if len(values) == 1 else values)
 
 
 def load(name: str, dtype: Dtype = "saved") -> tuple[HeadwayModel, Any]:
@@ -49,14 +68,19 @@ def as_torch(dtype: Dtype) -> torch.dtype | None:
     return None if dtype == "saved" else getattr(torch, dtype)
 
 
-def held_out_on(model: HeadwayModel, tokenizer: Any, examples: list, length: int = 512, batch_size: int = 8) -> HeldOut:
-    """Held-out losses of examples, packed into rows."""
-    rows = pack([part for example in examples for part in encode(example, tokenizer, length)], length)
-    collate = Collator(tokenizer.pad_token_id or 0)
-    return held_out(model, (collate(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)))
+def _with_speed(scored: Scored, config: EvalConfig) -> TaskResult:
+    """The result, with the speed of the heads if they can be timed."""
+    prompts = timed_prompts(scored.prompts, config)
+    if not (prompts and config.speculative and scored.model is not None and scored.model.count):
+        return scored.result
+    try:
+        speed = measure_speed(scored.model, prompts, config.timed_tokens)
+    except Exception as error:  # the scores took long and must not be lost, whatever goes wrong here
+        warnings.warn(f"The speed was not measured: {type(error).__name__}: {error}", UserWarning, stacklevel=3)
+        return scored.result
+    return replace(scored.result, speed=speed)
 
 
-def figures(measured: Speed) -> dict[str, Any]:
-    """A speed measurement as plain figures, the ratio with its spread."""
-    spread = {"ratio": measured.ratio, "ratio_min": min(measured.ratios), "ratio_max": max(measured.ratios)}
-    return {**spread, **{k: v for k, v in asdict(measured).items() if k != "ratios"}}
+def _save(config: EvalConfig, results: Mapping[str, TaskResult]) -> None:
+    if config.output_file is not None:
+        write_json(config.output_file, results_json(results))

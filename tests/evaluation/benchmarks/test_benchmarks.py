@@ -10,7 +10,7 @@ from headway.decoding.drafters.oracle import oracle_drafter
 from headway.errors import ConfigError
 from headway.evaluation.benchmarks import decode as decode_bench
 from headway.evaluation.benchmarks import speedup_estimate as plan
-from headway.evaluation.benchmarks.speed import speed
+from headway.evaluation.benchmarks.speed import measure_speed
 from headway.evaluation.configs import DecodeBenchConfig, PlanConfig
 from tests.tiny import tiny_trunk
 
@@ -55,7 +55,7 @@ def test_a_plan_says_what_it_measured():
 
 
 def test_speed_figures_are_those_of_the_decoding(model):
-    measured = speed(model, [[5, 9, 23], [7, 31], [12]], max_new_tokens=8, repeats=2, batch=2)
+    measured = measure_speed(model, [[5, 9, 23], [7, 31], [12]], max_new_tokens=8, repeats=2, batch=2)
     assert measured.identical and len(measured.ratios) == 2 and len(measured.acceptance) == 3
     chain = [
         model.generate(

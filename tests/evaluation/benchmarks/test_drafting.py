@@ -7,7 +7,7 @@ import torch
 
 from headway.decoding import heads_drafter, limit_draft_tokens
 from headway.evaluation.benchmarks.drafting import drafting
-from headway.evaluation.benchmarks.speed import interleaved, speed
+from headway.evaluation.benchmarks.speed import interleaved, measure_speed
 from headway.model import HeadwayModel
 from tests.tiny import tiny_trunk
 
@@ -26,7 +26,7 @@ def test_every_way_writes_what_plain_decoding_writes(family: str, temperature: f
 
 def test_figures_of_a_chain_are_those_of_the_speed_measurement() -> None:
     model = HeadwayModel.from_trunk(tiny_trunk(), "medusa", 3)
-    found, same = drafting(model, PROMPTS, 12, nodes=63, repeats=1), speed(model, PROMPTS, 12, repeats=1)
+    found, same = drafting(model, PROMPTS, 12, nodes=63, repeats=1), measure_speed(model, PROMPTS, 12, repeats=1)
     assert (found["chain"].tokens_per_forward, found["chain"].acceptance) == (same.chain, same.acceptance)
     assert found["tree"].tokens_per_forward == same.tree and same.identical
 

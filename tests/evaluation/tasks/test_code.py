@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,7 @@ from headway.cli import main
 from headway.errors import ConfigError
 from headway.evaluation import EvalConfig, evaluate, sandbox
 from headway.evaluation.sandbox import Limits, run_program
+from headway.evaluation.tasks import TASKS
 from headway.evaluation.tasks import code as programs
 from headway.evaluation.tasks.code_problems import CODE_TASKS, load_problems
 
@@ -39,6 +41,15 @@ def rows(tmp_path):
 def config(rows, **settings):
     given = {"model": "embedded", "task": "humaneval", "data": str(rows), "max_new_tokens": 6, "allow_code": True, "speed": False}
     return EvalConfig(**given | settings)
+
+
+def score(settings: EvalConfig) -> Any:
+    (result,) = evaluate(settings).values()
+    return result
+
+
+def completions(result: Any) -> list[list[str]]:
+    return [[sample.completion for sample in answer.samples] for answer in result.answers]
 
 
 @pytest.mark.parametrize("name", CODE_TASKS)
@@ -72,21 +83,20 @@ def test_nothing_runs_where_nothing_contains_it(rows, monkeypatch):
 
 def test_samples_are_drawn_judged_and_kept(rows):
     sampled = {"samples": 4, "pass_at": [1, 4], "temperature": 1.0}
-    found = evaluate(config(rows, **sampled))
-    passed = {answer["name"]: [sample["passed"] for sample in answer["samples"]] for answer in found["answers"]}
+    result = score(config(rows, **sampled))
+    passed = {answer.name: [sample.passed for sample in answer.samples] for answer in result.answers}
     assert not any(passed["hard"]) and all(len(each) == 4 for each in passed.values())
-    texts = [sample["completion"] for answer in found["answers"] for sample in answer["samples"]]
-    assert len(set(texts)) > 6
-    assert found["pass@1"] == pytest.approx(sum(sum(each) / 4 for each in passed.values()) / 3)
+    texts = completions(result)
+    assert len({text for of_problem in texts for text in of_problem}) > 6
+    assert result.pass_at_k["pass@1"] == pytest.approx(sum(sum(each) / 4 for each in passed.values()) / 3)
     for how in ({"speculative": False}, {"drafter": "ngram"}, {"batch_size": 2}):
-        again = evaluate(config(rows, **sampled, **how))
-        assert [sample["completion"] for answer in again["answers"] for sample in answer["samples"]] == texts
+        assert completions(score(config(rows, **sampled, **how))) == texts
 
 
 def test_a_killed_run_goes_on_without_drawing_again(rows, tmp_path, monkeypatch):
     out = tmp_path / "results.json"
     sampled = {"samples": 2, "pass_at": [2], "temperature": 1.0, "output_file": out}
-    whole = evaluate(config(rows, **sampled | {"output_file": None}))
+    whole = score(config(rows, **sampled | {"output_file": None}))
     calls = []
 
     def killed(code, *rest):
@@ -104,15 +114,13 @@ def test_a_killed_run_goes_on_without_drawing_again(rows, tmp_path, monkeypatch)
     drawn = []
     complete = programs.complete
     monkeypatch.setattr(programs, "complete", lambda *a: drawn.extend(a[2]) or complete(*a))
-    found = evaluate(config(rows, **sampled))
-    assert found["resumed"] == len(kept) and len(drawn) == 2 * (3 - len(kept))
-
-    def texts(results):
-        return [[sample["completion"] for sample in answer["samples"]] for answer in results["answers"]]
-
-    assert texts(found) == texts(whole) and found["pass@2"] == whole["pass@2"]
     with pytest.raises(ConfigError, match=r"other settings \(temperature\)"):
         evaluate(config(rows, **sampled | {"temperature": 0.5}))
+    result = score(config(rows, **sampled))
+    assert result.resumed == len(kept) and len(drawn) == 2 * (3 - len(kept))
+    assert completions(result) == completions(whole) and result.pass_at_k == whole.pass_at_k
+    assert json.loads(out.read_text())["pass@2"] == whole.pass_at_k["pass@2"]
+    assert not list(tmp_path.glob("*.unfinished"))
 
 
 def test_the_command_saves_every_sample_and_clears_up(rows, tmp_path, capsys):
@@ -147,7 +155,8 @@ def test_both_tasks_of_the_suite_keep_what_is_finished_apart(rows, tmp_path, mon
     row = {"task_id": 11, "text": "Add.", "code": "def add(a, b):\r\n    return a + b", "test_list": ["assert add(2, 3) == 5"]}
     (tmp_path / "mbpp.jsonl").write_text(json.dumps(row))
     for name, task in CODE_TASKS.items():
-        monkeypatch.setitem(CODE_TASKS, name, replace(task, source=sources[name], shots=0))
+        monkeypatch.setitem(CODE_TASKS, name, replace(task, shots=0))
+        monkeypatch.setitem(TASKS, name, replace(TASKS[name], data=sources[name]))
     assert main(["eval", "--model", "reference", "--task", "suite:code", "--allow-code", "--output-file", str(out)]) == 0
     results = json.loads(out.read_text())
     assert results["humaneval"]["pass@1"] == pytest.approx(2 / 3) and results["mbpp"]["pass@1"] == 1

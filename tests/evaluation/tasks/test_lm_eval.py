@@ -10,7 +10,7 @@ import pytest
 
 from headway import HeadwayModel
 from headway.cli import main
-from headway.evaluation.tasks.catalog import SUITES
+from headway.evaluation.tasks import SUITES
 
 lm_eval = pytest.importorskip("lm_eval")
 from lm_eval.models.huggingface import HFLM  # noqa: E402

@@ -14,7 +14,8 @@ import headway.config
 from headway.data import Collator, load_examples
 from headway.errors import DataError
 from headway.evaluation.benchmarks.drafting import drafting
-from headway.evaluation.run import held_out_on, load
+from headway.evaluation.run import load
+from headway.evaluation.tasks.held_out import held_out_on
 from headway.experiments.compare.worker import MODEL
 from headway.experiments.families.configs import HeadsCompareConfig
 from headway.experiments.families.runs import ALONE, specs_of

@@ -1,32 +1,31 @@
-"""How a model's heads draft: one draft a head, trees of a given size, as many drafts as pay; each against plain decoding."""
+"""Decoding with the heads of a model as chains, trees and adaptive drafts, beside autoregressive decoding."""
 
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from headway.decoding import Generation, RaggedKVCache, heads_drafter, limit_draft_tokens, proposes_trees
-from headway.evaluation.benchmarks.speed import interleaved, together
-from headway.evaluation.tasks.exact_match import left_padded
+from headway.evaluation.benchmarks.speed import interleaved, merged_stats, same_sequences
+from headway.evaluation.prompts import left_padded
 from headway.model import HeadwayModel
 
-PLAIN = "plain"
+AUTOREGRESSIVE = "plain"
 
 
 @dataclass(frozen=True)
-class Drafted:
-    """One way to decode. Tokens a forward count the trunk's own token of each round: plain decoding has 1."""
+class DraftingResult:
+    """Speed and acceptance of one decoding variant. Tokens per forward count the bonus token: autoregressive decoding has 1."""
 
-    ratios: list[float]  # of tokens a second, over plain decoding, one a repeat
-    tokens_per_second: float  # median
+    ratios: list[float]  # tokens per second over autoregressive decoding, by repeat
+    tokens_per_second: float  # median over repeats
     tokens_per_forward: float
-    acceptance: list[float]  # by position: of the rounds that reach it, the share in which the draft stayed
-    reached: list[int]  # how many those rounds are
-    drafts: int  # most of a round
-    identical: bool  # whether it wrote the same tokens as plain decoding, in all repeats
+    acceptance: list[float]  # per-position acceptance rate, of the steps that reach the position
+    reached: list[int]  # by position, number of steps that reach it
+    drafts: int  # largest number of drafts in a step
+    identical: bool  # True if all repeats generated the tokens of autoregressive decoding
 
 
 def drafting(
@@ -37,49 +36,49 @@ def drafting(
     repeats: int = 3,
     temperature: float = 0.0,
     seed: int = 0,
-) -> dict[str, Drafted]:
-    """Decode prompts, one at a time, `plain`, with as many drafts as pay (`adaptive`), and always with one draft a head (`chain`)
-    or with trees of `nodes` drafts (`tree`, where the family drafts trees); in turns, `repeats` times after one warm-up.
+) -> dict[str, DraftingResult]:
+    """Decode prompts one at a time with each variant, interleaved, `repeats` times after one warm-up.
 
     Args:
-        temperature: 0 decodes greedily; else tokens are drawn, the same ones in all ways.
+        nodes: drafts in a tree.
+        temperature: 0 decodes greedily. Above 0, tokens are sampled, the same tokens by each variant.
+        seed: seed of the samples.
+    Returns: results by variant: "plain" (autoregressive), "adaptive", "chain" (one draft from each head) and, if the family
+        proposes trees, "tree".
     """
     groups = [left_padded([prompt], model.device) for prompt in prompts]
     sampling: dict[str, Any] = {"do_sample": False}
     if temperature:
         sampling = {"do_sample": True, "temperature": temperature, "seed": seed, "top_k": 0}
 
-    def decode(group: tuple[Tensor, Tensor], **how: Any) -> Generation:
-        return model.generate(group[0], attention_mask=group[1], max_new_tokens=max_new_tokens, **sampling, **how)
+    def decode(group: tuple[Tensor, Tensor], **arguments: Any) -> Generation:
+        return model.generate(group[0], attention_mask=group[1], max_new_tokens=max_new_tokens, **sampling, **arguments)
 
-    ways, most = _ways(model, nodes)
-    rounds = interleaved(decode, groups, ways, repeats)
-    found = {}
-    for name in ways:
-        identical = all(
-            torch.equal(mine.sequences, own.sequences) for outs in rounds for mine, own in zip(outs[name], outs[PLAIN], strict=True)
+    variants, max_drafts = _variants(model, nodes)
+    rounds = interleaved(decode, groups, variants, repeats)
+    baseline = [merged_stats(outs[AUTOREGRESSIVE]) for outs in rounds[1:]]
+    results = {}
+    for name in variants:
+        timed = [merged_stats(outs[name]) for outs in rounds[1:]]
+        results[name] = DraftingResult(
+            ratios=[stats.tokens_per_second / base.tokens_per_second for stats, base in zip(timed, baseline, strict=True)],
+            tokens_per_second=statistics.median(stats.tokens_per_second for stats in timed),
+            tokens_per_forward=timed[-1].tokens_per_forward,
+            acceptance=list(timed[-1].acceptance),
+            reached=list(timed[-1].reached),
+            drafts=max_drafts[name],
+            identical=all(same_sequences(outs[name], outs[AUTOREGRESSIVE]) for outs in rounds),
         )
-        timed = [{way: together(outs[way]) for way in (name, PLAIN)} for outs in rounds[1:]]
-        last = timed[-1][name]
-        found[name] = Drafted(
-            [one[name].tokens_per_second / one[PLAIN].tokens_per_second for one in timed],
-            statistics.median(one[name].tokens_per_second for one in timed),
-            last.tokens_per_forward,
-            list(last.acceptance),
-            list(last.reached),
-            most[name],
-            identical,
-        )
-    return found
+    return results
 
 
-def _ways(model: HeadwayModel, nodes: int) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
-    """Arguments of `generate`, and the most drafts of a round, by name of the way."""
-    free = heads_drafter()(model, RaggedKVCache(0, 0))
-    ways: dict[str, dict[str, Any]] = {PLAIN: {"plain": True}, "adaptive": {}}
-    ways["chain"] = {"drafter": heads_drafter("chain"), "adaptive": False}
-    most = {PLAIN: 0, "adaptive": free.budgets[-1], "chain": model.count}
-    if proposes_trees(free):
-        ways["tree"] = {"drafter": limit_draft_tokens(nodes, heads_drafter()), "adaptive": False}
-        most["tree"] = min(nodes, free.budgets[-1])
-    return ways, most
+def _variants(model: HeadwayModel, nodes: int) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
+    """By name of the variant, the arguments of `generate` and the largest number of drafts in a step."""
+    drafter = heads_drafter()(model, RaggedKVCache(0, 0))
+    variants: dict[str, dict[str, Any]] = {AUTOREGRESSIVE: {"plain": True}, "adaptive": {}}
+    variants["chain"] = {"drafter": heads_drafter("chain"), "adaptive": False}
+    max_drafts = {AUTOREGRESSIVE: 0, "adaptive": drafter.budgets[-1], "chain": model.count}
+    if proposes_trees(drafter):
+        variants["tree"] = {"drafter": limit_draft_tokens(nodes, heads_drafter()), "adaptive": False}
+        max_drafts["tree"] = min(nodes, drafter.budgets[-1])
+    return variants, max_drafts

@@ -1,4 +1,4 @@
-"""How much faster the heads make decoding: the same prompts, model and machine, in turns, and the same output."""
+"""Decoding speed of the heads beside autoregressive decoding: same prompts, model and machine, interleaved, with equal output."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -9,86 +9,104 @@ import torch
 from torch import Tensor
 
 from headway.decoding import DecodeStats, Generation, heads_drafter
-from headway.evaluation.tasks.exact_match import left_padded
+from headway.evaluation.configs import EvalConfig
+from headway.evaluation.prompts import left_padded
 from headway.model import HeadwayModel
 
 
 @dataclass(frozen=True)
-class Speed:
-    """Ratios are of whole calls, with heads over plain, one a repeat; seconds depend on the machine, ratios less so.
+class SpeedResult:
+    """Speed with heads over autoregressive decoding, and acceptance of the drafts.
 
-    Timed decoding verifies as many drafts as pay here. The other figures are of the heads alone: tokens a forward and acceptance
-    with one draft a head a round (`chain`), tokens a forward with the largest trees that they propose (`tree`).
+    Seconds depend on the machine, ratios less so. Timed decoding is adaptive: the number of drafts is the fastest here. The fields
+    `chain`, `tree` and `acceptance` are properties of the heads alone.
     """
 
-    ratios: list[float]
-    tokens_per_second: float  # with heads, median
-    plain_tokens_per_second: float
-    tokens_per_forward: float  # as timed
-    chain: float
-    tree: float
-    acceptance: list[float]
-    identical: bool  # whether all wrote the same tokens
+    ratios: list[float]  # tokens per second with heads over autoregressive decoding, by repeat
+    ratio: float  # median of the ratios
+    ratio_min: float
+    ratio_max: float
+    tokens_per_second: float  # with heads, median over repeats
+    plain_tokens_per_second: float  # autoregressive, median over repeats
+    tokens_per_forward: float  # adaptive, as timed
+    chain: float  # tokens per forward with one draft from each head
+    tree: float  # tokens per forward with the largest trees that the heads propose
+    acceptance: list[float]  # per-position acceptance rate of the chain
+    identical: bool  # True if all variants generated the same tokens
     threads: int
     batch: int
 
-    @property
-    def ratio(self) -> float:
-        return statistics.median(self.ratios)
 
-
-def speed(
+def measure_speed(
     model: HeadwayModel, prompts: Sequence[Sequence[int]], max_new_tokens: int = 64, repeats: int = 3, batch: int = 1
-) -> Speed:
-    """Decode all prompts plainly and with the heads, in turns, `repeats` times after one warm-up."""
+) -> SpeedResult:
+    """Decode all prompts with and without heads, interleaved, `repeats` times after one warm-up."""
     groups = [left_padded(prompts[start : start + batch], model.device) for start in range(0, len(prompts), batch)]
 
-    def decode(group: tuple[Tensor, Tensor], **how: Any) -> Generation:
-        return model.generate(group[0], attention_mask=group[1], max_new_tokens=max_new_tokens, do_sample=False, **how)
+    def decode(group: tuple[Tensor, Tensor], **arguments: Any) -> Generation:
+        return model.generate(group[0], attention_mask=group[1], max_new_tokens=max_new_tokens, do_sample=False, **arguments)
 
     chains = [decode(group, drafter=heads_drafter("chain"), adaptive=False) for group in groups]
     trees = [decode(group, adaptive=False) for group in groups]
-    rounds = interleaved(decode, groups, {"heads": {}, "plain": {"plain": True}}, repeats)
-    outs = [trees, *(each for found in rounds for each in found.values())]
-    identical = all(torch.equal(a.sequences, b.sequences) for each in outs for a, b in zip(each, chains, strict=True))
-    timed = [{name: together(each) for name, each in found.items()} for found in rounds[1:]]
-    chained = together(chains)
-    return Speed(
-        [found["heads"].tokens_per_second / found["plain"].tokens_per_second for found in timed],
-        statistics.median(found["heads"].tokens_per_second for found in timed),
-        statistics.median(found["plain"].tokens_per_second for found in timed),
-        timed[-1]["heads"].tokens_per_forward,
-        chained.tokens_per_forward,
-        together(trees).tokens_per_forward,
-        list(chained.acceptance),
-        identical,
-        torch.get_num_threads(),
-        batch,
+    rounds = interleaved(decode, groups, {"heads": {}, "autoregressive": {"plain": True}}, repeats)
+    outputs = [trees, *(generations for outs in rounds for generations in outs.values())]
+    identical = all(same_sequences(generations, chains) for generations in outputs)
+    timed = [{name: merged_stats(generations) for name, generations in outs.items()} for outs in rounds[1:]]
+    chain_stats = merged_stats(chains)
+    return SpeedResult(
+        **spread([stats["heads"].tokens_per_second / stats["autoregressive"].tokens_per_second for stats in timed]),
+        tokens_per_second=statistics.median(stats["heads"].tokens_per_second for stats in timed),
+        plain_tokens_per_second=statistics.median(stats["autoregressive"].tokens_per_second for stats in timed),
+        tokens_per_forward=timed[-1]["heads"].tokens_per_forward,
+        chain=chain_stats.tokens_per_forward,
+        tree=merged_stats(trees).tokens_per_forward,
+        acceptance=list(chain_stats.acceptance),
+        identical=identical,
+        threads=torch.get_num_threads(),
+        batch=batch,
     )
+
+
+def timed_prompts(prompts: Sequence[Sequence[int]], config: EvalConfig) -> list[Sequence[int]]:
+    """The prompts to time: the first `speed_prompts` that are not empty, none without `speed`."""
+    return [prompt for prompt in prompts if prompt][: config.speed_prompts if config.speed else 0]
 
 
 def interleaved(
     decode: Callable[..., Generation],
     groups: Sequence[tuple[Tensor, Tensor]],
-    ways: Mapping[str, dict[str, Any]],
+    variants: Mapping[str, dict[str, Any]],
     repeats: int,
 ) -> list[dict[str, list[Generation]]]:
-    """Every way to decode every group, one after the other, so that what disturbs the machine disturbs all of them.
+    """Decode each group with each variant in turn, so that a disturbance of the machine affects all variants alike.
 
     Args:
-        decode: called with a group and what `ways` says beside it.
-    Returns: by repeat and way, what came of each group. The first repeat is one more: it warms up, and learns what pays.
+        decode: called with a group and the arguments of the variant.
+        groups: token ids and attention mask of each batch.
+        variants: arguments of `decode` by name.
+        repeats: timed repeats.
+    Returns: by repeat and variant, the output of each group. Repeat 0 is an extra warm-up, in which draft lengths are learnt.
     """
-    found: list[dict[str, list[Generation]]] = []
+    rounds: list[dict[str, list[Generation]]] = []
     for repeat in range(repeats + 1):
-        found.append({name: [] for name in ways})
+        rounds.append({name: [] for name in variants})
         for turn, group in enumerate(groups, repeat):
-            first = turn % len(ways)
-            for name in [*ways][first:] + [*ways][:first]:
-                found[-1][name].append(decode(group, **ways[name]))
-    return found
+            first = turn % len(variants)
+            for name in [*variants][first:] + [*variants][:first]:
+                rounds[-1][name].append(decode(group, **variants[name]))
+    return rounds
 
 
-def together(outs: Sequence[Generation]) -> DecodeStats:
-    """Several calls as one."""
-    return DecodeStats.together([out.stats for out in outs])
+def merged_stats(outputs: Sequence[Generation]) -> DecodeStats:
+    """Statistics of several calls as one."""
+    return DecodeStats.together([output.stats for output in outputs])
+
+
+def same_sequences(outputs: Sequence[Generation], others: Sequence[Generation]) -> bool:
+    """True if both lists hold the same tokens."""
+    return all(torch.equal(a.sequences, b.sequences) for a, b in zip(outputs, others, strict=True))
+
+
+def spread(ratios: list[float]) -> dict[str, Any]:
+    """The fields `ratios`, `ratio` (their median), `ratio_min` and `ratio_max` of a result."""
+    return {"ratios": ratios, "ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios)}

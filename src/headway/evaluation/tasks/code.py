@@ -1,139 +1,181 @@
-"""pass@k of generated programs: drawn through the engine, run in the sandbox, every sample kept.
+"""pass@k of generated programs: sampled through the engine, run in the sandbox, with every sample in the result.
 
-A run that is killed goes on where it was: finished problems stand in a file beside the results.
+A killed run continues with the unfinished problems: the samples of finished problems are saved beside the output file.
 """
 
 import json
 import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from headway.decoding.requests import Request, before_stops, complete, drafter_of
 from headway.errors import ConfigError
-from headway.evaluation.benchmarks.speed import speed
 from headway.evaluation.configs import REFERENCE, EvalConfig
-from headway.evaluation.run import figures, load
-from headway.evaluation.sandbox import Limits, run_program, strongest_isolation
+from headway.evaluation.results import INLINE, DecodingSummary, Scored, TaskResult, as_json
+from headway.evaluation.run import load
+from headway.evaluation.sandbox import Isolation, Limits, Verdict, run_program, strongest_isolation
 from headway.evaluation.statistics.pass_at_k import mean_pass_at_k
+from headway.evaluation.tasks import TASKS
 from headway.evaluation.tasks.code_problems import CODE_TASKS, Problem, load_problems
 from headway.files import write_json
+from headway.model import HeadwayModel
 
 SAVE_EVERY = 10.0  # seconds
-# settings that change what is drawn or how it is judged
-DECIDING = (
+# settings that change the samples or their verdicts
+DECISIVE = (
     *("model", "task", "data", "split", "shots", "max_new_tokens", "samples", "temperature", "top_p"),
     *("seed", "code_seconds", "code_memory"),
 )
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A completion as it was judged. `reason` may quote the program: text not to be trusted."""
+class CodeSample:
+    """A completion and its verdict. The program itself may have written `reason`: untrusted text."""
 
     completion: str
     passed: bool
     reason: str
-    seconds: float  # of the program
+    seconds: float  # run time of the program
 
 
-def score(config: EvalConfig) -> dict[str, Any]:
-    """Raises ConfigError unless code may run and can be contained, DataError for problems that cannot be used."""
+@dataclass(frozen=True)
+class CodeAnswer:
+    """All samples of a problem."""
+
+    name: str
+    prompt: str
+    samples: list[CodeSample]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeResult(TaskResult):
+    data: str
+    problems: int
+    samples: int  # of each problem
+    sandbox: Isolation
+    resumed: int  # problems finished by an earlier, killed run
+    pass_at_k: dict[str, float] = field(metadata=INLINE)  # pass@k and pass@k_stderr for each k
+    decoding: DecodingSummary | None = field(metadata=INLINE)
+    answers: list[CodeAnswer]
+
+
+def score(config: EvalConfig) -> Scored:
+    """pass@k of the problems.
+
+    Raises:
+        ConfigError: generated code is not allowed, or nothing on this machine can contain it.
+        DataError: a problem cannot be used.
+    """
     if not config.allow_code:
         raise ConfigError(
             f"{config.task} runs what the model wrote. Headway does that in a sandbox, and only if you say so: give --allow-code "
             "(docs/sandbox.md says what the sandbox protects against, and what not)."
         )
     isolation = strongest_isolation()
-    task = CODE_TASKS[config.task]
-    problems = load_problems(task, config.data, config.split, config.limit, config.shots)
-    results: dict[str, Any] = {"model": config.model, "task": config.task, "data": config.data or task.source}
-    results |= {"problems": len(problems), "samples": config.samples, "sandbox": isolation}
-    decoding: dict[str, Any] = {}
-    with Judge(config, problems) as judge:
-        results["resumed"] = len(judge.kept)
-        todo = [problem for problem in problems if problem.name not in judge.kept]
+    source = config.data or TASKS[config.task].data
+    problems = load_problems(CODE_TASKS[config.task], source, config.split, config.limit, config.shots)
+    model, prompts, decoding = None, [], None
+    with CodeScorer(config, problems) as scorer:
+        resumed = len(scorer.finished)
+        todo = [problem for problem in problems if problem.name not in scorer.finished]
         if config.model == REFERENCE:
             for problem in todo:
                 for number in range(config.samples):
-                    judge.submit(problem, number, problem.reference)
+                    scorer.submit(problem, number, problem.reference)
         elif todo:
-            decoding = _generate(config, problems, todo, judge)
-    kept = [judge.kept[problem.name] for problem in problems]
-    results |= mean_pass_at_k([(len(each), sum(sample.passed for sample in each)) for each in kept], config.pass_at)
-    results |= decoding
-    results["answers"] = [
-        {"name": problem.name, "prompt": problem.prompt, "samples": [asdict(sample) for sample in each]}
-        for problem, each in zip(problems, kept, strict=True)
-    ]
-    return results
+            model, tokenizer = load(config.model, config.dtype)
+            prompts = [tokenizer(problem.prompt, verbose=False)["input_ids"] for problem in todo]
+            decoding = _generate(config, model, tokenizer, problems, todo, prompts, scorer)
+    samples = [scorer.finished[problem.name] for problem in problems]
+    counts = [(len(of_problem), sum(sample.passed for sample in of_problem)) for of_problem in samples]
+    result = CodeResult(
+        model=config.model,
+        task=config.task,
+        data=source,
+        problems=len(problems),
+        samples=config.samples,
+        sandbox=isolation,
+        resumed=resumed,
+        pass_at_k=mean_pass_at_k(counts, config.pass_at),
+        decoding=decoding,
+        answers=[CodeAnswer(problem.name, problem.prompt, of) for problem, of in zip(problems, samples, strict=True)],
+    )
+    return Scored(result, model, prompts)
 
 
-def _generate(config: EvalConfig, problems: list[Problem], todo: list[Problem], judge: "Judge") -> dict[str, Any]:
-    """Draw all samples of `todo`; each goes to the judge as it ends. What decoding took."""
+def _generate(
+    config: EvalConfig,
+    model: HeadwayModel,
+    tokenizer: Any,
+    problems: list[Problem],
+    todo: list[Problem],
+    prompts: list[list[int]],
+    scorer: "CodeScorer",
+) -> DecodingSummary | None:
+    """Sample all programs of `todo` and submit each program to the scorer as soon as it ends."""
     task = CODE_TASKS[config.task]
-    model, tokenizer = load(config.model, config.dtype)
     settings: dict[str, Any] = {"max_new_tokens": config.max_new_tokens or task.max_new_tokens, "do_sample": False}
     if config.temperature:
         settings |= {"do_sample": True, "temperature": config.temperature, "top_p": config.top_p, "top_k": 0}
-    # a sample's seed depends on its place in the data alone: what is resumed or cut short is drawn as it would have been
-    places = {problem.name: place for place, problem in enumerate(problems)}
+    # the seed of a sample depends only on its index in the data: resumed and shortened runs sample the same programs
+    indices = {problem.name: index for index, problem in enumerate(problems)}
     wanted = [(problem, sample) for problem in todo for sample in range(config.samples)]
-    encoded = {problem.name: tokenizer(problem.prompt, verbose=False)["input_ids"] for problem in todo}
+    encoded = {problem.name: prompt for problem, prompt in zip(todo, prompts, strict=True)}
     requests = [
-        Request(encoded[problem.name], task.stops, settings, ((config.seed << 20) + places[problem.name] << 20) + sample)
+        Request(encoded[problem.name], task.stops, settings, ((config.seed << 20) + indices[problem.name] << 20) + sample)
         for problem, sample in wanted
     ]
 
     def done(number: int, tokens: list[int]) -> None:
         text = tokenizer.decode(tokens, skip_special_tokens=True)
-        judge.submit(*wanted[number], before_stops(text, task.stops))
+        scorer.submit(*wanted[number], before_stops(text, task.stops))
 
     began = time.monotonic()
     drafter = drafter_of(model, config.drafter, not config.speculative)
     stats = complete(model, tokenizer, requests, done, config.batch_size, drafter)
-    found = {
-        "tokens": stats.tokens,
-        "tokens_per_forward": stats.tokens_per_forward,
-        "acceptance": list(stats.acceptance),
-        "seconds": time.monotonic() - began,
-    }
-    if config.speed and model.count and config.speculative:
-        timed = [encoded[problem.name] for problem in todo[: config.speed_prompts]]
-        found["speed"] = figures(speed(model, timed, min(64, settings["max_new_tokens"])))
-    return found
+    return DecodingSummary.of(stats, time.monotonic() - began)
 
 
-class Judge:
-    """Runs programs as they come, keeps the samples of finished problems, and writes them down beside `out`."""
+class _Run(NamedTuple):
+    """A program in the pool."""
+
+    problem: Problem
+    number: int
+    completion: str
+    verdict: Future[Verdict]
+
+
+class CodeScorer:
+    """Pool that runs programs as they arrive, collects the samples of finished problems, and saves them beside the output file."""
 
     def __init__(self, config: EvalConfig, problems: list[Problem]) -> None:
         self.config, self.total = config, len(problems) * config.samples
         self.limits = Limits(seconds=config.code_seconds, wall_seconds=4 * config.code_seconds, memory=config.code_memory)
-        self.file = config.unfinished
-        self.settings = {name: getattr(config, name) for name in DECIDING}
-        self.kept = self._read({problem.name for problem in problems})
-        self.open: dict[str, dict[int, Sample]] = {}
-        self.running: list[tuple[Problem, int, str, Future]] = []
+        self.file = config.partial_file
+        self.settings = {name: getattr(config, name) for name in DECISIVE}
+        self.finished = self._read({problem.name for problem in problems})
+        self.unfinished: dict[str, dict[int, CodeSample]] = {}
+        self.running: list[_Run] = []
         self.saved = time.monotonic()
 
-    def __enter__(self) -> "Judge":
+    def __enter__(self) -> "CodeScorer":
         self.pool = ThreadPoolExecutor(os.cpu_count() or 1)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.progress = Progress(*columns, transient=True)
         self.progress.start()
-        self.bar = self.progress.add_task("programs judged", total=self.total, completed=len(self.kept) * self.config.samples)
+        completed = len(self.finished) * self.config.samples
+        self.bar = self.progress.add_task("programs scored", total=self.total, completed=completed)
         return self
 
     def submit(self, problem: Problem, number: int, completion: str) -> None:
-        """Sample `number` of a problem waits for its turn to be run."""
-        future = self.pool.submit(
-            run_program, problem.prefix + completion, problem.tests, list(problem.overridable_builtins), self.limits
-        )
-        self.running.append((problem, number, completion, future))
+        """Queue sample `number` of a problem."""
+        program, overridable = problem.prefix + completion, list(problem.overridable_builtins)
+        verdict = self.pool.submit(run_program, program, problem.tests, overridable, self.limits)
+        self.running.append(_Run(problem, number, completion, verdict))
         self._collect(wait=False)
 
     def __exit__(self, *error: object) -> None:
@@ -146,41 +188,41 @@ class Judge:
             self._save()
 
     def _collect(self, wait: bool) -> None:
-        left = []
-        for problem, number, completion, future in self.running:
-            if not (wait or future.done()):
-                left.append((problem, number, completion, future))
+        still_running = []
+        for run in self.running:
+            if not (wait or run.verdict.done()):
+                still_running.append(run)
                 continue
-            verdict = future.result()
-            samples = self.open.setdefault(problem.name, {})
-            samples[number] = Sample(completion, verdict.passed, verdict.reason, verdict.seconds)
+            verdict = run.verdict.result()
+            samples = self.unfinished.setdefault(run.problem.name, {})
+            samples[run.number] = CodeSample(run.completion, verdict.passed, verdict.reason, verdict.seconds)
             if len(samples) == self.config.samples:
-                self.kept[problem.name] = [sample for _, sample in sorted(self.open.pop(problem.name).items())]
+                ordered = sorted(self.unfinished.pop(run.problem.name).items())
+                self.finished[run.problem.name] = [sample for _, sample in ordered]
             self.progress.advance(self.bar)
             if time.monotonic() - self.saved > SAVE_EVERY:
                 self._save()
-        self.running = left
+        self.running = still_running
 
     def _save(self) -> None:
         self.saved = time.monotonic()
-        if self.file is not None and self.kept:
-            samples = {name: [asdict(sample) for sample in each] for name, each in self.kept.items()}
-            write_json(self.file, {"settings": self.settings, "samples": samples})
+        if self.file is not None and self.finished:
+            write_json(self.file, {"settings": self.settings, "samples": as_json(self.finished)})
 
-    def _read(self, names: set[str]) -> dict[str, list[Sample]]:
-        """What an earlier run with the same settings finished."""
+    def _read(self, names: set[str]) -> dict[str, list[CodeSample]]:
+        """Samples of the problems that an earlier run with the same settings finished."""
         if self.file is None or not self.file.is_file():
             return {}
-        found = json.loads(self.file.read_text(encoding="utf-8"))
-        if found["settings"] != json.loads(json.dumps(self.settings)):
-            different = [name for name in DECIDING if found["settings"].get(name) != self.settings[name]]
+        content = json.loads(self.file.read_text(encoding="utf-8"))
+        if content["settings"] != json.loads(json.dumps(self.settings)):
+            different = [name for name in DECISIVE if content["settings"].get(name) != self.settings[name]]
             raise ConfigError(
                 f"{self.file} is an unfinished run with other settings ({', '.join(different)}). Repeat those to go on with it, "
                 "remove the file, or choose another --output-file."
             )
-        known = {item.name for item in fields(Sample)}
+        keys = {item.name for item in fields(CodeSample)}
         return {
-            name: [Sample(**{key: each[key] for key in known}) for each in samples]
-            for name, samples in found["samples"].items()
+            name: [CodeSample(**{key: sample[key] for key in keys}) for sample in samples]
+            for name, samples in content["samples"].items()
             if name in names
         }

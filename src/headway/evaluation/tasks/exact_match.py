@@ -1,17 +1,27 @@
-"""Exact match of final answers, extracted and compared as lm-eval's `gsm8k` task does (version 3)."""
+"""Exact match of final answers, extracted and compared as in lm-eval's `gsm8k` task (version 3)."""
 
+import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from rich.progress import track
 
-from headway.data import Example
+from headway.data import Example, load_examples
 from headway.decoding import DecodeStats, heads_drafter
+from headway.errors import DataError
+from headway.evaluation.benchmarks.quantization_effect import quantize_and_compare
+from headway.evaluation.benchmarks.speed import timed_prompts
+from headway.evaluation.configs import EvalConfig
+from headway.evaluation.prompts import left_padded
+from headway.evaluation.results import Scored, TaskResult
+from headway.evaluation.run import load
+from headway.evaluation.tasks import TASKS
+from headway.evaluation.tasks.held_out import HeldOut, held_out_on
 from headway.model import HeadwayModel
 
+MAX_NEW_TOKENS = 256
 STOPS = ("Question:", "</s>", "<|im_end|>")
 STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
 FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
@@ -21,6 +31,8 @@ INVALID = "[invalid]"
 
 @dataclass(frozen=True)
 class Answer:
+    """One decoded answer and its two matches."""
+
     prompt: str
     text: str
     strict: bool
@@ -29,61 +41,117 @@ class Answer:
 
 @dataclass(frozen=True)
 class ExactMatch:
-    """Shares of answers that match, and what decoding them took."""
+    """Answers in the order of the examples, and the statistics of decoding."""
 
     answers: list[Answer]
-    stats: list[DecodeStats]
+    stats: DecodeStats
 
     @property
     def strict(self) -> float:
+        """Share of answers whose first number after #### matches."""
         return sum(answer.strict for answer in self.answers) / len(self.answers)
 
     @property
     def flexible(self) -> float:
+        """Share of answers whose last number matches."""
         return sum(answer.flexible for answer in self.answers) / len(self.answers)
 
-    @property
-    def tokens_per_forward(self) -> float:
-        return DecodeStats.together(self.stats).tokens_per_forward
 
-    @property
-    def acceptance(self) -> tuple[float, ...]:
-        return DecodeStats.together(self.stats).acceptance
+@dataclass(frozen=True, kw_only=True)
+class ExactMatchResult(TaskResult):
+    data: str
+    examples: int
+    exact_match: float
+    flexible_match: float
+    tokens_per_forward: float
+    acceptance: tuple[float, ...]  # per-position acceptance rate
+    answers: list[Answer]
+
+
+def score(config: EvalConfig) -> Scored:
+    """Exact match on the examples of the task.
+
+    Raises:
+        DataError: an example has no prompt and completion.
+    """
+    model, tokenizer = load(config.model, config.dtype)
+    source = config.data or TASKS[config.task].data
+    examples = load_examples(source, config.split, config.limit)
+    if any("prompt" not in example for example in examples):
+        raise DataError(f"{source} has no prompts and completions, which {config.task} needs.")
+    prompts = [tokenizer(example["prompt"], verbose=False)["input_ids"] for example in examples]
+    effect = None
+    if config.quantize != "none":
+
+        def metrics() -> HeldOut:
+            return held_out_on(model, tokenizer, examples, config.max_length, config.batch_size)
+
+        effect, _ = quantize_and_compare(model, config.quantize, metrics, timed_prompts(prompts, config), config.timed_tokens)
+    shots: Sequence[Example] = ()
+    if config.shots:
+        shots = random.Random(config.seed).sample(load_examples(source, "train"), config.shots)
+    matched = exact_match(
+        model,
+        tokenizer,
+        examples,
+        max_new_tokens=config.max_new_tokens or MAX_NEW_TOKENS,
+        batch_size=config.batch_size,
+        speculative=config.speculative,
+        shots=shots,
+    )
+    result = ExactMatchResult(
+        model=config.model,
+        task=config.task,
+        data=source,
+        examples=len(examples),
+        quantized=effect,
+        exact_match=matched.strict,
+        flexible_match=matched.flexible,
+        tokens_per_forward=matched.stats.tokens_per_forward,
+        acceptance=matched.stats.acceptance,
+        answers=matched.answers,
+    )
+    return Scored(result, model, prompts)
 
 
 def extract_strict(text: str) -> str:
     """The first number after ####."""
-    found = STRICT.findall(text)
-    return found[0].strip() if found else INVALID
+    numbers = STRICT.findall(text)
+    return numbers[0].strip() if numbers else INVALID
 
 
 def extract_flexible(text: str) -> str:
-    """The last number anywhere."""
-    found = FLEXIBLE.findall(text)
-    return next((group for group in found[-1] if group), INVALID).strip() if found else INVALID
+    """The last number of the text."""
+    matches = FLEXIBLE.findall(text)
+    return next((group for group in matches[-1] if group), INVALID).strip() if matches else INVALID
 
 
-def same_answer(found: str, reference: str) -> bool:
-    """Equal after lm-eval's clean-up: commas, dollar signs, all before ####, and a final full stop do not count."""
+def same_answer(answer: str, reference: str) -> bool:
+    """True if both are equal without commas, dollar signs, text up to ####, and a final full stop, as in lm-eval."""
     for pattern in IGNORED:
-        found, reference = pattern.sub("", found), pattern.sub("", reference)
-    return found.lower() == reference.lower()
+        answer, reference = pattern.sub("", answer), pattern.sub("", reference)
+    return answer.lower() == reference.lower()
 
 
 def exact_match(
     model: HeadwayModel,
     tokenizer: Any,
     examples: Sequence[Example],
-    max_new_tokens: int = 256,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     batch_size: int = 16,
-    plain: bool = False,
+    speculative: bool = True,
     shots: Sequence[Example] = (),
     quiet: bool = False,
 ) -> ExactMatch:
-    """Decode greedily and score; `examples` and `shots` have prompt and completion.
+    """Decode answers greedily and compare them with the references.
 
-    Prompts of like length are decoded together; results come in the order of the examples. Each head drafts one token a
-    round, whether it pays or not: so the acceptance is a figure of the heads, not of the machine.
+    Each head drafts one token a step, even if drafting does not pay. The acceptance is then a property of the heads and
+    independent of the machine.
+
+    Args:
+        examples: prompts and completions.
+        shots: solved examples to put before each prompt.
+        quiet: show no progress bar.
     """
     shown = "".join(f"{shot['prompt']}{shot['completion']}\n\n" for shot in shots)
     encoded = [tokenizer(shown + example["prompt"], verbose=False)["input_ids"] for example in examples]
@@ -94,7 +162,12 @@ def exact_match(
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     for batch in batches if quiet else track(batches, "answering", transient=True):
         ids, mask = left_padded([encoded[i] for i in batch], model.device)
-        settings = {"max_new_tokens": max_new_tokens, "do_sample": False, "plain": plain, "adaptive": False}
+        settings: dict[str, Any] = {
+            "max_new_tokens": max_new_tokens,
+            "do_sample": False,
+            "plain": not speculative,
+            "adaptive": False,
+        }
         out = model.generate(ids, attention_mask=mask, drafter=drafter, **settings)
         stats.append(out.stats)
         for i, text in zip(batch, tokenizer.batch_decode(out.sequences[:, ids.shape[1] :], skip_special_tokens=True), strict=True):
@@ -104,15 +177,7 @@ def exact_match(
         text, reference = texts[i], example["completion"].strip()
         strict, flexible = (same_answer(extract(text), reference) for extract in (extract_strict, extract_flexible))
         answers.append(Answer(example["prompt"], text, strict, flexible))
-    return ExactMatch(answers, stats)
-
-
-def left_padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask, (batch, longest)."""
-    width = max(map(len, rows))
-    ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows], device=device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
-    return ids, mask
+    return ExactMatch(answers, DecodeStats.together(stats))
 
 
 def _cut(text: str) -> str:

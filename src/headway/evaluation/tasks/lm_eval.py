@@ -1,37 +1,51 @@
-"""Tasks of lm-eval, with its scores, and what generating took beside them."""
+"""Tasks of lm-eval: its scores, and the cost of generating the answers."""
 
 import json
 import math
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from headway.config import nearest
-from headway.decoding import DecodeStats
 from headway.errors import CheckpointError, ConfigError, DataError
 from headway.evaluation.configs import EvalConfig
+from headway.evaluation.results import DecodingSummary, Scored, TaskResult
 from headway.evaluation.run import load
-from headway.evaluation.tasks.catalog import CODE, parts
-from headway.evaluation.tasks.lm_eval_model import HeadwayLM  # explains itself where lm-eval is missing
+from headway.evaluation.tasks import CODE, split_task
+from headway.evaluation.tasks.lm_eval_model import HeadwayLM  # raises a ConfigError if lm-eval is missing
 
 UNSAFE = (
     "{}: lm-eval would run what the model wrote without protection. Headway's own humaneval and mbpp run it in a sandbox: "
     "--task humaneval --allow-code."
 )
-KEPT = ("doc_id", "filter", "target", "resps", "filtered_resps")  # of a sample, beside its metrics
+SAMPLE_KEYS = ("doc_id", "filter", "target", "resps", "filtered_resps")  # of a sample, besides its metrics
 
 
-def score(config: EvalConfig) -> dict[str, Any]:
-    """Raises ConfigError for a name that lm-eval does not have, or a task that would run code; DataError without its data."""
+@dataclass(frozen=True, kw_only=True)
+class LMEvalResult(TaskResult):
+    scores: dict[str, dict[str, Any]]  # by task and metric
+    decoding: DecodingSummary | None
+    seconds: float  # the whole evaluation
+    samples: dict[str, list[dict[str, Any]]]  # by task
+
+
+def score(config: EvalConfig) -> Scored:
+    """Scores of one or more tasks of lm-eval.
+
+    Raises:
+        ConfigError: lm-eval has no such task, or the task would run generated code.
+        DataError: the data of the task cannot be loaded.
+    """
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    _, names = parts(config.task)
+    _, names = split_task(config.task)
     if code := [name for name in names if name.startswith(CODE)]:
         raise ConfigError(UNSAFE.format(code[0]))
-    own = str(config.include_path) if config.include_path is not None else None
-    manager = TaskManager(include_path=own, include_defaults=False)
+    include_path = str(config.include_path) if config.include_path is not None else None
+    manager = TaskManager(include_path=include_path, include_defaults=False)
     if not set(names) <= set(manager.all_tasks):  # reading lm-eval's thousands of files takes a while
-        manager = TaskManager(include_path=own)
+        manager = TaskManager(include_path=include_path)
     for name in names:
         if name not in manager.all_tasks:
             raise ConfigError(f"lm-eval has no task {name!r}{nearest(name, manager.all_tasks) or '.'}")
@@ -41,7 +55,7 @@ def score(config: EvalConfig) -> dict[str, Any]:
     )
     began = time.monotonic()
     try:
-        found = simple_evaluate(
+        output = simple_evaluate(
             model=lm,
             tasks=list(names),
             num_fewshot=config.shots,
@@ -63,40 +77,33 @@ def score(config: EvalConfig) -> dict[str, Any]:
         if "marked as unsafe" not in str(error):
             raise
         raise ConfigError(UNSAFE.format(", ".join(names))) from error
-    assert found is not None  # it is None on other ranks only
-    return {
-        "model": config.model,
-        "task": config.task,
-        "scores": {name: _scores(metrics) for name, metrics in found["results"].items()},
-        "decoding": decoding(lm.stats, lm.seconds),
-        "seconds": time.monotonic() - began,
-        "samples": {name: [_sample(each) for each in samples] for name, samples in found.get("samples", {}).items()},
-    }
-
-
-def decoding(stats: DecodeStats, seconds: float) -> dict[str, Any]:
-    """What generating took; nothing where nothing was generated."""
-    if not stats.tokens:
-        return {}
-    figures = {"tokens": stats.tokens, "tokens_per_forward": stats.tokens_per_forward, "acceptance": list(stats.acceptance)}
-    return {**figures, "seconds": seconds, "tokens_per_second": stats.tokens / seconds}
+    assert output is not None  # None only on other ranks
+    result = LMEvalResult(
+        model=config.model,
+        task=config.task,
+        scores={name: _scores(metrics) for name, metrics in output["results"].items()},
+        decoding=DecodingSummary.of(lm.stats, lm.seconds),
+        seconds=time.monotonic() - began,
+        samples={name: [_sample(sample) for sample in samples] for name, samples in output.get("samples", {}).items()},
+    )
+    return Scored(result)
 
 
 def _scores(metrics: dict[str, Any]) -> dict[str, Any]:
-    found = {name: _plain(value) for name, value in metrics.items() if name not in ("alias", "name", "sample_len")}
-    return {name: value for name, value in found.items() if not isinstance(value, str)}
+    values = {name: _json_value(value) for name, value in metrics.items() if name not in ("alias", "name", "sample_len")}
+    return {name: value for name, value in values.items() if not isinstance(value, str)}
 
 
 def _sample(sample: dict[str, Any]) -> dict[str, Any]:
-    return {name: _plain(value) for name, value in sample.items() if name in (*KEPT, *sample.get("metrics", ()))}
+    return {name: _json_value(value) for name, value in sample.items() if name in (*SAMPLE_KEYS, *sample.get("metrics", ()))}
 
 
-def _plain(value: Any) -> Any:
-    """As JSON can hold it: numbers of numpy as numbers, what is no number as null, all else as text."""
+def _json_value(value: Any) -> Any:
+    """The value with types that JSON knows: numpy numbers as numbers, infinities and NaN as null, other objects as text."""
     if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_json_value(item) for item in value]
     value = value.item() if hasattr(value, "item") else value
     if isinstance(value, float) and not math.isfinite(value):
         return None

@@ -20,8 +20,9 @@ from rich.table import Table
 import headway.config
 from headway.data import load_examples
 from headway.errors import HeadwayError
-from headway.evaluation.benchmarks.speed import speed
-from headway.evaluation.run import figures, load
+from headway.evaluation.benchmarks.speed import measure_speed
+from headway.evaluation.results import as_json
+from headway.evaluation.run import load
 from headway.experiments.compare.configs import CompareConfig
 from headway.experiments.compare.report import write_report
 from headway.experiments.compare.runs import Run, baseline_of, model_of, runs_of
@@ -114,7 +115,7 @@ def _speeds(config: CompareConfig, runs: list[Run], done: Done) -> dict[str, dic
         examples = load_examples(run.scored.test or run.scored.data, "test", config.speed_prompts)
         texts = [example.get("prompt") or example.get("text", "") for example in examples]
         prompts = [ids for text in texts if (ids := tokenizer(text, verbose=False)["input_ids"][:256])]
-        found[run.task][run.arm] = figures(speed(model, prompts, min(48, run.scored.max_new_tokens)))
+        found[run.task][run.arm] = as_json(measure_speed(model, prompts, min(48, run.scored.max_new_tokens)))
     return found
 
 

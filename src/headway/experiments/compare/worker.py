@@ -20,8 +20,9 @@ import headway.config
 from headway.data import Example, load_examples
 from headway.errors import HeadwayError
 from headway.evaluation.benchmarks.timing import wait
-from headway.evaluation.run import held_out_on, load
+from headway.evaluation.run import load
 from headway.evaluation.tasks.exact_match import exact_match
+from headway.evaluation.tasks.held_out import held_out_on
 from headway.experiments.compare.configs import TaskConfig
 from headway.files import write_json
 from headway.model import HeadwayModel
@@ -84,8 +85,8 @@ def score(source: str, task: TaskConfig, test: list[Example]) -> dict[str, Any]:
         matched = exact_match(model, tokenizer, test, task.max_new_tokens, 32, quiet=True)
         found |= {
             "score": matched.strict,
-            "tokens_per_forward": matched.tokens_per_forward,
-            "acceptance": list(matched.acceptance),
+            "tokens_per_forward": matched.stats.tokens_per_forward,
+            "acceptance": list(matched.stats.acceptance),
             "sample": matched.answers[0].text,
         }
     return found

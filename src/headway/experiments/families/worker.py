@@ -20,7 +20,8 @@ from headway.data import Example, load_examples
 from headway.errors import DataError, HeadwayError
 from headway.evaluation.benchmarks.drafting import drafting
 from headway.evaluation.benchmarks.timing import peak_memory
-from headway.evaluation.run import held_out_on, load
+from headway.evaluation.run import load
+from headway.evaluation.tasks.held_out import held_out_on
 from headway.experiments.compare.worker import MODEL, TIMED, WARMING, Clock, main
 from headway.experiments.families.runs import kind
 from headway.files import write_json

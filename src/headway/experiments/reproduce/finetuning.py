@@ -15,8 +15,9 @@ from transformers import set_seed
 from headway import model_path
 from headway.data import load_examples, word_problems
 from headway.errors import ConfigError
-from headway.evaluation.run import held_out_on, load
+from headway.evaluation.run import load
 from headway.evaluation.tasks.exact_match import exact_match
+from headway.evaluation.tasks.held_out import held_out_on
 from headway.experiments.reproduce.configs import FinetuningConfig
 from headway.experiments.reproduce.models import randomise_heads
 from headway.experiments.reproduce.runs import Measures, Run
@@ -102,7 +103,7 @@ def score(config: FinetuningConfig, folder: str) -> Measures:
     found = {"loss": held_out_on(model, tokenizer, test, config.max_length).losses[0]}
     if all("prompt" in example for example in test):
         matched = exact_match(model, tokenizer, test, max_new_tokens=64, batch_size=50, quiet=True)
-        found |= {"exact match": matched.strict, "tokens a forward": matched.tokens_per_forward}
+        found |= {"exact match": matched.strict, "tokens a forward": matched.stats.tokens_per_forward}
     return found
 
 
