@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
+from headway.errors import DataError
+
 
 def note(text: str) -> None:
     """Print a remark on stderr, so that stdout holds results only."""
@@ -16,3 +18,17 @@ def print_json(value: Any) -> None:
     """Print a value as JSON, with escapes for all characters outside ASCII where stdout is not UTF-8."""
     encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "")
     print(json.dumps(value, indent=2, ensure_ascii=encoding != "utf8"))
+
+
+def read_stdin() -> str:
+    """Text on standard input: UTF-8, or else the encoding of the terminal. Raises DataError for other bytes."""
+    buffer = getattr(sys.stdin, "buffer", None)
+    if buffer is None:  # replaced by a stream of text
+        return sys.stdin.read()
+    content = buffer.read()
+    for encoding in ("utf-8", sys.stdin.encoding):
+        try:
+            return content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    raise DataError(f"standard input is neither UTF-8 nor {sys.stdin.encoding} text.")

@@ -1,45 +1,50 @@
 """`headway generate`: continue prompts, streaming to the terminal, with the speed at the end."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from headway.cli.console import note, print_json
+from headway.cli.console import note, print_json, read_stdin
 from headway.config import at_least, field
 from headway.errors import CheckpointError, ConfigError, DataError
 from headway.evaluation.configs import DTYPE_HELP, QUANTIZE_HELP, Dtype, Quantize
 
+PROMPTS, SAMPLING, DRAFTING, LOADING = "prompts", "length and sampling", "drafting", "model and device"
+
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateConfig:
-    """Settings of `headway generate`; names and defaults are those of transformers' generate."""
+    """Settings of `headway generate`, with the names and defaults of transformers' generate."""
 
-    model: str = field("embedded", "folder or hub id; `embedded` is the model that ships with Headway")
-    prompt: list[str] = field([], "text to continue, `-` reads it from standard input; several make a batch")
-    prompts: Path | None = field(None, "file with a prompt a line")
-    batch_size: int = field(16, "prompts decoded together at most; the next one starts where one ends")
-    chat: bool = field(False, "wrap each prompt as a user's message in the model's chat template")
-    max_new_tokens: int = field(64, "how many tokens to add at most")
-    do_sample: bool = field(False, "draw tokens in place of taking the likeliest")
-    temperature: float = field(1.0, "below 1 sharpens, above 1 flattens what is drawn from")
-    top_k: int = field(50, "draw from the k likeliest tokens, 0 for all")
-    top_p: float = field(1.0, "draw from the likeliest tokens that together have this probability")
-    min_p: float | None = field(None, "draw from the tokens at least so likely, as a share of the likeliest's probability")
-    repetition_penalty: float = field(1.0, "above 1 makes tokens that are already there less likely")
-    acceptance: Literal["coupled", "token", "block", "multi-candidate", "typical"] = field(
-        "coupled", "what judges drafts where tokens are drawn; all but `typical` leave the distribution as it is"
+    prompt: list[str] = field([], "text to continue; `-` reads standard input; several texts make a batch", group=PROMPTS)
+    prompts: Path | None = field(None, "file with one prompt per line", group=PROMPTS)
+    chat: bool = field(False, "wrap each prompt as a user message in the model's chat template", group=PROMPTS)
+    json: bool = field(False, "print one JSON object with texts and statistics", group=PROMPTS)
+    max_new_tokens: int = field(64, "maximum number of tokens to add", group=SAMPLING)
+    stop: list[str] = field([], "strings that end a text", group=SAMPLING)
+    do_sample: bool = field(False, "sample tokens; otherwise decode greedily", group=SAMPLING)
+    temperature: float = field(1.0, "sampling temperature; lower is more predictable", group=SAMPLING)
+    top_k: int = field(50, "sample from the k most probable tokens; 0 for all", group=SAMPLING)
+    top_p: float = field(1.0, "sample from the most probable tokens with this total probability", group=SAMPLING)
+    min_p: float | None = field(None, "minimum probability of a token, relative to the most probable token", group=SAMPLING)
+    repetition_penalty: float = field(1.0, "above 1, tokens that already occur become less probable", group=SAMPLING)
+    seed: int = field(0, "seed of the samples", group=SAMPLING)
+    speculative: bool = field(True, "draft and verify; otherwise decode one token at a time", group=DRAFTING)
+    drafter: Literal["heads", "ngram"] = field(
+        "heads", "source of drafts: the model's heads, or n-grams of the text", group=DRAFTING
     )
-    stop: list[str] = field([], "end a text after any of these strings")
-    drafter: Literal["heads", "ngram"] = field("heads", "what drafts: the model's heads, or n-grams looked up in the text")
-    assistant: str | None = field(None, "folder or hub id of a smaller model with the same vocabulary that drafts instead")
-    speculative: bool = field(True, "draft and verify; else decode a token at a time")
-    dtype: Dtype = field("saved", DTYPE_HELP)
-    quantize: Quantize = field("none", QUANTIZE_HELP)
-    compile: bool = field(False, "compile what rounds run: takes seconds at first, pays where a model is small and texts are many")
-    json: bool = field(False, "print one JSON object in place of the text")
-    seed: int = field(0, "seed of what is drawn")
-    device: str = field("auto", "cpu, cuda, mps; auto takes an accelerator where there is one")
+    assistant: str | None = field(
+        None, "folder or hub id of a smaller model with the same vocabulary, as the source of drafts", group=DRAFTING
+    )
+    acceptance: Literal["coupled", "token", "block", "multi-candidate", "typical"] = field(
+        "coupled", "verification rule for sampled tokens; all but `typical` keep the model's distribution", group=DRAFTING
+    )
+    batch_size: int = field(16, "maximum number of prompts decoded at the same time", group=DRAFTING)
+    compile: bool = field(False, "compile the decode step; takes seconds, pays for small models and many texts", group=DRAFTING)
+    model: str = field("embedded", "folder or hub id; `embedded` is the model that ships with Headway", group=LOADING)
+    dtype: Dtype = field("saved", DTYPE_HELP, group=LOADING)
+    quantize: Quantize = field("none", QUANTIZE_HELP, group=LOADING)
+    device: str = field("auto", "cpu, cuda or mps; auto is the accelerator, or the CPU without one", group=LOADING)
 
     def __post_init__(self) -> None:
         at_least(self, 1, "max_new_tokens", "batch_size")
@@ -111,15 +116,19 @@ def _quantize(config: GenerateConfig, model: Any, rows: int) -> None:
 
 
 def _prompts(config: GenerateConfig) -> list[str]:
-    prompts = [sys.stdin.read().rstrip("\n") if prompt == "-" else prompt for prompt in config.prompt]
+    """Prompts of the command line, standard input and the file. Raises ConfigError for no prompt, DataError for unreadable text."""
+    prompts = [read_stdin().rstrip("\n") if prompt == "-" else prompt for prompt in config.prompt]
     if config.prompts is not None:
         try:
-            prompts += [line for line in config.prompts.read_text(encoding="utf-8").splitlines() if line.strip()]
+            prompts += [line for line in config.prompts.read_text(encoding="utf-8").split("\n") if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise DataError(f"the prompts in {config.prompts} cannot be read: {reason}.") from error
     if not prompts:
         raise ConfigError("there is no prompt; give --prompt TEXT, --prompt - for standard input, or --prompts FILE.")
+    for prompt in prompts:
+        if any("\ud800" <= character <= "\udfff" for character in prompt):  # Python's stand-in for bytes it cannot decode
+            raise DataError(f"the prompt {prompt!r} holds bytes that are not text in the encoding of this terminal.")
     return prompts
 
 
