@@ -63,7 +63,7 @@ def test_packed_loss_equals_unpacked(architecture, family):
 def test_a_frozen_trunk_gets_no_gradient_and_every_head_does(family, soft):
     model = HeadwayModel.from_trunk(tiny_trunk(), family=family, count=3)
     model.trunk.requires_grad_(False)
-    MultiToken(next_token=False, soft=soft).loss(model, batch_of(random_rows(2, 20)), 0.0).total.backward()
+    MultiToken(next_token=False, distill=soft).loss(model, batch_of(random_rows(2, 20)), 0.0).total.backward()
     assert all(p.grad is None for p in model.trunk.parameters())
     modules = dict(model.heads.named_children())
     alone = modules.get("layers") or modules.get("blocks") or [model.heads]
@@ -81,7 +81,7 @@ def test_heads_with_a_reduced_vocabulary_learn_what_they_can_say(family, soft):
     known = torch.tensor([4, 9, 17, 30, 31, 55])
     model.heads.set_draft_vocab(known)
     batch = batch_of(random_rows(2, 20))
-    loss = MultiToken(soft=soft).loss(model, batch, 0.0)
+    loss = MultiToken(distill=soft).loss(model, batch, 0.0)
     states = model(batch["input_ids"]).states
     own = model.unembedding.logits(states[0]).log_softmax(-1).detach()
     total = F.nll_loss(own[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), reduction="sum")
@@ -113,7 +113,7 @@ def test_features_are_smooth_l1_distances_from_the_trunks_later_states(family):
                 expected += 3.0 * 0.5 * 0.8**k * distances[-1]
     items = 7 + 11 + 14
     torch.testing.assert_close(loss.total - plain.total, expected / items, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(loss.others["features"], torch.stack(distances).mean())
+    torch.testing.assert_close(loss.metrics["loss_features"], torch.stack(distances).mean())
     only = MultiToken(next_token=False, total_weight=1e-9, feature_weight=1e9).loss(model, batch, 0.0).total
     seen = torch.autograd.grad(only, model.trunk.lm_head.weight, allow_unused=True)[0]
     assert seen is None or seen.abs().max() < 1e-6  # distances are read through no unembedding
@@ -123,7 +123,7 @@ def test_features_are_refused_where_states_are_of_another_kind():
     batch = batch_of(random_rows(1, 9))
     for family in ("medusa", "hydra", "eagle3"):
         model = HeadwayModel.from_trunk(tiny_trunk(), family=family, count=1)
-        with pytest.raises(ConfigError, match=f"states of {family} heads are no states of a trunk"):
+        with pytest.raises(ConfigError, match=f"{family} heads predict no hidden states"):
             MultiToken(feature_weight=1.0).loss(model, batch, 0.0)
     with pytest.raises(ConfigError, match="feature_weight cannot be negative"):
         MultiToken(feature_weight=-1.0)
@@ -148,8 +148,8 @@ def test_head_learns_the_token_at_its_own_offset_and_no_other(k):
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step()
-    learnt = [head < 0.3 for head in loss.heads[1:].tolist()]
-    assert learnt == [(head + 2) % period == 0 for head in range(3)], loss.heads  # offset 4 is two periods of 2
+    learnt = [loss.metrics[f"loss_{offset}"] < 0.3 for offset in (2, 3, 4)]
+    assert learnt == [(head + 2) % period == 0 for head in range(3)], loss.metrics  # offset 4 is two periods of 2
 
 
 def test_schedules_start_and_end_where_they_say():

@@ -106,8 +106,8 @@ def test_loss_equals_one_row_for_each_register(architecture):
         items = (6 + 1) + 4 + 8  # next-token labels of the three documents: the first has a prompt of 4
         expected = 0.6 * own.total + 0.4 * sum(each.values()) / items
     torch.testing.assert_close(loss.total, expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(loss.others["registers"], sum(each.values()) / len(each), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(loss.heads[0], own.heads[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(loss.metrics["loss_registers"], sum(each.values()) / len(each), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(loss.metrics["loss_1"], own.metrics["loss_1"], rtol=1e-5, atol=1e-5)
     assert len({d for _, _, d in each}) > 1 or len(each) > 5
 
 
@@ -116,7 +116,7 @@ def test_loss_equals_one_row_for_each_register(architecture):
 def test_packed_registers_learn_what_unpacked_ones_do(architecture, family):
     model = HeadwayModel.from_trunk(tiny_trunk(architecture), family=family or "parallel", count=2 if family else 0)
     documents = [random_rows(1, n, seed=n)[0] for n in (11, 5, 9)]
-    objective = Registers(model, share=0.7)
+    objective = Registers(model, share=0.7, heads=MultiToken() if family else None)
     packed = batch_of([[*documents[0], *documents[1], *documents[2], 0, 0]], [[0] * 11 + [1] * 5 + [2] * 9 + [-1] * 2])
     packed["labels"][0, -2:] = -100
     together = objective.loss(model, packed, 0.5, items=1).total
@@ -130,7 +130,9 @@ def test_heads_beside_registers_have_the_loss_that_they_have_without():
     batch = packed_batch()
     with_registers = Registers(model, heads=heads).loss(model, batch, 0.0)
     without = heads.loss(model, batch, 0.0)
-    torch.testing.assert_close(with_registers.heads, without.heads)
+    assert without.metrics.keys() == with_registers.metrics.keys() - {"loss_registers"}
+    for name, mean in without.metrics.items():
+        torch.testing.assert_close(with_registers.metrics[name], mean)
 
 
 def test_gradient_reaches_the_embedding_even_where_no_register_has_anything_to_predict():
@@ -144,7 +146,7 @@ def test_gradient_reaches_the_embedding_even_where_no_register_has_anything_to_p
     loss = objective.loss(model, nothing, 0.0)
     loss.total.backward()
     assert objective.embedding.grad is not None and objective.embedding.grad.abs().sum() == 0
-    assert loss.others["registers"].isnan()
+    assert loss.metrics["loss_registers"].isnan()
 
 
 def test_offsets_are_uniform_one_a_document_new_at_every_step_and_the_same_in_any_batch():
@@ -194,7 +196,7 @@ def test_registers_learn_period_two_and_tell_their_offset_by_their_position_alon
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step()
-        seen.append(loss.others["registers"].item())
+        seen.append(loss.metrics["loss_registers"].item())
     assert sum(seen[-10:]) / 10 < 0.5, seen[-10:]
 
 

@@ -75,7 +75,7 @@ def test_adapters_switched_off_teach_what_a_copy_teaches_and_are_on_again_afterw
 def test_at_first_the_trunk_has_nothing_to_learn_and_a_resumed_run_has_the_same_teacher(tmp_path: Path, lora: bool) -> None:
     model, data = str(save_model(tmp_path / "model")), str(save_data(tmp_path / "data.jsonl"))
     settings = {"model": model, "data": data, "output_dir": tmp_path / "out", "lora": lora, "family": "parallel", "max_length": 48}
-    settings |= {"objective": "distillation", "teacher": "original", "batch_size": 4, "learning_rate": 1e-2, "quiet": True}
+    settings |= {"objective": "distillation", "teacher": "frozen", "batch_size": 4, "learning_rate": 1e-2, "quiet": True}
     config = FinetuneConfig(max_steps=6, save_steps=3, log_steps=1, **settings)
     finetune(config)
     history = json.loads((tmp_path / "out" / "history.json").read_text())
@@ -89,5 +89,5 @@ def test_at_first_the_trunk_has_nothing_to_learn_and_a_resumed_run_has_the_same_
 
 def test_a_teacher_without_a_pupil_is_refused() -> None:
     for settings in ({}, {"objective": "distillation", "freeze_trunk": True}):
-        with pytest.raises(ConfigError, match="teacher: original is of objective: distillation"):
-            FinetuneConfig(model="embedded", data="stdlib", output_dir=Path("x"), teacher="original", **settings)
+        with pytest.raises(ConfigError, match="teacher: frozen needs objective: distillation"):
+            FinetuneConfig(model="embedded", data="stdlib", output_dir=Path("x"), teacher="frozen", **settings)

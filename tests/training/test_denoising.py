@@ -84,7 +84,7 @@ def test_a_run_tells_its_rows_which_epoch_it_is_in(model: str, texts: str, out: 
     rows = rows_of(config, load_tokenizer(model))
     told = []
     rows.transform = lambda document, draw: told.append(rows.epoch) or prefix_lm(document["input_ids"], document["labels"], draw)
-    run(config, HeadwayModel.from_trunk(model, count=0), NextToken(), load_tokenizer(model), rows)
+    run(config, HeadwayModel.from_trunk(model, count=0), NextToken(), rows)
     assert told == sorted(told) and len({told.count(epoch) for epoch in range(3)}) == 1 and set(told) == {0, 1, 2}
 
 

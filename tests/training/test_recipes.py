@@ -46,7 +46,7 @@ def test_each_family_is_trained_by_its_own_recipe_where_only_its_name_is_given(
     config, trained, objective = found.value.args
     assert {name: getattr(config, name) for name in OF_HEADS} == {name: getattr(recipe, name) for name in OF_HEADS}
     assert (trained.heads.config.family, trained.count) == (family, recipe.num_heads)
-    assert objective.soft == (recipe.objective == "distillation") and not objective.next_token
+    assert objective.distill == (recipe.objective == "distillation") and not objective.next_token
     with pytest.raises(Asked) as found:
         finetune(FinetuneConfig(model=model, data=data, output_dir=out, family=family, **QUICK))
     config, trained, objective = found.value.args
@@ -71,7 +71,7 @@ def test_a_recipe_fills_in_what_was_not_given_and_nothing_else(model: str, data:
         train_heads(HeadsTrainConfig(model=model, data=data, output_dir=out, recipe="eagle3", max_grad_norm=2.0, **QUICK))
     config, trained, objective = found.value.args
     assert (config.learning_rate, config.lr_scheduler, config.beta2, config.max_grad_norm) == (5e-5, "linear", 0.95, 2.0)
-    assert trained.count == 5 and (objective.soft, objective.head_weights) == (True, "medusa")
+    assert trained.count == 5 and (objective.distill, objective.head_weights) == (True, "medusa")
     with pytest.raises(Asked) as found:
         train_heads(
             HeadsTrainConfig(
@@ -80,7 +80,9 @@ def test_a_recipe_fills_in_what_was_not_given_and_nothing_else(model: str, data:
         )
     _, trained, objective = found.value.args
     assert (
-        trained.count == 1 and objective.soft and objective.weights(3, 0.0) == pytest.approx([0, 1 / 1.96, 0.6 / 1.96, 0.36 / 1.96])
+        trained.count == 1
+        and objective.distill
+        and objective.weights(3, 0.0) == pytest.approx([0, 1 / 1.96, 0.6 / 1.96, 0.36 / 1.96])
     )
 
 

@@ -1,12 +1,14 @@
 """Rows of different lengths into one batch of tensors."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from headway.data.packing import PackedRow
+from headway.errors import DataError
 from headway.ops.labels import IGNORE
 
 
@@ -18,10 +20,24 @@ class Collator:
 
     def __call__(self, rows: Sequence[PackedRow]) -> dict[str, Tensor]:
         """Returns: input_ids, labels and segments, and prefix where the rows have one, each (batch, seq)."""
-        length = max(len(row["input_ids"]) for row in rows)
         fill = {"input_ids": self.pad_token_id, "labels": IGNORE, "segments": -1, "prefix": False}
-        return {
-            name: torch.tensor([row[name] + [value] * (length - len(row[name])) for row in rows])  # type: ignore[literal-required]
-            for name, value in fill.items()
-            if name in rows[0]
-        }
+        return pad_columns(rows, {name: value for name, value in fill.items() if name in rows[0]})
+
+
+def pad_columns(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, float]) -> dict[str, Tensor]:
+    """Lists of numbers as one tensor for each column, (rows, longest).
+
+    Args:
+        rows: lists by column name.
+        columns: names of the columns and the values that pad them on the right.
+    Raises:
+        DataError: a row lacks a column.
+    """
+    for name in columns:
+        if missing := [row for row in rows if name not in row]:
+            raise DataError(f"The objective needs the column {name!r}, and the data has only {', '.join(missing[0])}.")
+    longest = {name: max(len(row[name]) for row in rows) for name in columns}
+    return {
+        name: torch.tensor([[*row[name], *[fill] * (longest[name] - len(row[name]))] for row in rows])
+        for name, fill in columns.items()
+    }

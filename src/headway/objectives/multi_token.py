@@ -1,45 +1,47 @@
 """Multi-token prediction: next-token loss plus weighted losses of the heads, or of the heads alone.
 
 L = L_1 + total(progress) * sum_k weight_k * factor_k(progress) * L_{k+1} (Gloeckle et al. 2024, equation 2, with the weights of
-Medusa, FastMTP and the curricula). All offsets are divided by the number of next-token labels, as in the paper's sum over t.
-Distillation replaces the heads' labels by the trunk's own distribution for the same token (DistillSpec, arXiv 2310.08461). Where a
-family foresees the trunk's states, weight_k times `feature_weight` times the distance from them is added (EAGLE, arXiv 2401.15077,
-section 3.2: 10 times the weight of its cross-entropy).
+Medusa, FastMTP and the curricula).
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from headway.errors import ConfigError
 from headway.model import HeadwayModel
-from headway.objectives.base import Batch, Loss
+from headway.objectives.base import Batch, Loss, Objective, TokenObjective
+from headway.objectives.next_token import NextToken
+from headway.objectives.settings import ObjectiveSettings
+from headway.objectives.token_losses import token_losses
 from headway.objectives.weights import HEAD_WEIGHTS, SCHEDULES
-from headway.ops import IGNORE, SoftTargets, Unembedding, linear_cross_entropy, shift_labels
+from headway.objectives.with_heads import carry_heads
 
 
 @dataclass(frozen=True)
-class MultiToken:
-    """Args:
-    head_weights: constant, medusa (0.8^k) or beta (beta^k, normalised).
-    total_weight: factor of all heads together.
-    schedule: of the total weight: constant, sine, fade-out, forward, reverse.
-    next_token: whether the trunk's own loss is part (not when the trunk is frozen).
-    soft: heads learn the trunk's distributions instead of the labels.
-    feature_weight: how much the distance of heads' states from the trunk's later ones counts, beside their other loss.
-    Raises: ConfigError for an unknown name, a negative feature_weight or one of heads whose states are of another kind, or a
-        next-token loss that is missing where there are no heads.
+class MultiToken(TokenObjective):
+    """Loss of trunk and heads, joint: the losses of heads send their gradient into the trunk.
+
+    Args:
+        head_weights: name in `HEAD_WEIGHTS`: constant, medusa (0.8^k) or beta (beta^k, normalised).
+        beta: base of head_weights beta.
+        total_weight: factor of all heads together.
+        schedule: name in `SCHEDULES`: course of the total weight over the run.
+        next_token: include the trunk's own loss. False for heads alone.
+        distill: heads learn the distribution of the trunk instead of labels.
+        feature_weight: weight of the distance between hidden states of a head and later hidden states of the trunk.
+    Raises:
+        ConfigError: an unknown name, a negative feature_weight or a feature_weight for heads that predict no hidden states, or a
+            model without heads where next_token is False.
     """
 
-    head_weights: Literal["constant", "medusa", "beta"] = "constant"
+    head_weights: str = "constant"
     beta: float = 0.6
     total_weight: float = 1.0
-    schedule: Literal["constant", "sine", "fade-out", "forward", "reverse"] = "constant"
+    schedule: str = "constant"
     next_token: bool = True
-    soft: bool = False
+    distill: bool = False
     feature_weight: float = 0.0
 
     def __post_init__(self) -> None:
@@ -60,53 +62,25 @@ class MultiToken:
         if not self.next_token and not model.count:
             raise ConfigError("There are no heads to train: ask for at least one.")
         if self.feature_weight and model.heads is not None and not model.heads.predicts_hidden_states:
-            raise ConfigError(f"The states of {model.heads.family} heads are no states of a trunk: feature_weight must be 0.")
-        return _loss(model, batch, self.weights(model.count, progress), self.soft, items, self.feature_weight)
+            raise ConfigError(f"{model.heads.family} heads predict no hidden states of the trunk: feature_weight must be 0.")
+        return token_losses(model, batch, self.weights(model.count, progress), self.distill, items, self.feature_weight)
 
 
-@dataclass(frozen=True)
-class NextToken:
-    """Ordinary next-token prediction; heads, where there are any, are left alone."""
-
-    def loss(self, model: HeadwayModel, batch: Batch, progress: float, items: Tensor | int | None = None) -> Loss:
-        return _loss(model, batch, [1.0], False, items)
-
-
-def _loss(
-    model: HeadwayModel,
-    batch: Batch,
-    weights: list[float],
-    soft: bool,
-    items: Tensor | int | None,
-    feature_weight: float = 0.0,
-) -> Loss:
-    labels, segments = batch["labels"], batch.get("segments")
-    states = model(batch["input_ids"], segments, len(weights) - 1, batch.get("prefix")).states
-    shifted = [shift_labels(labels, k + 1, segments).flatten() for k in range(len(states))]
-    targets: list[Tensor | SoftTargets] = list(shifted)
-    unembeddings = model.unembeddings[: len(states)]
-    if soft:
-        own = states[0].detach()
-        targets[1:] = [teacher_targets(own, k, labels, unembeddings[0]) for k, labels in enumerate(shifted[1:], 1)]
-    if items is None:
-        items = (shifted[0] != IGNORE).sum().clamp(min=1)
-    flat = [state.flatten(0, 1) for state in states]
-    total, means = linear_cross_entropy(flat, targets, unembeddings, weights, items)
-    if not feature_weight:
-        return Loss(total, means)
-    distances, rows = zip(*(_distance(states[0], states[k], shifted[k] != IGNORE, k) for k in range(1, len(states))), strict=True)
-    features = sum(weight * distance for weight, distance in zip(weights[1:], distances, strict=True)) / items
-    mean = torch.stack(distances).sum().detach() / torch.stack(rows).sum()  # NaN where there is none
-    return Loss(total + feature_weight * features, means, {"features": mean})
+def head_losses(settings: ObjectiveSettings, next_token: bool = True, distill: bool = False) -> MultiToken:
+    """Losses of the heads with the weights of the settings."""
+    given = {
+        "head_weights": settings.head_weights,
+        "beta": settings.beta,
+        "total_weight": settings.total_weight,
+        "schedule": settings.weight_schedule,
+        "feature_weight": settings.feature_weight,
+    }
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return MultiToken(**chosen, next_token=next_token, distill=distill)
 
 
-def teacher_targets(own: Tensor, k: int, shifted: Tensor, unembedding: Unembedding) -> SoftTargets:
-    """What a trunk of states `own` (batch, seq, hidden) teaches head k, where there are labels, (batch * seq,), shifted for it."""
-    # the trunk at i + k has read up to there and predicts the same token as head k at i
-    return SoftTargets(torch.roll(own, -k, dims=1).flatten(0, 1), shifted != IGNORE, unembedding)
-
-
-def _distance(own: Tensor, foreseen: Tensor, valid: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Sum over valid (batch * seq,) positions i of the mean smooth L1 distance of `foreseen` at i from `own` at i + k; how many."""
-    later = torch.roll(own.detach(), -k, dims=1).flatten(0, 1)[valid].float()
-    return F.smooth_l1_loss(foreseen.flatten(0, 1)[valid].float(), later, reduction="none").mean(-1).sum(), valid.sum()
+def build(settings: ObjectiveSettings, model: HeadwayModel, adapters: Any = None, distill: bool = False) -> Objective:
+    """Next-token loss and losses of the heads. On a frozen trunk only the heads learn."""
+    if settings.freeze_trunk or settings.heads_gradient == "joint":
+        return head_losses(settings, next_token=not settings.freeze_trunk, distill=distill)
+    return carry_heads(NextToken(), head_losses(settings, next_token=False, distill=distill), settings.heads_gradient)

@@ -8,15 +8,18 @@ L = (1 - a) * L_1 + a * L_registers, plus the losses of the heads, where there a
 number of next-token labels, times their share of positions, as all offsets are.
 """
 
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from headway.errors import ConfigError, UnsupportedModelError, first_line
 from headway.model import HeadwayModel, positions_of
-from headway.objectives.base import Batch, Loss
-from headway.objectives.multi_token import MultiToken
+from headway.objectives.base import Batch, Loss, Objective, TokenObjective
+from headway.objectives.multi_token import MultiToken, head_losses
+from headway.objectives.settings import ObjectiveSettings
+from headway.objectives.token_losses import by_offset
+from headway.objectives.with_heads import carry_heads
 from headway.ops import IGNORE, linear_cross_entropy, shift_labels
 from headway.ops.noise import document_seeds, uniform
 from headway.trunk import Masks, TrunkView, eval_mode
@@ -33,7 +36,7 @@ class Located(NamedTuple):
     labels: Tensor  # what it predicts, -100 in filling
 
 
-class Registers(nn.Module):
+class Registers(TokenObjective, nn.Module):
     """The objective; its one parameter is the registers' embedding, (hidden,), at first the mean of the tokens'.
 
     An offset is drawn for each document anew at every step. Draws depend on the document, on the progress of the run and on the
@@ -44,7 +47,7 @@ class Registers(nn.Module):
         offsets: the furthest a register looks, d_max; d is drawn from 1..d_max.
         weight: a, in (0, 1).
         share: of the positions with something to predict, how many have a register, in (0, 1].
-        heads: weights of the heads' losses.
+        heads: weights of the losses of trunk and heads; None: the trunk alone.
         seed: of the draws.
     Raises: ConfigError for a number out of range, UnsupportedModelError where the trunk's attention cannot be told
         what registers may see.
@@ -66,7 +69,7 @@ class Registers(nn.Module):
             raise ConfigError(f"The weight of registers lies between 0 and 1, their share above 0 up to 1: {weight}, {share}.")
         check_takes_registers(model.view)
         self.offsets, self.weight, self.share, self.seed = offsets, weight, share, seed
-        self.heads = heads or MultiToken()
+        self.heads = heads
         table = cast(nn.Embedding, model.trunk.get_input_embeddings())
         with torch.no_grad():
             every = torch.arange(table.weight.shape[0], device=table.weight.device)
@@ -88,20 +91,21 @@ class Registers(nn.Module):
         )
         length = ids.shape[1]
         own = hidden_states.each(lambda states: states[:, :length])
-        weights = self.heads.weights(model.count, progress)
-        states = [*model.run_heads(own, ids, positions, masks).states, hidden_states.last[:, length:]]
+        weights = [1.0] if self.heads is None else self.heads.weights(model.count, progress)
+        count = len(weights) - 1
+        states = [*model.run_heads(own, ids, positions, masks, count).states, hidden_states.last[:, length:]]
         targets = [*(shift_labels(labels, k + 1, segments) for k in range(len(states) - 1)), placed.labels]
         if items is None:
             items = (targets[0] != IGNORE).sum().clamp(min=1)
         total, means = linear_cross_entropy(
             [state.flatten(0, 1) for state in states],
             [target.flatten() for target in targets],
-            [*model.unembeddings, model.unembedding],
+            [*model.unembeddings[: count + 1], model.unembedding],
             [weights[0] * (1 - self.weight), *weights[1:], self.weight / self.share],
             items,
         )
         none = (placed.labels != IGNORE).sum() == 0
-        return Loss(total, means[:-1], {"registers": means[-1].masked_fill(none, float("nan"))})
+        return Loss(total, by_offset(means[:-1]) | {"loss_registers": means[-1].masked_fill(none, float("nan"))})
 
     def place(self, input_ids: Tensor, labels: Tensor, segments: Tensor, progress: float) -> Located:
         """Where the registers of a batch stand, and what each predicts; all arguments (batch, seq) but the progress.
@@ -172,3 +176,14 @@ def check_takes_registers(view: TrunkView) -> None:
         raise UnsupportedModelError(
             f"{type(model).__name__} makes masks or positions of its own, so registers would be seen: use another objective."
         )
+
+
+def build(settings: ObjectiveSettings, model: HeadwayModel, adapters: Any = None) -> Objective:
+    """Registers beside the trunk's own loss, and the losses of heads if the model has any."""
+
+    def registers(heads: MultiToken | None) -> Registers:
+        return Registers(model, settings.register_offsets, settings.register_weight, settings.register_share, heads, settings.seed)
+
+    if not model.count or settings.heads_gradient == "joint":
+        return registers(head_losses(settings))
+    return carry_heads(registers(None), head_losses(settings, next_token=False), settings.heads_gradient)

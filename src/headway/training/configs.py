@@ -194,9 +194,15 @@ class FinetuneConfig(TrainingConfig):
     weight_schedule: Literal["constant", "sine", "fade-out", "forward", "reverse"] = field(
         None, help="how the total weight changes over the run (none: the recipe's)"
     )
-    teacher: Literal["itself", "original"] = field(
-        "itself",
-        help="of objective distillation: heads learn from the trunk as it moves, or trunk and heads from what it was",
+    teacher: Literal["online", "frozen"] = field(
+        "online",
+        help="for objective distillation: heads learn from the trunk as it learns (online), or trunk and heads learn from the "
+        "trunk as it was at the start (frozen)",
+    )
+    heads_gradient: Literal["joint", "detached", "none"] = field(
+        "joint",
+        help="joint: losses of heads train the trunk too; detached: heads learn and the trunk learns as if there were no heads; "
+        "none: heads do not learn",
     )
     register_offsets: int = field(4, help="of objective registers: the furthest that they look ahead")
     register_weight: float = field(0.3, help="of objective registers: their share of the loss, next-token prediction has the rest")
@@ -217,8 +223,10 @@ class FinetuneConfig(TrainingConfig):
         if self.freeze_trunk and (self.lora or self.objective in ("next-token", "registers")):
             other = "lora" if self.lora else f"objective: {self.objective}"
             raise ConfigError(f"freeze_trunk and {other} contradict each other: nothing of the trunk could learn.")
-        if self.teacher == "original" and (self.objective != "distillation" or self.freeze_trunk):
-            raise ConfigError("teacher: original is of objective: distillation, with a trunk that learns: otherwise it is itself.")
+        if self.freeze_trunk and self.heads_gradient == "none":
+            raise ConfigError("freeze_trunk and heads_gradient: none contradict each other: nothing could learn.")
+        if self.teacher == "frozen" and (self.objective != "distillation" or self.freeze_trunk):
+            raise ConfigError("teacher: frozen needs objective: distillation and a trunk that learns.")
         if self.register_offsets < 1:
             raise ConfigError(f"register_offsets must be at least 1, got {self.register_offsets}.")
         if not 0 < self.register_weight < 1:

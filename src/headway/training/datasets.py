@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +10,33 @@ import numpy as np
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from headway.data import Encoded, Example, PackedRow, encode_all, load_examples, pack, row_of
+from headway.data import Encoded, Example, encode_all, load_examples, pack, row_of
 from headway.errors import DataError
 from headway.files import replacing_folder
 from headway.ops import IGNORE
 from headway.training.configs import TrainingConfig
 from headway.training.denoising import DenoisedRows, Denoising, denoising_of
 
-FIELDS = ("input_ids", "labels", "segments")
 BATCH = 1000  # texts tokenised at once
 
 
 class PackedDataset(Dataset):
-    """Rows end to end in three flat arrays: a hundred million tokens fit in memory, as lists they would not."""
+    """Rows of integer columns end to end in flat arrays, since a hundred million tokens do not fit into memory as lists.
+
+    Args:
+        arrays: column name -> values of all rows, (tokens,).
+        ends: where each row ends, (rows,).
+    """
 
     def __init__(self, arrays: dict[str, np.ndarray], ends: np.ndarray) -> None:
         self.arrays = arrays
         self.ends = ends
 
     @classmethod
-    def of(cls, rows: Sequence[PackedRow]) -> "PackedDataset":
-        ends = np.cumsum([len(row["input_ids"]) for row in rows])
-        arrays = {
-            name: np.concatenate([np.asarray(row[name], np.int32) for row in rows])  # type: ignore[literal-required]
-            for name in FIELDS
-        }
-        return cls(arrays, ends)
+    def of(cls, rows: Sequence[Mapping[str, Any]]) -> "PackedDataset":
+        """Rows of equally long lists, all with the same columns."""
+        ends = np.cumsum([len(next(iter(row.values()))) for row in rows])
+        return cls({name: np.concatenate([np.asarray(row[name], np.int32) for row in rows]) for name in rows[0]}, ends)
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -81,9 +82,8 @@ def _rows_of(
     if cache is not None and all(Path(source).is_file() and not source.endswith((".yaml", ".yml")) for source in sources):
         kept = cache / f"rows-{_key(config, tokenizer, sources, completion_only, denoising.longest, config.denoising_tokens)}"
         if kept.is_dir():
-            return PackedDataset(
-                {name: np.load(kept / f"{name}.npy", mmap_mode="r") for name in FIELDS}, np.load(kept / "ends.npy")
-            )
+            arrays = {file.stem: np.load(file, mmap_mode="r") for file in sorted(kept.glob("*.npy"))}
+            return PackedDataset(arrays, arrays.pop("ends"))
     encoded: list[Encoded] = []
     for source in sources:
         examples = load_examples(source, split=split, limit=config.limit, columns=config.columns)

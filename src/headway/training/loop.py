@@ -15,7 +15,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback
 
 import headway.config
 from headway import model_path
-from headway.data import Collator
 from headway.errors import CheckpointError, ConfigError, HeadwayError
 from headway.files import write_json
 from headway.model import HeadwayModel
@@ -41,6 +40,7 @@ SCHEDULERS = {"cosine": "cosine", "constant": "constant_with_warmup", "linear": 
 # a run may be continued with other values of these: none changes what is learnt from one step to the next
 FREE = {"output_dir", "save_steps", "save_limit", "log_steps", "resume", "report_to", "quiet", "validation", "validation_split"}
 
+OLD_VALUES = {("teacher", "itself"): "online", ("teacher", "original"): "frozen"}
 C = TypeVar("C", bound=TrainingConfig)
 
 
@@ -48,7 +48,6 @@ def run(
     config: TrainingConfig,
     model: HeadwayModel,
     objective: Objective,
-    tokenizer: PreTrainedTokenizerBase,
     rows: Dataset,
     validation: Dataset | None = None,
     callbacks: Sequence[TrainerCallback] = (),
@@ -68,7 +67,7 @@ def run(
     trainer = HeadwayTrainer(
         step,
         arguments,
-        data_collator=Collator(_padding(tokenizer)),
+        data_collator=objective.collate,
         train_dataset=rows,
         eval_dataset=validation,
         callbacks=[*callbacks, MarkComplete(), SetEpoch(rows), stop],
@@ -88,7 +87,7 @@ def run(
         if stop.asked:
             raise KeyboardInterrupt
         last = trainer.state.log_history[-2:]  # the last step may have been evaluated when it was saved
-        if validation is not None and not any("eval_loss_1" in entry or "eval_loss_2" in entry for entry in last):
+        if validation is not None and not any(name.startswith("eval_") for entry in last for name in entry):
             trainer.evaluate()
     return trainer
 
@@ -182,19 +181,14 @@ def read_settings(cls: type[C], file: Path) -> C:
         values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
-    return headway.config.build(cls, {OLD_KEYS.get(key, key): value for key, value in values.items()}, str(file))
+    values = {OLD_KEYS.get(key, key): value for key, value in values.items()}
+    values = {key: OLD_VALUES.get((key, value), value) if isinstance(value, str) else value for key, value in values.items()}
+    return headway.config.build(cls, values, str(file))
 
 
 def _finished(checkpoint: Path) -> bool:
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     return steps_of(checkpoint) >= state.max_steps
-
-
-def _padding(tokenizer: PreTrainedTokenizerBase) -> int:
-    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-        if token is not None:
-            return int(token)
-    return 0
 
 
 def _arguments(config: TrainingConfig) -> TrainingArguments:

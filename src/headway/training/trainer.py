@@ -1,8 +1,8 @@
-"""`transformers.Trainer`, with the few things that several heads need.
+"""`transformers.Trainer` for any objective.
 
-A loss divided by the labels that a next-token loss sees, over all processes and accumulation steps, so that neither
-changes it; progress for the weight schedules; a learning rate for the heads; each head's loss in the log; sharded
-models on any device.
+The loss is divided by the objective's count over all processes and accumulation steps, so that neither changes it. The objective
+is told the progress of the run, its metrics go into the log, heads have a learning rate of their own, and models can be sharded on
+any device.
 """
 
 import math
@@ -18,11 +18,12 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 
 from headway.errors import HeadwayError
-from headway.ops import IGNORE, shift_labels
+from headway.objectives import WithHeads
 from headway.training.distributed import fill, like, shard, summed, trained, whole
 from headway.training.step import TrainingStep
 
 WEIGHTS = "model.safetensors"
+HEADS = "model.heads."  # names of the heads' parameters in a step begin so
 
 
 class HeadwayTrainer(Trainer):
@@ -37,7 +38,7 @@ class HeadwayTrainer(Trainer):
             # writes no checkpoints of those; ours are written here.
             self.is_distributed_loading_by_transformers = True
         self.heads_learning_rate = heads_learning_rate
-        self._sums: dict[str, Tensor] = {}  # name of a loss -> its sum and its labels since the last log, (2,)
+        self._sums: dict[str, Tensor] = {}  # metric -> sum and count since the last log, (2,)
 
     @property
     def step(self) -> TrainingStep:
@@ -49,7 +50,7 @@ class HeadwayTrainer(Trainer):
             kind, options = self.get_optimizer_cls_and_kwargs(self.args)
             groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
             for name, parameter in trained(self.step):
-                groups.setdefault((name.startswith("model.heads."), parameter.ndim >= 2), []).append(parameter)
+                groups.setdefault((name.startswith(HEADS), parameter.ndim >= 2), []).append(parameter)
             self.optimizer = kind(
                 [
                     {
@@ -66,19 +67,19 @@ class HeadwayTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, Tensor | int | None]:
-        """The batches of one optimiser step, and how many next-token labels they have on all processes together."""
+        """Batches of one optimiser step, and the sum of the objective's count over all processes."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        own = sum(int(_learnt(batch).sum()) for batch in batches)
+        own = sum(self.step.objective.count(batch) for batch in batches)
         return batches, summed(torch.tensor(own, device=device)).clamp(min=1)
 
     def compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         progress = self.state.global_step / max(self.state.max_steps, 1)
         loss, outputs = super().compute_loss(model, {**inputs, "progress": progress}, True, num_items_in_batch)
-        _add(self._sums, outputs["means"], inputs)
+        _add(self._sums, outputs["metrics"], self.step.objective.count(inputs))
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds loss_1, loss_2, ...: each offset's mean since the last line. Raises HeadwayError on a loss of NaN."""
+        """Add the objective's metrics, means since the last line. Raises HeadwayError on a loss of NaN."""
         if "loss" in logs:
             if not math.isfinite(logs["loss"]):
                 raise HeadwayError(
@@ -86,25 +87,37 @@ class HeadwayTrainer(Trainer):
                     "warmup_ratio, or switch bf16 off; resuming goes on from the last checkpoint."
                 )
             if self._sums:
-                logs |= _means({name: summed(sums) for name, sums in self._sums.items()}, "loss")
+                logs |= _means({name: summed(sums) for name, sums in self._sums.items()})
                 self._sums = {}
         super().log(logs, start_time)
 
     @torch.no_grad()
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict:
-        """Mean loss of every offset that the objective computes, over the validation rows."""
+        """Mean of each metric of the objective over the validation data."""
         rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         training = self.step.training
         self.step.eval()
         sums: dict[str, Tensor] = {}
         for batch in DataLoader(rows, self.args.eval_batch_size, collate_fn=self.data_collator):
             batch = {name: value.to(self.args.device) for name, value in batch.items()}
-            _add(sums, self.step(**batch, progress=self.state.global_step / max(self.state.max_steps, 1))["means"], batch)
+            outputs = self.step(**batch, progress=self.state.global_step / max(self.state.max_steps, 1))
+            _add(sums, outputs["metrics"], self.step.objective.count(batch))
         self.step.train(training)
-        found = _means(sums, f"{metric_key_prefix}_loss")
-        self.log(found)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
-        return found
+        metrics = {f"{metric_key_prefix}_{name}": mean for name, mean in _means(sums).items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """Clip gradients. Detached heads are clipped by themselves, since a norm in common would tie the trunk to them."""
+        objective = self.step.objective
+        if not (isinstance(objective, WithHeads) and objective.gradient == "detached"):
+            return super()._clip_grad_norm(model)
+        parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+        for name, parameter in trained(self.step):
+            parts[name.startswith(HEADS)].append(parameter)
+        super()._clip_grad_norm(nn.ParameterList(parts[True]))
+        return super()._clip_grad_norm(nn.ParameterList(parts[False]))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write what learns; every process has to call."""
@@ -147,18 +160,13 @@ class HeadwayTrainer(Trainer):
                     entries[key] = like(value, parameter)
 
 
-def _learnt(batch: dict[str, Tensor]) -> Tensor:
-    return shift_labels(batch["labels"], 1, batch.get("segments")) != IGNORE
-
-
-def _add(sums: dict[str, Tensor], means: dict[str, Tensor], batch: dict[str, Tensor]) -> None:
-    """Add a batch's means, weighted by its next-token labels, to sums of losses and labels, (2,) each; NaN counts as none."""
-    labels = _learnt(batch).sum()
-    for name, mean in means.items():
-        new = torch.stack([mean.float().nan_to_num() * labels, (~mean.isnan()) * labels])
+def _add(sums: dict[str, Tensor], metrics: dict[str, Tensor], count: int) -> None:
+    """Add means, weighted by the count of their batch, to sums and counts, (2,) each. NaN counts as none."""
+    for name, mean in metrics.items():
+        new = torch.stack([mean.float().nan_to_num() * count, (~mean.isnan()) * count])
         sums[name] = sums[name] + new if name in sums else new
 
 
-def _means(sums: dict[str, Tensor], prefix: str) -> dict[str, float]:
-    found = {f"{prefix}_{name}": value.tolist() for name, value in sums.items()}
-    return {name: total / labels for name, (total, labels) in found.items() if labels}
+def _means(sums: dict[str, Tensor]) -> dict[str, float]:
+    totals = {name: value.tolist() for name, value in sums.items()}
+    return {name: total / count for name, (total, count) in totals.items() if count}

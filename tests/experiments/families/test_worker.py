@@ -11,7 +11,7 @@ import torch
 from tests.tiny import tiny_trunk
 
 import headway.config
-from headway.data import Collator, load_examples
+from headway.data import load_examples
 from headway.errors import DataError
 from headway.evaluation.benchmarks.drafting import drafting
 from headway.evaluation.run import load
@@ -22,6 +22,7 @@ from headway.experiments.families.runs import ALONE, specs_of
 from headway.experiments.families.worker import Memory, parameters, prompts_of, work
 from headway.heads import FAMILIES
 from headway.model import HeadwayModel
+from headway.objectives import MultiToken
 
 SMALL: dict[str, Any] = {
     **{"data": "word-problems:1", "limit": 12, "validation": "word-problems:1", "test_examples": 4, "prompts": 2},
@@ -76,13 +77,13 @@ def test_a_learning_trunk_is_set_against_one_that_learns_without_heads(tmp_path:
 def test_all_families_see_the_same_rows_in_the_same_order(tmp_path: Path, trunk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, list[list[int]]] = {}
 
-    class Watching(Collator):
-        def __call__(self, rows: Any) -> Any:
-            batch = super().__call__(rows)
+    class Watching(MultiToken):
+        def collate(self, examples: Any) -> Any:
+            batch = super().collate(examples)
             seen.setdefault(family, []).append(batch["input_ids"].flatten().tolist())
             return batch
 
-    monkeypatch.setattr("headway.training.loop.Collator", Watching)
+    monkeypatch.setattr("headway.training.stages.heads.MultiToken", Watching)
     for family in ("parallel", "redrafter"):  # one draws many random numbers at its start, one hardly any
         work(tmp_path / family, {**specs(trunk, families=[family])[1], "rate": True})
     assert seen["parallel"] == seen["redrafter"] and len(seen["parallel"]) >= 8

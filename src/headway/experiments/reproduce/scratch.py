@@ -78,7 +78,7 @@ def learn(config: ScratchConfig, task: Task, run: Run, folder: Path, advance: Ca
     )
     objective = MultiToken() if run.n > 1 else NextToken()
     rows = Drawn(task, run.seed, min(steps * batch_size, POOL))
-    train(settings, model, objective, task.tokenizer, rows, callbacks=[curve])
+    train(settings, model, objective, rows, callbacks=[curve])
     model.eval()
     return {
         "parameters": parameters_beside_embeddings(model),

@@ -1,6 +1,5 @@
 """The second stage: trunk and heads learn a task together, in full or through LoRA (arXiv 2106.09685)."""
 
-import copy
 import dataclasses
 import warnings
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from transformers import PreTrainedModel, TrainerCallback, set_seed
 
 from headway.errors import ConfigError
 from headway.model import HeadwayModel, has_heads
-from headway.objectives import MultiToken, NextToken, Objective, Registers, SelfDistillation
+from headway.objectives import OBJECTIVES
 from headway.training.configs import FinetuneConfig, HeadsTrainConfig
 from headway.training.datasets import rows_of, validation_of
 from headway.training.denoising import fit_to
@@ -46,7 +45,7 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[TrainerCallback] = ()) 
     rows = rows_of(config, tokenizer, config.completion_only)
     validation = validation_of(config, tokenizer, config.completion_only)
     fit_to(rows, model, tokenizer)
-    trainer = run(config, model, objective_of(config, model, adapters), tokenizer, rows, validation, callbacks)
+    trainer = run(config, model, OBJECTIVES[config.objective](config, model, adapters), rows, validation, callbacks)
     gather(trainer.step)
     if adapters is not None:
         adapters.merge_and_unload()  # in place: the trunk's layers are the trunk's own again
@@ -78,29 +77,9 @@ def asks_for_fresh_heads(config: FinetuneConfig) -> bool:
     return config.family is not None or (config.num_heads is not None and config.heads is None and not has_heads(config.model))
 
 
-def objective_of(config: FinetuneConfig, model: HeadwayModel, adapters: LoraModel | None = None) -> Objective:
-    """What the settings minimise, once a recipe has filled them in; `adapters` of the trunk, if it has any."""
-    if config.objective == "next-token":
-        return NextToken()
-    heads = MultiToken(
-        config.head_weights,
-        config.beta,
-        config.total_weight,
-        config.weight_schedule,
-        next_token=not config.freeze_trunk,
-        soft=config.objective == "distillation",
-        feature_weight=config.feature_weight,
-    )
-    if config.teacher == "original":
-        return SelfDistillation(adapters or copy.deepcopy(model.trunk), heads)
-    if config.objective != "registers":
-        return heads
-    return Registers(model, config.register_offsets, config.register_weight, config.register_share, heads, config.seed)
-
-
 def freeze(config: FinetuneConfig, model: HeadwayModel) -> LoraModel | None:
     """Switch off the gradients of what does not learn; returns the trunk's adapters if it has any."""
-    if config.objective == "next-token" and model.heads is not None:
+    if (config.objective == "next-token" or config.heads_gradient == "none") and model.heads is not None:
         model.heads.requires_grad_(False)
     if config.freeze_trunk:
         model.trunk.requires_grad_(False)

@@ -42,15 +42,17 @@ def train_heads(config: HeadsTrainConfig, callbacks: Sequence[TrainerCallback] =
     assert model.heads is not None
     config = for_heads(config, model.heads.config.family)
     model.trunk.requires_grad_(False)
-    soft = config.objective == "distillation"
-    objective = MultiToken(config.head_weights, config.beta, next_token=False, soft=soft, feature_weight=config.feature_weight)
+    distill = config.objective == "distillation"
+    objective = MultiToken(
+        config.head_weights, config.beta, next_token=False, distill=distill, feature_weight=config.feature_weight
+    )
     rows = rows_of(config, tokenizer, config.completion_only)
     validation = validation_of(config, tokenizer, config.completion_only)
     fit_to(rows, model, tokenizer)
     record: dict[str, Any] = {"stage": "heads", "objective": config.objective, "model": config.model}
     if config.draft_vocabulary is not None:
         record |= restrict_heads(model, rows, config.draft_vocabulary, tokenizer, config.quiet)
-    trainer = run(config, model, objective, tokenizer, rows, validation, callbacks)
+    trainer = run(config, model, objective, rows, validation, callbacks)
     gather(trainer.step)
     cast(model, dtype)
     model.eval()

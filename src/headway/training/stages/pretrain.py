@@ -26,7 +26,7 @@ def pretrain(config: PretrainConfig) -> Path:
     validation = validation_of(config, tokenizer)
     model = HeadwayModel.from_trunk(fresh_trunk(config, tokenizer), count=0)
     fit_to(rows, model, tokenizer)
-    trainer = run(config, model, NextToken(), tokenizer, rows, validation)
+    trainer = run(config, model, NextToken(), rows, validation)
     gather(trainer.step)
     model.eval()
     return finish(config, trainer, model, tokenizer, {"stage": "pretrain", "objective": "next-token"})
