@@ -150,7 +150,7 @@ def test_help_lists_every_field_with_help_and_default(capsys: pytest.CaptureFixt
     shown = " ".join(capsys.readouterr().out.split())
     assert stop.value.code == 0
     assert "--learning-rate NUMBER step size, 5% is much (default: 0.001)" in shown
-    assert "which model (required)" in shown and "--lora, --no-lora" in shown and "(default: q v)" in shown
+    assert "required: --model TEXT which model" in shown and "--lora, --no-lora" in shown and "(default: q v)" in shown
     assert "--schedule.warmup INTEGER steps (default: 7)" in shown
 
 

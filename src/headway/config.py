@@ -6,6 +6,7 @@ Keys and types are strict. An unknown key or a wrong type is a ConfigError that 
 import argparse
 import dataclasses
 import difflib
+import textwrap
 import types
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
@@ -125,12 +126,21 @@ def build_parser(cls: type, prog: str, about: str = "", positional: str = "") ->
     """Command line of a config: a flag for every field, `--no-flag` for a switch, and `--config`, in groups."""
     usage = f"%(prog)s [{positional.upper()}] [options]" if positional else "%(prog)s [options]"
     parser = _Parser(
-        prog=prog, description=about, argument_default=argparse.SUPPRESS, allow_abbrev=False, usage=usage, add_help=False
+        formatter_class=_HelpFormatter,
+        prog=prog,
+        description=about,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+        usage=usage,
+        add_help=False,
     )
     general = argparse._ArgumentGroup(parser, "general")
     general.add_argument("-h", "--help", action="help", help="show this help and exit")
     general.add_argument("--config", metavar="FILE.yaml", help="read settings from this file; flags take precedence")
-    _add_flags(parser, {}, cls)
+    headings: dict[str, Any] = {}
+    if any(_default(item) is dataclasses.MISSING for item in dataclasses.fields(cls)):
+        headings["required"] = parser.add_argument_group("required")
+    _add_flags(parser, headings, cls)
     parser._action_groups.append(general)
     return parser
 
@@ -138,6 +148,19 @@ def build_parser(cls: type, prog: str, about: str = "", positional: str = "") ->
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{self.prog}: {message}")
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Help that never breaks a line at the hyphen of a flag."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
 
 
 class _Text(str):
@@ -188,8 +211,8 @@ def _add_flags(
     hints = get_type_hints(cls)
     for item in dataclasses.fields(cls):
         hint, name = hints[item.name], prefix + item.name.rstrip("_")
-        heading = item.metadata.get("group") or group or "settings"
         default = _default(item) if defaults is None else getattr(defaults, item.name)
+        heading = "required" if default is dataclasses.MISSING else item.metadata.get("group") or group or "settings"
         nested = _nested(hint)
         if nested is not None:
             _add_flags(parser, headings, nested, f"{name}.", heading, default if dataclasses.is_dataclass(default) else None)
@@ -338,15 +361,15 @@ def _metavar(hint: Any, choices: Sequence[str]) -> str:
 
 
 def _default_note(default: Any, item: dataclasses.Field) -> str:
-    """Default of a field as words in brackets for `--help`. An unset field without a default_text has none."""
+    """Default of a field as words in brackets for `--help`. A required or unset field has none."""
     if default is dataclasses.MISSING:
-        return "(required)"
+        return ""
     if words := item.metadata.get("default_text"):
         return f"(default: {words})"
     if isinstance(default, bool):
         return f"(default: {'yes' if default else 'no'})"
     items = list(default) if isinstance(default, list | tuple | dict) else [default]
-    words = " ".join(str(element) for element in items if element is not None)
+    words = " ".join(f"{element:g}" if isinstance(element, float) else str(element) for element in items if element is not None)
     return f"(default: {words})" if words else ""
 
 
