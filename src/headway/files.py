@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,6 +12,23 @@ from typing import Any, BinaryIO
 from headway.errors import CheckpointError, HeadwayError
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"  # of a model's tensors: which file holds each, or one for all
+ADAPTER_CONFIG, ADAPTER_TENSORS = "adapter_config.json", "adapter_model.safetensors"
+# weights, indices of shards, adapters and heads, of any library that reads a model folder
+MODEL_FILES = (
+    "model*.safetensors",
+    "pytorch_model*.bin",
+    "consolidated*.safetensors",
+    "consolidated*.pth",
+    "*-?????-of-?????.safetensors",
+    "*-?????-of-?????.bin",
+    "*.safetensors.index.json",
+    "*.bin.index.json",
+    "adapter_config.json",
+    "adapter_model*.safetensors",
+    "adapter_model*.bin",
+    "headway.json",
+    "headway.safetensors",
+)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -59,11 +76,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path` that takes its place on success and vanishes on failure.
+def replacing_folder(path: str | Path, stale: Callable[[Path], Iterable[str]] = lambda folder: ()) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; rename it to `path` on success, delete it on failure.
 
-    Files of an older `path` that the new folder does not contain are kept: a checkpoint may sit beside other results.
-    Raises HeadwayError where the disk or the rights do not allow it.
+    Files in an older `path` stay unless the new folder has a file of the same name: a checkpoint may lie beside other results.
+
+    Args:
+        path: folder to write.
+        stale: names of the files in an older `path` that are deleted once the new files are in place.
+    Raises: HeadwayError where the disk is full or the folder cannot be written.
     """
     path = Path(path)
     with _explained(path):
@@ -75,13 +96,28 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
             if not path.exists():
                 os.replace(temporary, path)
             else:
+                old, new = set(stale(path)), {file.name for file in temporary.iterdir()}
                 for file in sorted(temporary.iterdir()):
                     target = path / file.name
                     if target.is_dir():
                         shutil.rmtree(target)
                     os.replace(file, target)
+                for name in old - new:
+                    (path / name).unlink(missing_ok=True)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def model_files(folder: Path) -> set[str]:
+    """Names of the weights, indices, adapters and heads in a folder: `MODEL_FILES`, and the shards that an index names."""
+    names = {file.name for pattern in MODEL_FILES for file in folder.glob(pattern) if file.is_file()}
+    for index in [name for name in names if name.endswith(".index.json")]:
+        try:
+            shards = set(read_json(folder / index).get("weight_map", {}).values())
+        except (CheckpointError, AttributeError, TypeError):  # a damaged index is stale all the same
+            continue
+        names |= {shard for shard in shards if Path(shard).name == shard and (folder / shard).is_file()}
+    return names
 
 
 @contextmanager

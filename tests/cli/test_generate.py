@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-import headway
+import headway.model.loading
 from headway.cli import main
 from headway.decoding.draft_length import DraftLengthController
 
@@ -27,6 +27,7 @@ class Fake:
     """A model that always continues with the tokens 3, 4, 5 and remembers what it was asked."""
 
     device = torch.device("cpu")
+    trunk = SimpleNamespace(get_input_embeddings=lambda: torch.nn.Embedding(512, 2))
     asked: dict[str, Any]
 
     @classmethod
@@ -51,7 +52,7 @@ class Fake:
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch, shared: Path) -> str:
-    monkeypatch.setattr(headway, "HeadwayModel", Fake, raising=False)
+    monkeypatch.setattr(headway.model.loading, "HeadwayModel", Fake)
     return str(shared / "models" / "stories260k")
 
 
@@ -149,7 +150,7 @@ def test_ngrams_and_assistants_draft_and_change_nothing(
         (["--drafter", "ngrams"], "drafter must be heads|ngram, not 'ngrams'"),
         (["--drafter", "ngram", "--assistant", "x"], "exclude each other"),
         (["--no-speculative", "--assistant", "x"], "exclude each other"),
-        (["--assistant", "no-such-folder"], "The model 'no-such-folder' cannot be loaded"),
+        (["--assistant", "no-such-folder"], "'no-such-folder' is neither a folder here nor a model"),
         (["--batch-size", "0"], "batch_size must be at least 1"),
         (["--max-new-tokens", "0"], "max_new_tokens must be at least 1"),
         (["--dtype", "int8"], "dtype must be saved|float32|bfloat16|float16, not 'int8'"),

@@ -13,9 +13,9 @@ from scipy import stats
 from headway.data import load_examples
 from headway.data.mixtures import load_mixture, proportions, task_size
 from headway.errors import ConfigError, DataError
+from headway.model import load_tokenizer
 from headway.training.configs import FinetuneConfig
 from headway.training.datasets import rows_of
-from headway.training.loop import load_tokenizer
 
 
 def write(folder: Path, sizes: dict[str, int], **mixture: object) -> Path:

@@ -101,7 +101,7 @@ def test_greedy_equals_transformers_whatever_the_vocabulary_of_the_heads(family,
     assert loaded.heads.draft_tokens.tolist() == [2, 3, 5, 9, 17, 23, 40, 58]
     check(loaded, prompts(3), tree=tree, max_new_tokens=17)
     ids = torch.tensor([[5, 9, 23, 4, 17, 8]])
-    for ours, theirs in zip(model(ids).states, loaded(ids).states, strict=True):
+    for ours, theirs in zip(model(ids).hidden_states, loaded(ids).hidden_states, strict=True):
         assert torch.equal(ours, theirs)
 
 

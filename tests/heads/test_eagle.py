@@ -166,7 +166,7 @@ def test_fresh_heads_say_nearly_what_the_state_they_pass_on_says():
         model = HeadwayModel.from_trunk(tiny_trunk(architecture), family="eagle3", count=1, layers_read=[0, 1, 2])
         ids = torch.randint(3, 60, (1, 20), generator=torch.Generator().manual_seed(0))
         high = model.run(ids, None, None).inner[2]
-        fresh, passed = model(ids).states[1].detach(), model.view.norm(high).detach()
+        fresh, passed = model(ids).hidden_states[1].detach(), model.view.norm(high).detach()
         if architecture == "gpt2":  # its norm takes the mean off, and adds a bias
             passed = model.view.norm.weight * high / high.pow(2).mean(-1, keepdim=True).sqrt()
         assert F.cosine_similarity(fresh, passed, dim=-1).mean() > 0.95
@@ -223,7 +223,7 @@ def test_noise_moves_the_trunks_states_in_training_alone(monkeypatch):
     monkeypatch.setattr(type(model.heads), "step", step)
     for training in (True, False):
         model.heads.train(training)
-        own = model(ids, count=1).states[0]
+        own = model(ids, count=1).hidden_states[0]
         moved = (read.pop() - own).abs()
         assert (0.29 < moved.max() <= 0.3 and abs(moved.mean() - 0.15) < 0.01) if training else moved.max() == 0
 

@@ -37,7 +37,7 @@ def test_the_plain_model_says_the_same_bit_for_bit_with_the_family_attached(arch
     names = [set(vars(module)) for module in trunk.modules()]
     model = trained_model(architecture)
     assert torch.equal(model.trunk(IDS).logits, plain)
-    assert torch.equal(model.unembedding.logits(model(IDS).states[0]), plain)
+    assert torch.equal(model.unembedding.logits(model(IDS).hidden_states[0]), plain)
     MultiToken(next_token=False).loss(model, {"input_ids": IDS, "labels": IDS}, 0.0)
     model.generate(IDS, max_new_tokens=6, adaptive=False)
     assert torch.equal(model.trunk(IDS).logits, plain)
@@ -50,7 +50,7 @@ def test_the_plain_model_says_the_same_bit_for_bit_with_the_family_attached(arch
 def test_tokens_in_a_pass_with_masks_are_the_same_bit_for_bit_whatever_the_adapters(architecture, monkeypatch):
     """Each pass with masks of a training step and of a decoding, run again with the adapters zeroed."""
     model = trained_model(architecture)
-    plain = type(model.heads).run_with_masks
+    plain = type(model.heads).run_with_mask_tokens
     passes = []
 
     def both(self, input_ids, context, *args):
@@ -66,7 +66,7 @@ def test_tokens_in_a_pass_with_masks_are_the_same_bit_for_bit_whatever_the_adapt
         return trained
 
     pairs = [pair for layer in model.heads.adapters for pair in layer.values()]
-    monkeypatch.setattr(type(model.heads), "run_with_masks", both)
+    monkeypatch.setattr(type(model.heads), "run_with_mask_tokens", both)
     model(IDS)
     model.generate(
         IDS.repeat(2, 1),
@@ -79,7 +79,7 @@ def test_tokens_in_a_pass_with_masks_are_the_same_bit_for_bit_whatever_the_adapt
     for trained, zeroed in passes:
         with torch.no_grad():
             assert torch.equal(model.unembedding.logits(trained.last), model.unembedding.logits(zeroed.last))
-        assert not torch.allclose(trained.masks, zeroed.masks)
+        assert not torch.allclose(trained.mask_tokens, zeroed.mask_tokens)
 
 
 def merged(decoder, layers, heads):
@@ -177,12 +177,12 @@ def test_prefixes_that_see_both_ways_change_what_masks_behind_them_see_and_nothi
     """Masks behind a token see the text that it sees: behind the prefix, all of the prefix."""
     model = trained_model()
     prefix = torch.arange(IDS.shape[1])[None] < 5
-    states = model(IDS, prefix=prefix).states
+    states = model(IDS, prefix=prefix).hidden_states
     own, masks = model.layout(IDS, None, prefix)
     assert torch.equal(states[0], model.run(IDS, own, masks).last)
     changed = IDS.clone()
     changed[0, 7] = 50
-    for k, (before, after) in enumerate(zip(states[1:], model(changed, prefix=prefix).states[1:], strict=True)):
+    for k, (before, after) in enumerate(zip(states[1:], model(changed, prefix=prefix).hidden_states[1:], strict=True)):
         same = (before - after).abs().amax(-1)[0] < 1e-6
         sampled = 7 - (k + 1)  # the sampler there looks at the changed token
         assert [i for i, unchanged in enumerate(same.tolist()) if not unchanged] == sorted({sampled, *range(7, 11)})
@@ -192,9 +192,9 @@ def test_fewer_masks_are_the_first_of_more(tmp_path):
     model = trained_model()
     model.save_pretrained(tmp_path)
     fewer = HeadwayModel.from_pretrained(tmp_path, count=1)
-    for ours, theirs in zip(fewer(IDS).states, model(IDS).states, strict=False):
+    for ours, theirs in zip(fewer(IDS).hidden_states, model(IDS).hidden_states, strict=False):
         torch.testing.assert_close(ours, theirs)
-    assert len(model(IDS, count=2).states) == 3
+    assert len(model(IDS, count=2).hidden_states) == 3
 
 
 def test_adapters_of_another_depth_are_refused_naming_both(tmp_path):

@@ -42,6 +42,6 @@ def test_a_prefix_is_one_layer_of_the_trunk_over_its_last_states():
 def test_fresh_heads_say_what_the_trunk_says():
     model = HeadwayModel.from_trunk(tiny_trunk(), family="hydra", count=2)
     ids = torch.tensor([[5, 9, 23, 4, 17, 8]])
-    own, *heads = (u.logits(s) for u, s in zip(model.unembeddings, model(ids).states, strict=True))
+    own, *heads = (u.logits(s) for u, s in zip(model.unembeddings, model(ids).hidden_states, strict=True))
     for head in heads:
         torch.testing.assert_close(head, own)

@@ -50,5 +50,5 @@ def test_loss_and_gradients_are_those_of_the_paper():
 def test_fresh_heads_say_what_the_trunk_says():
     model = HeadwayModel.from_trunk(tiny_trunk("gpt2"), family="medusa", count=2)
     ids = torch.tensor([[5, 9, 23, 4, 17, 8]])
-    own, *heads = (u.logits(s) for u, s in zip(model.unembeddings, model(ids).states, strict=True))
+    own, *heads = (u.logits(s) for u, s in zip(model.unembeddings, model(ids).hidden_states, strict=True))
     assert all(torch.equal(head, own) for head in heads)

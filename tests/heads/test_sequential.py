@@ -30,7 +30,7 @@ def test_states_equal_those_of_transformers_mtp_layers(tmp_path, count):
     assert not unexpected and not [name for name in missing if name.startswith("layers.")]
 
     ids = torch.tensor([[5, 9, 23, 4, 17, 8, 31, 7]])
-    states = model(ids).states
+    states = model(ids).hidden_states
     cache, hidden = MtpCache(config=trunk.config.get_mtp_config()), states[0]
     for k in range(count):
         length = ids.shape[1] - (k + 1)

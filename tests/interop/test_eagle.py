@@ -25,7 +25,7 @@ ANCHOR, STEPS = 4, 3
 def test_a_reader_of_the_layout_drafts_as_headway_does(tmp_path, architecture, options):
     model = shaken("eagle", architecture, **options)
     export(model, "eagle", tmp_path / "out")
-    states = model(TEXT[None]).states[1:]
+    states = model(TEXT[None]).hidden_states[1:]
     ours = [u.logits(s)[0, ANCHOR] for u, s in zip(model.unembeddings[1:], states, strict=True)]
     theirs = eagle_drafts(tmp_path / "out", model.trunk, TEXT, ANCHOR, STEPS)
     torch.testing.assert_close(theirs, torch.stack(ours), rtol=1e-4, atol=1e-5)
@@ -39,7 +39,7 @@ def test_import_of_an_export_is_the_same_bit_for_bit(tmp_path, architecture, opt
     model.heads.config.training.update(stage="heads", steps=7)
     model.trunk.save_pretrained(tmp_path / "trunk")
     account = export(model, "eagle", tmp_path / "out")
-    assert len(account.fates) == len(model.heads.kept()) and not account.left_out
+    assert len(account.fates) == len(model.heads.checkpoint_tensors()) and not account.left_out
     assert_same(import_(tmp_path / "out", "eagle", str(tmp_path / "trunk")), model)
 
 

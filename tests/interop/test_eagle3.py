@@ -53,7 +53,7 @@ def changed(out, tensors=None, **config):
 def test_a_reader_of_the_layout_drafts_as_headway_does(tmp_path, options, make, format_):
     model = make("qwen3", **options)
     out, _ = published(tmp_path, model, format_)
-    states = model(TEXT[None]).states[1:]
+    states = model(TEXT[None]).hidden_states[1:]
     ours = [u.logits(s)[0, ANCHOR] for u, s in zip(model.unembeddings[1:], states, strict=True)]
     theirs = eagle3_drafts(out, model.trunk, TEXT, ANCHOR, STEPS, *FORMATS[format_])
     torch.testing.assert_close(theirs, torch.stack(ours), rtol=1e-4, atol=1e-5)
@@ -67,7 +67,7 @@ def test_import_of_an_export_is_the_same_bit_for_bit(tmp_path, options, make, fo
     model.heads.config.training.update(stage="heads", steps=7)
     model.trunk.save_pretrained(tmp_path / "trunk")
     account = export(model, format_, tmp_path / "out", {"verifier": "a/b"} if format_ == "speculators" else {})
-    assert len(account.fates) == len(model.heads.kept()) + (format_ == "speculators") and not account.left_out
+    assert len(account.fates) == len(model.heads.checkpoint_tensors()) + (format_ == "speculators") and not account.left_out
     assert_same(import_(tmp_path / "out", format_, str(tmp_path / "trunk")), model)
 
 

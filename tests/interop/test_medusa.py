@@ -50,7 +50,7 @@ def test_a_reader_of_the_layout_drafts_as_headway_does(tmp_path, options, reduce
         if reduced:
             model.heads.set_draft_vocab(torch.tensor([7, 3, 50, 12, 60, 0]))
         export(model, "medusa", tmp_path / architecture)
-        states = model(TEXT).states
+        states = model(TEXT).hidden_states
         theirs = vllm_reads(tmp_path / architecture, states[0])
         assert len(theirs) == model.count == 3
         for k, logits in enumerate(theirs):
@@ -66,7 +66,7 @@ def test_import_of_an_export_is_the_same_bit_for_bit(tmp_path, options, reduced)
         model.heads.set_draft_vocab(torch.tensor([7, 3, 50, 12]))
     model.trunk.save_pretrained(tmp_path / "trunk")
     account = export(model, "medusa", tmp_path / "out")
-    assert set(account.renamed) >= {f"heads.{name}" for name in model.heads.kept()} and not account.left_out
+    assert set(account.renamed) >= {f"heads.{name}" for name in model.heads.checkpoint_tensors()} and not account.left_out
     assert_same(import_(tmp_path / "out", "medusa", str(tmp_path / "trunk")), model)
 
 
@@ -74,7 +74,7 @@ def as_published(model: HeadwayModel, folder: Path, prefix: str = "", **config: 
     """The heads as FasterDecoding's training writes them."""
     layers = len(model.heads.blocks[0])
     tensors = {}
-    for name, tensor in model.heads.kept().items():
+    for name, tensor in model.heads.checkpoint_tensors().items():
         parts = name.split(".")
         named = f"{parts[-1]}.{layers}.weight" if parts[0] == "unembedding" else ".".join(parts[1:])
         tensors[prefix + named] = tensor.detach().clone()

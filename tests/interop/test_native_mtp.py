@@ -12,7 +12,8 @@ from transformers.modeling_layers import MtpModel
 from headway import HeadwayModel
 from headway.cli import main
 from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
-from headway.interop import export, import_, with_mtp_layer_config
+from headway.interop import export, import_
+from headway.model.native_mtp.layer_config import with_mtp_layer_config
 from tests.shipping import ship, tensors_of
 from tests.tiny import tiny_trunk
 from tests.training.recipes import save_tokenizer
@@ -90,7 +91,7 @@ def test_import_of_an_export_is_the_same_bit_for_bit(tmp_path, architecture, opt
     assert_same(back, model)
     back.save_pretrained(tmp_path / "saved")
     again = HeadwayModel.from_pretrained(tmp_path / "saved")
-    assert again.heads.config.options == options and again.shipped is None
+    assert again.heads.config.options == options and again.native_mtp is None
     assert torch.equal(again.heads.layers[0].eh_proj.weight, model.heads.layers[0].eh_proj.weight)
     assert not [name for name in tensors_of(tmp_path / "saved") if "eh_proj" in name or "mtp" in name]
 

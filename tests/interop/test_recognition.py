@@ -43,7 +43,7 @@ def test_every_export_is_recognised_as_what_it_is_with_nothing_to_look_out_for(t
     found = recognise(tmp_path / "out")
     assert (found["format"], found["family"], found["notes"]) == (format_, family, [])
     assert found["layout"].startswith(layout) and engine in found["engines"]
-    heads = sum(tensor.numel() for tensor in model.heads.kept().values())
+    heads = sum(tensor.numel() for tensor in model.heads.checkpoint_tensors().values())
     copies = model.trunk.get_input_embeddings().weight.numel() if format_ == "speculators" else 0
     assert found["parameters"] == heads + copies and found["dtype"] == "F32"
 

@@ -54,7 +54,7 @@ def computed(model: HeadwayModel, ids: torch.Tensor) -> dict[str, torch.Tensor]:
     """
     positions, masks = model.layout(ids)
     hidden_states = model.run(ids, positions, masks)
-    states = model.heads.states(model.heads.reads(hidden_states), ids, ForwardContext(model.view, positions, masks))
+    states = model.heads.states(model.heads.select_inputs(hidden_states), ids, ForwardContext(model.view, positions, masks))
     logits = [u.known_logits(s)[0] for u, s in zip(model.unembeddings[1:], states, strict=True)]
     shared = model.unembedding
     known = shared if model.heads.draft_tokens is None else shared.restricted(model.heads.draft_tokens)
@@ -67,7 +67,7 @@ def computed(model: HeadwayModel, ids: torch.Tensor) -> dict[str, torch.Tensor]:
     hook = model.view.norm.register_forward_pre_hook(lambda _, inputs: unnormed.append(inputs[0]))
     model.run(ids, positions, masks)
     hook.remove()
-    read = model.heads.reads(hidden_states)
+    read = model.heads.select_inputs(hidden_states)
     return {"ids": ids, "read": read, "unnormed": unnormed[0], "loss": loss, "logits": torch.stack(logits).clone()}
 
 

@@ -27,7 +27,7 @@ def test_saved_heads_and_trunk_come_back_bit_for_bit(tmp_path, family, options):
     ours, theirs = model.state_dict(), loaded.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    for a, b in zip(model(IDS).states, loaded(IDS).states, strict=True):
+    for a, b in zip(model(IDS).hidden_states, loaded(IDS).hidden_states, strict=True):
         torch.testing.assert_close(a, b)
 
 

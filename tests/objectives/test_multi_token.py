@@ -29,7 +29,7 @@ def test_loss_equals_a_naive_reference_with_full_logits(family, options):
     model = HeadwayModel.from_trunk(tiny_trunk(), family=family, count=3, **options)
     batch = batch_of(random_rows(2, 20))
     loss = MultiToken(head_weights="medusa", total_weight=0.5).loss(model, batch, 0.0)
-    states = model(batch["input_ids"]).states
+    states = model(batch["input_ids"]).hidden_states
     items, total = 2 * 19, 0.0
     for k, state in enumerate(states):
         logits = model.unembeddings[k].logits(state)[:, : -(k + 1)]
@@ -82,7 +82,7 @@ def test_heads_with_a_reduced_vocabulary_learn_what_they_can_say(family, soft):
     model.heads.set_draft_vocab(known)
     batch = batch_of(random_rows(2, 20))
     loss = MultiToken(distill=soft).loss(model, batch, 0.0)
-    states = model(batch["input_ids"]).states
+    states = model(batch["input_ids"]).hidden_states
     own = model.unembedding.logits(states[0]).log_softmax(-1).detach()
     total = F.nll_loss(own[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), reduction="sum")
     for k in (1, 2):
@@ -104,7 +104,7 @@ def test_features_are_smooth_l1_distances_from_the_trunks_later_states(family):
     batch["labels"][1, :6] = -100
     loss = MultiToken("medusa", total_weight=0.5, feature_weight=3.0).loss(model, batch, 0.0)
     plain = MultiToken("medusa", total_weight=0.5).loss(model, batch, 0.0)
-    states = [state.detach() for state in model(batch["input_ids"], batch["segments"]).states]
+    states = [state.detach() for state in model(batch["input_ids"], batch["segments"]).hidden_states]
     expected, distances = 0.0, []
     for k in (1, 2):
         for row, i in ((row, i) for row in (0, 1) for i in range(19 - k)):

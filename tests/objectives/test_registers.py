@@ -33,7 +33,7 @@ def test_registers_change_no_logit_of_the_tokens(architecture, attention):
     batch = packed_batch()
     objective = Registers(model)
     with torch.no_grad():
-        expected = model(batch["input_ids"], batch["segments"]).states[0]
+        expected = model(batch["input_ids"], batch["segments"]).hidden_states[0]
         placed = objective.place(batch["input_ids"], batch["labels"], batch["segments"], 0.3)
         embedded = model.trunk.get_input_embeddings()(batch["input_ids"])
         registers = torch.randn(*placed.after.shape, embedded.shape[-1])

@@ -37,7 +37,7 @@ def test_loss_equals_kl_divergences_from_the_original_written_out(family, option
     batch["labels"][0, :4] = -100
     found = SelfDistillation(original, MultiToken(head_weights="medusa", total_weight=0.5)).loss(model, batch, 0.0).total
     theirs = F.log_softmax(original(input_ids=batch["input_ids"]).logits, -1)
-    states, total = model(batch["input_ids"]).states, 0.0
+    states, total = model(batch["input_ids"]).hidden_states, 0.0
     for k, state in enumerate(states):
         ours = F.log_softmax(model.unembeddings[k].logits(state), -1)
         for row in range(2):
@@ -63,7 +63,7 @@ def test_adapters_switched_off_teach_what_a_copy_teaches_and_are_on_again_afterw
         torch.manual_seed(0)  # of dropout
         losses.append(SelfDistillation(teacher, MultiToken()).loss(model, batch, 0.0).total)
         torch.manual_seed(0)
-        states.append(model(batch["input_ids"]).states[0])
+        states.append(model(batch["input_ids"]).hidden_states[0])
     torch.testing.assert_close(losses[0], losses[1])
     assert torch.equal(states[0], states[1]) and model.trunk.training and losses[0] > 0.01
     losses[1].backward()

@@ -15,12 +15,13 @@ from headway import HeadwayModel
 from headway.data import Collator
 from headway.data.denoising import prefix_lm
 from headway.errors import ConfigError, DataError, UnsupportedModelError
+from headway.model import load_tokenizer
 from headway.objectives import MultiToken, NextToken, Registers
 from headway.training import finetune, pretrain
 from headway.training.configs import FinetuneConfig, PretrainConfig
 from headway.training.datasets import rows_of
 from headway.training.denoising import DenoisedRows, check_sees_both_ways
-from headway.training.loop import load_tokenizer, run
+from headway.training.loop import run
 from tests.tiny import ARCHITECTURES, tiny_trunk
 from tests.training.recipes import WORDS, losses, save_model, save_tokenizer, weights
 

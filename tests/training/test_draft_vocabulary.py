@@ -13,12 +13,11 @@ from transformers import AutoTokenizer
 
 from headway.decoding import heads_drafter
 from headway.errors import ConfigError
-from headway.model import HeadwayModel
+from headway.model import HeadwayModel, load_tokenizer
 from headway.training import train_heads
 from headway.training.configs import HeadsTrainConfig
 from headway.training.datasets import rows_of
 from headway.training.draft_vocabulary import most_frequent
-from headway.training.loop import load_tokenizer
 
 QUICK = {"max_length": 48, "batch_size": 4, "max_steps": 4, "learning_rate": 1e-2, "completion_only": True}
 
@@ -54,7 +53,7 @@ def test_heads_that_know_few_tokens_draft_them_alone_and_change_no_output(
     )
     assert f"know {len(trained.heads.draft_tokens)} of 61 tokens, which are {share:.2%}" in capsys.readouterr().err
     for k, unembedding in enumerate(trained.unembeddings[1:]):
-        logits = unembedding.logits(trained(torch.tensor([[5, 6, 7, 8]])).states[k + 1])
+        logits = unembedding.logits(trained(torch.tensor([[5, 6, 7, 8]])).hidden_states[k + 1])
         assert set(logits.isfinite().nonzero()[:, -1].tolist()) == set(trained.heads.draft_tokens.tolist())
     ids = AutoTokenizer.from_pretrained(out)(["one plus two", "the cat sat"], return_tensors="pt")["input_ids"]
     plain = trained.trunk.generate(ids, do_sample=False, max_new_tokens=30)

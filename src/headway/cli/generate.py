@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from headway.cli.console import note, print_json, read_stdin
 from headway.config import at_least, field
-from headway.errors import CheckpointError, ConfigError, DataError
+from headway.errors import ConfigError, DataError
 from headway.evaluation.configs import DTYPE_HELP, QUANTIZE_HELP, Dtype, Quantize
 
 PROMPTS, SAMPLING, DRAFTING, LOADING = "prompts", "length and sampling", "drafting", "model and device"
@@ -56,18 +56,14 @@ def run(config: GenerateConfig) -> None:
     prompts = _prompts(config)
     import torch  # after --help has had its chance: these take seconds
     from transformers import TextStreamer
-    from transformers.utils import logging
 
-    from headway import HeadwayModel, model_path
-    from headway.evaluation.run import as_torch
+    from headway.model import load_model_and_tokenizer
 
-    folder = model_path(config.model)
-    if Path(folder).is_dir():
-        logging.disable_progress_bar()  # loading takes a moment; only a download is worth a bar
-    dtype = as_torch(config.dtype)
-    model = HeadwayModel.from_pretrained(folder, dtype=dtype).to(_device(config.device)).eval()
+    model, tokenizer = load_model_and_tokenizer(config.model, dtype=config.dtype, device=_device(config.device))
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
     _quantize(config, model, min(len(prompts), config.batch_size))
-    tokenizer = _tokenizer(folder)
     inputs = _encode(tokenizer, prompts, config.chat).to(model.device)
     stream = len(prompts) == 1 and not config.json
     with torch.inference_mode():
@@ -76,7 +72,7 @@ def run(config: GenerateConfig) -> None:
             tokenizer=tokenizer,
             streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True) if stream else None,
             plain=not config.speculative,
-            drafter=_drafter(config, model, dtype),
+            drafter=_drafter(config, model),
             compile=config.compile,
             max_rows=config.batch_size,
             max_new_tokens=config.max_new_tokens,
@@ -137,26 +133,14 @@ def _sampling(config: GenerateConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in ("do_sample", "repetition_penalty", *names)}
 
 
-def _drafter(config: GenerateConfig, model: Any, dtype: Any) -> Any:
+def _drafter(config: GenerateConfig, model: Any) -> Any:
     """What was asked for in place of the heads, None for the heads."""
     from headway.decoding import assistant_drafter, ngram_drafter
-    from headway.model import load_trunk
+    from headway.model import load_trunk, named_dtype
 
     if config.assistant is not None:
-        return assistant_drafter(load_trunk(config.assistant, dtype).to(model.device).eval())
+        return assistant_drafter(load_trunk(config.assistant, named_dtype(config.dtype)).to(model.device).eval())
     return ngram_drafter() if config.drafter == "ngram" else None
-
-
-def _tokenizer(folder: str) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"the tokenizer of {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def _encode(tokenizer: Any, prompts: list[str], chat: bool) -> Any:

@@ -327,7 +327,7 @@ class Engine:
             assert self.model.heads is not None
             self.cache.begin(mask_token_inputs.slots, mask_token_inputs.visible, first or 0)
             context = ForwardContext(self.view, mask_token_inputs.positions.clamp(min=0), mask_token_inputs.masks, self.cache)
-            return self.model.heads.run_with_masks(
+            return self.model.heads.run_with_mask_tokens(
                 input_ids, context, mask_token_inputs.count, 1 if mask_token_inputs.last else None
             )
         if first is None and self.compiled is not None and worthwhile(layout.slots, self.cache):

@@ -13,6 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from headway.errors import ConfigError
 from headway.ops.noise import folded
+from headway.trunk import num_embeddings
 
 # name -> the values that ask for nothing
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
@@ -181,7 +182,7 @@ def prompt_tokens(trunk: PreTrainedModel, prompt: Any) -> list[int]:
 
 def check_known(trunk: PreTrainedModel, lowest: int, highest: int) -> None:
     """Raises ConfigError where tokens of that range are not all among those that the trunk embeds."""
-    size = getattr(trunk.get_input_embeddings(), "num_embeddings", None) or trunk.config.get_text_config().vocab_size
+    size = num_embeddings(trunk)
     if not 0 <= lowest <= highest < size:
         wrong = lowest if lowest < 0 else highest
         raise ConfigError(

@@ -4,21 +4,13 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoTokenizer
-from transformers.utils import logging
-
-from headway import model_path
-from headway.errors import CheckpointError
 from headway.evaluation.benchmarks.speed import measure_speed, timed_prompts
-from headway.evaluation.configs import Dtype, EvalConfig
+from headway.evaluation.configs import EvalConfig
 from headway.evaluation.results import Scored, TaskResult, as_json
 from headway.evaluation.tasks import TASKS, split_task
 from headway.files import write_json
-from headway.model import HeadwayModel, best_device
 
 
 def evaluate(config: EvalConfig) -> dict[str, TaskResult]:
@@ -50,22 +42,6 @@ def results_json(results: Mapping[str, TaskResult]) -> dict[str, Any]:
     """JSON form of the results: the keys of the only task, or one key a task."""
     values = as_json(dict(results))
     return dict(next(iter(values.values())) if len(values) == 1 else values)
-
-
-def load(name: str, dtype: Dtype = "saved") -> tuple[HeadwayModel, Any]:
-    """Model, on the accelerator if there is one, and tokenizer; `embedded` is the one that ships inside. Raises CheckpointError."""
-    folder = model_path(name)
-    if Path(folder).is_dir():
-        logging.disable_progress_bar()  # loading takes a moment; only a download is worth a bar
-    model = HeadwayModel.from_pretrained(folder, dtype=as_torch(dtype)).to(best_device()).eval()
-    try:
-        return model, AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"The tokenizer of {name!r} cannot be loaded: {str(error).splitlines()[0]}") from error
-
-
-def as_torch(dtype: Dtype) -> torch.dtype | None:
-    return None if dtype == "saved" else getattr(torch, dtype)
 
 
 def _with_speed(scored: Scored, config: EvalConfig) -> TaskResult:

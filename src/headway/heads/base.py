@@ -36,7 +36,7 @@ class HeadsConfig:
     version: int = 1
 
     @property
-    def first_tokens(self) -> Tensor | None:
+    def default_draft_vocab(self) -> Tensor | None:
         """As many tokens as a reduced vocabulary has, until it is known which."""
         size = self.options.get("draft_vocabulary")
         return None if size is None else torch.arange(size)
@@ -72,7 +72,7 @@ class HeadStack(nn.Module):
     def __init__(self, config: HeadsConfig) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("draft_tokens", config.first_tokens)
+        self.register_buffer("draft_tokens", config.default_draft_vocab)
 
     @property
     def count(self) -> int:
@@ -80,7 +80,7 @@ class HeadStack(nn.Module):
 
     @property
     def hidden_state_layers(self) -> tuple[int, ...]:
-        """The trunk's layers whose input `reads` needs."""
+        """The trunk's layers whose input `select_inputs` needs."""
         return ()
 
     @property
@@ -107,13 +107,13 @@ class HeadStack(nn.Module):
         config = view.config
         return HeadsConfig(cls.family, count, config.model_type, config.hidden_size, config.num_hidden_layers, dict(options))
 
-    def reads(self, hidden_states: HiddenStates) -> Tensor:
+    def select_inputs(self, hidden_states: HiddenStates) -> Tensor:
         """What the heads start from, (batch, seq, width)."""
         raise TypeError(f"{type(self).__name__} is not a head family")
 
     def states(self, hidden: Tensor, input_ids: Tensor, context: ForwardContext, count: int | None = None) -> list[Tensor]:
         """States of the first `count` heads (default: all) over whole sequences, each (batch, seq, hidden), normed and ready
-        for the unembedding; `hidden` is what `reads` gives."""
+        for the unembedding; `hidden` is what `select_inputs` gives."""
         found = []
         for k in range(self.count if count is None else count):
             # past the end of a row or a segment the token is a wrong one: no label reads those positions
@@ -125,13 +125,13 @@ class HeadStack(nn.Module):
     def step(self, k: int, carried: Tensor, tokens: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:
         """Head k of a chained or recursive family at positions i, given the token at i + k + 1.
 
-        Args: carried: what head k - 1 carried on, for k = 0 what `reads` gives, (batch, seq, width); tokens (batch, seq);
+        Args: carried: what head k - 1 carried on, for k = 0 what `select_inputs` gives, (batch, seq, width); tokens (batch, seq);
             context: at i where heads are chained, at i + k where they are recursive.
         Returns: what head k + 1 goes on from, (batch, seq, width), and the state that its unembedding reads.
         """
         raise TypeError(f"{type(self).__name__} heads have no steps")
 
-    def run_with_masks(
+    def run_with_mask_tokens(
         self, input_ids: Tensor, context: ForwardContext, count: int | None = None, groups: int | None = None
     ) -> HiddenStates:
         """One pass of the trunk over tokens and, behind all of them, groups of the first `count` mask tokens.
@@ -152,7 +152,7 @@ class HeadStack(nn.Module):
         self.draft_tokens = tokens.sort().values
         self.config = replace(self.config, options={**self.config.options, "draft_vocabulary": len(tokens)})
 
-    def kept(self) -> dict[str, Tensor]:
+    def checkpoint_tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds: parameters, what layers of the trunk's kind keep beside them (the biases that balance experts),
         and the tokens of a reduced vocabulary."""
         buffers = {name: value for name, value in self.state_dict(keep_vars=True).items() if not isinstance(value, nn.Parameter)}
@@ -160,7 +160,7 @@ class HeadStack(nn.Module):
 
     def checkpoint_names(self) -> dict[str, str]:
         """Name of what is kept -> name on disk."""
-        return {name: name for name in self.kept()}
+        return {name: name for name in self.checkpoint_tensors()}
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `headway.json` and `headway.safetensors`, whole or not at all."""
@@ -169,7 +169,7 @@ class HeadStack(nn.Module):
 
     def write_files(self, folder: Path) -> None:
         names = self.checkpoint_names()
-        tensors, metadata = to_safetensors({names[name]: value.detach().cpu() for name, value in self.kept().items()})
+        tensors, metadata = to_safetensors({names[name]: value.detach().cpu() for name, value in self.checkpoint_tensors().items()})
         tensors = {name: value.contiguous() for name, value in tensors.items()}
         save_file(tensors, folder / TENSORS_FILE, metadata={"format": "pt", **metadata})
         write_json(folder / CONFIG_FILE, asdict(self.config))
@@ -181,7 +181,7 @@ class HeadStack(nn.Module):
             with safe_open(path, framework="pt") as file:
                 found = from_safetensors({name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {})  # noqa: SIM118
                 names = self.checkpoint_names()
-                for name, parameter in self.kept().items():
+                for name, parameter in self.checkpoint_tensors().items():
                     on_disk = names[name]
                     if on_disk not in found:
                         raise CheckpointError(f"{path} has no tensor {on_disk}, which a {self.family} head needs.")

@@ -55,7 +55,7 @@ class EagleHeads(HeadStack):
                 stack.fc.bias.zero_()
         return fit(stack, view)
 
-    def reads(self, hidden_states: HiddenStates) -> Tensor:
+    def select_inputs(self, hidden_states: HiddenStates) -> Tensor:
         return hidden_states.last
 
     def states(self, hidden: Tensor, input_ids: Tensor, context: ForwardContext, count: int | None = None) -> list[Tensor]:

@@ -49,7 +49,7 @@ class Eagle3Heads(HeadStack):
         if not read or any(not 0 <= i <= made.layers for i in read):
             raise ConfigError(f"layers_read are states of a trunk of {made.layers} layers, from 0 to {made.layers}, not {read}.")
         made = replace(made, options={**made.options, "layers_read": read})
-        shared, tokens = view.unembedding, made.first_tokens
+        shared, tokens = view.unembedding, made.default_draft_vocab
         like = shared.weight
         known = like if tokens is None else like[tokens.to(like.device)]
         stack = cls(made, llama_config(view, options.get("layer") or {}), known.detach().clone() * shared.scale)
@@ -66,7 +66,7 @@ class Eagle3Heads(HeadStack):
     def hidden_state_layers(self) -> tuple[int, ...]:
         return tuple(sorted({i for i in self.layers_read if i < self.config.layers}))
 
-    def reads(self, hidden_states: HiddenStates) -> Tensor:
+    def select_inputs(self, hidden_states: HiddenStates) -> Tensor:
         return torch.cat(
             [hidden_states.inner[i] if i < self.config.layers else hidden_states.last for i in self.layers_read], dim=-1
         )

@@ -58,15 +58,15 @@ class GatedLoraHeads(HeadStack):
     def attends(self) -> bool:
         return False  # beyond what the trunk does
 
-    def reads(self, hidden_states: HiddenStates) -> Tensor:
-        return hidden_states.last if hidden_states.masks is None else hidden_states.masks
+    def select_inputs(self, hidden_states: HiddenStates) -> Tensor:
+        return hidden_states.last if hidden_states.mask_tokens is None else hidden_states.mask_tokens
 
     def states(self, hidden: Tensor, input_ids: Tensor, context: ForwardContext, count: int | None = None) -> list[Tensor]:
         """As those of all families; `hidden` is not read, for masks start from the text."""
         count = self.count if count is None else count
         ahead, every = _whole(context, count)
         position_ids = torch.cat([context.position_ids, ahead.expand(len(input_ids), -1)], dim=1)
-        answered = self.run_with_masks(input_ids, context._replace(position_ids=position_ids, masks=every), count).masks
+        answered = self.run_with_mask_tokens(input_ids, context._replace(position_ids=position_ids, masks=every), count).mask_tokens
         assert answered is not None
         return super().states(answered, input_ids, context, count)
 
@@ -76,7 +76,7 @@ class GatedLoraHeads(HeadStack):
         state = carried[..., k * width : (k + 1) * width]
         return carried, state if self.sampler is None else self.sampler(state, context.view.model.get_input_embeddings()(tokens))
 
-    def run_with_masks(
+    def run_with_mask_tokens(
         self, input_ids: Tensor, context: ForwardContext, count: int | None = None, groups: int | None = None
     ) -> HiddenStates:
         view = context.view
@@ -87,7 +87,7 @@ class GatedLoraHeads(HeadStack):
         own = torch.stack(list(self.embeddings)[:count]).to(embedded.dtype).repeat(groups, 1).expand(batch, -1, -1)
         with self.adapters.opened(view, tokens):
             states = view.run(torch.cat([embedded, own], dim=1), *context[1:]).last
-        return HiddenStates(states[:, :tokens], masks=states[:, tokens:].reshape(batch, groups, -1))
+        return HiddenStates(states[:, :tokens], mask_tokens=states[:, tokens:].reshape(batch, groups, -1))
 
     def checkpoint_names(self) -> dict[str, str]:
         return {name: name.replace("-", ".") for name in super().checkpoint_names()}

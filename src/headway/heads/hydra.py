@@ -44,14 +44,14 @@ class HydraHeads(HiddenStateHeads):
             check_layer_runs(view)
             norm = copy.deepcopy(view.norm).requires_grad_(True)
             prefix = nn.ModuleDict({"layer": copy_layer(view.layers[-1], made.layers), "norm": norm})
-        own = None if options.get("tied") else DraftLMHeads(view, count, made.first_tokens)
+        own = None if options.get("tied") else DraftLMHeads(view, count, made.default_draft_vocab)
         return cls(made, blocks, prefix, own)
 
     @property
     def attends(self) -> bool:
         return self.prefix is not None
 
-    def reads(self, hidden_states: HiddenStates) -> Tensor:
+    def select_inputs(self, hidden_states: HiddenStates) -> Tensor:
         return hidden_states.last
 
     def step(self, k: int, carried: Tensor, tokens: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:

@@ -33,14 +33,14 @@ class MedusaHeads(HiddenStateHeads):
             raise ConfigError(f"layers is a number of residual blocks, from 0, not {layers}.")
         like = view.unembedding.weight
         blocks = nn.ModuleList(nn.Sequential(*(ResidualBlock(made.hidden_size) for _ in range(layers))) for _ in range(count))
-        own = None if options.get("tied") else DraftLMHeads(view, count, made.first_tokens)
+        own = None if options.get("tied") else DraftLMHeads(view, count, made.default_draft_vocab)
         return cls(made, blocks.to(like.device, like.dtype), own)
 
     @property
     def attends(self) -> bool:
         return False
 
-    def reads(self, hidden_states: HiddenStates) -> Tensor:
+    def select_inputs(self, hidden_states: HiddenStates) -> Tensor:
         return hidden_states.last
 
     def states(self, hidden: Tensor, input_ids: Tensor, context: ForwardContext, count: int | None = None) -> list[Tensor]:

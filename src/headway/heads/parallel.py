@@ -52,7 +52,7 @@ class ParallelHeads(HeadStack):
     def attends(self) -> bool:
         return not self.linear
 
-    def reads(self, hidden_states: HiddenStates) -> Tensor:
+    def select_inputs(self, hidden_states: HiddenStates) -> Tensor:
         return hidden_states.last if self.linear else hidden_states.inner[self.hidden_state_layers[0]]
 
     def states(self, hidden: Tensor, input_ids: Tensor, context: ForwardContext, count: int | None = None) -> list[Tensor]:

@@ -43,14 +43,14 @@ class ReDrafterHeads(HiddenStateHeads):
         if (layers := options.get("layers", 2)) < 0:
             raise ConfigError(f"layers is a number of residual blocks, from 0, not {layers}.")
         like = view.unembedding.weight
-        own = None if options.get("tied") else DraftLMHeads(view, 1, made.first_tokens)
+        own = None if options.get("tied") else DraftLMHeads(view, 1, made.default_draft_vocab)
         return cls(made, layers, own).to(like.device, like.dtype)
 
     @property
     def attends(self) -> bool:
         return False
 
-    def reads(self, hidden_states: HiddenStates) -> Tensor:
+    def select_inputs(self, hidden_states: HiddenStates) -> Tensor:
         return hidden_states.last
 
     def step(self, k: int, carried: Tensor, tokens: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,6 @@ class SequentialHeads(HeadStack):
     def __init__(self, config: HeadsConfig, layers: nn.ModuleList) -> None:
         super().__init__(config)
         self.layers = layers
-        self.origin: Any = None  # of heads that a checkpoint shipped with
 
     @classmethod
     def from_trunk(cls, view: TrunkView, count: int, options: Mapping[str, Any]) -> Self:
@@ -36,7 +35,7 @@ class SequentialHeads(HeadStack):
         layers = nn.ModuleList(SequentialLayer(view, made.layers + k) for k in range(distinct))
         return cls(made, layers)
 
-    def reads(self, hidden_states: HiddenStates) -> Tensor:
+    def select_inputs(self, hidden_states: HiddenStates) -> Tensor:
         return hidden_states.last
 
     def step(self, k: int, carried: Tensor, tokens: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:

@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headway.interop.formats import FORMATS, Format, export, import_
-    from headway.interop.native_mtp import with_mtp_layer_config
     from headway.interop.recognition import recognise
     from headway.interop.report import ConversionReport, TensorOutcome
 
-__all__ = ["FORMATS", "ConversionReport", "Format", "TensorOutcome", "export", "import_", "recognise", "with_mtp_layer_config"]
-HOMES = {"ConversionReport": "report", "TensorOutcome": "report", "recognise": "recognition", "with_mtp_layer_config": "native_mtp"}
+__all__ = ["FORMATS", "ConversionReport", "Format", "TensorOutcome", "export", "import_", "recognise"]
+HOMES = {"ConversionReport": "report", "TensorOutcome": "report", "recognise": "recognition"}
 
 
 def __getattr__(name: str) -> Any:

@@ -133,7 +133,7 @@ def attach(
     Args: tensors: by the heads' own names; optional: of what may be missing, and stays as it is; defaults: of the family's options.
     Raises: CheckpointError for a tensor that is missing, that they do not have, or that they have in another shape.
     """
-    kept = heads.kept()
+    kept = heads.checkpoint_tensors()
     for name, tensor in tensors.items():
         if name not in kept:
             raise CheckpointError(f"{draft.folder}: {name} has no place in {heads.family} heads on this trunk.")

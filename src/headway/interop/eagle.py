@@ -50,7 +50,7 @@ def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> Con
         )
     if heads.fc.bias is not None:
         warnings.warn("vLLM passes over the bias of fc: it drafts a little worse with these heads.", UserWarning, stacklevel=3)
-    kept = heads.kept()
+    kept = heads.checkpoint_tensors()
     fates = [TensorOutcome(f"heads.{name}", (name,)) for name in kept if name != "draft_tokens"]
     if heads.draft_tokens is not None:
         fates.append(TensorOutcome("heads.draft_tokens", reason="EAGLE-1 drafts with the whole vocabulary"))

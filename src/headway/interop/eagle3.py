@@ -88,7 +88,7 @@ def named(heads: Eagle3Heads, layer: str, vocabulary: int) -> tuple[dict[str, Te
     """The tensors as they are written, with `layer` before those of the layer, and what becomes of each."""
     tensors: dict[str, Tensor] = {}
     fates = []
-    for name, tensor in heads.kept().items():
+    for name, tensor in heads.checkpoint_tensors().items():
         if name == "draft_tokens":
             known = torch.zeros(vocabulary, dtype=torch.bool)
             known[tensor.cpu()] = True

@@ -59,7 +59,7 @@ def read(said: Mapping[str, Any], draft: Draft, view: TrunkView, recorded: Any) 
 
 def unbiased(heads: HeadStack) -> list[str]:
     """Biases that a file may leave out, made zero: those who set `qkv_bias` have none behind the attention."""
-    found = {name: bias for name, bias in heads.kept().items() if name.endswith("o_proj.bias")}
+    found = {name: bias for name, bias in heads.checkpoint_tensors().items() if name.endswith("o_proj.bias")}
     for bias in found.values():
         bias.data.zero_()
     return list(found)

@@ -8,13 +8,11 @@ ModelOpt         medusa_heads.{h}.{l}.linear.weight  medusa_heads.{h}.{n}.weight
 import itertools
 import re
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from torch import Tensor
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
 from headway.errors import CheckpointError, UnsupportedModelError
 from headway.heads import MedusaHeads
@@ -35,6 +33,7 @@ from headway.interop.draft_checkpoint import (
 from headway.interop.recognition import BLOCK, UNEMBEDDING, WITHIN
 from headway.interop.report import ConversionReport, TensorOutcome
 from headway.model import HeadwayModel
+from headway.model.trunk_loading import ignoring_tensors
 
 ABOUT = "Medusa heads as vLLM reads them; import knows FasterDecoding's and ModelOpt's names too"
 ENGINES = 'vLLM up to 0.32 ({"method": "medusa"}; 0.33 dropped Medusa)'
@@ -62,7 +61,7 @@ def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> Con
         tensors[on_disk] = tensor
         fates.append(TensorOutcome(name, (on_disk,)))
 
-    for name, tensor in heads.kept().items():
+    for name, tensor in heads.checkpoint_tensors().items():
         if name == "draft_tokens":
             write(f"heads.{name}", "token_map", tensor)
         elif name.startswith("blocks."):
@@ -102,7 +101,7 @@ def import_(folder: Path, trunk: str | None) -> HeadwayModel:
     whole = 0 < len(within) < len(draft.headers)
     theirs = {_name(name, folder): name for name in (within if whole else draft.headers)}  # vLLM's name -> the one on disk
     own, heads, layers = _blocks(theirs, folder)
-    with skipping(folder, WITHIN.pattern) if whole and trunk is None else nullcontext():
+    with ignoring_tensors(folder, [WITHIN.pattern]) if whole and trunk is None else nullcontext():
         model = trunk_for(draft, trunk or (str(folder) if whole else None), draft.config.get(MADE_FOR))
     on_disk = draft.read(list(theirs.values()))
     tensors = {name: on_disk[found] for name, found in theirs.items()}
@@ -125,20 +124,10 @@ def import_(folder: Path, trunk: str | None) -> HeadwayModel:
     settle(draft, places, reasons, quiet=[theirs[one]] if one and tied else [], all_=theirs.values())
     options = {"layers": layers, "tied": tied} | ({} if tokens is None else {"draft_vocabulary": len(tokens)})
     stack = MedusaHeads.from_trunk(model.view, heads, options)
-    biases = {name: bias for name, bias in stack.kept().items() if "bias" in name}
+    biases = {name: bias for name, bias in stack.checkpoint_tensors().items() if "bias" in name}
     for bias in biases.values():
         bias.data.zero_()
     return attach(model, stack, {name: tensors[source] for name, source in own.items()}, draft, DEFAULTS, optional=biases)
-
-
-def skipping(folder: Path, pattern: str) -> AbstractContextManager[Any]:
-    """Within, transformers does not report tensors of such names as unexpected when it loads the model in that folder."""
-    try:
-        kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(AutoConfig.from_pretrained(folder))]
-    except (KeyError, OSError, ValueError):  # loading it says what is wrong with it
-        return nullcontext()
-    skipped = [*(kind._keys_to_ignore_on_load_unexpected or []), pattern]
-    return patch.object(kind, "_keys_to_ignore_on_load_unexpected", skipped)
 
 
 def _name(name: str, folder: Path) -> str:

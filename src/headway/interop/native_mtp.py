@@ -10,10 +10,8 @@ import json
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 import transformers
@@ -24,13 +22,16 @@ from transformers.modeling_layers import MtpModel
 
 from headway.config import nearest
 from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
-from headway.files import replacing_folder, write_json, write_text
-from headway.heads import CONFIG_FILE, TENSORS_FILE, HeadsConfig, SequentialHeads
+from headway.files import model_files, replacing_folder, write_json, write_text
+from headway.heads import HeadsConfig, SequentialHeads
 from headway.interop.recognition import MODULE, RECORD
 from headway.interop.report import ConversionReport, TensorOutcome
 from headway.model import HeadwayModel, load_trunk
-from headway.model.native_mtp.checkpoint import checkpoint_files, find_native_mtp, named_tensors
+from headway.model.checkpoint_files import checkpoint_files
+from headway.model.native_mtp.checkpoint import find_native_mtp
+from headway.model.native_mtp.layer_config import mtp_layer_settings, remove_mtp_layer_config, with_mtp_layer_config
 from headway.model.native_mtp.names import INPUT, MTP_TENSOR_NAMES, OUTPUT, MTPTensorNames
+from headway.model.native_mtp.write import mtp_tensors
 from headway.trunk.quantization import trunk_is_quantized
 
 ABOUT = "MTP layers among the trunk's own tensors, as DeepSeek-V3 has them"
@@ -65,9 +66,9 @@ def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> Con
         warnings.warn(FAR_SIGHTED.format(type(trunk).__name__, model.view.config.sliding_window), UserWarning, stacklevel=3)
     if trunk._is_stateful:
         warnings.warn(STATEFUL.format(type(trunk).__name__), UserWarning, stacklevel=3)
-    mtp = named_tensors(each, trunk, layout, depth)
+    mtp = mtp_tensors(each, trunk, layout, depth)
     tensors = {name: tensor for parts in mtp.values() for name, tensor in parts.items()}
-    with replacing_folder(folder) as temporary:
+    with replacing_folder(folder, model_files) as temporary:
         trunk.save_pretrained(temporary, state_dict={**trunk.state_dict(), **tensors}, save_original_format=True)
         _write_config(temporary, model, heads, count, layout)
         if layout is not MTP_TENSOR_NAMES["mimo"]:
@@ -78,8 +79,6 @@ def export(model: HeadwayModel, folder: Path, options: Mapping[str, Any]) -> Con
             left.append(TensorOutcome("heads.draft_tokens", reason="transformers drafts with the whole vocabulary"))
         source = [*trunk.state_dict(), *(f"heads.{name}" for name in heads.state_dict()), *(fate.name for fate in left)]
         account = ConversionReport.of(source, [*of_trunk, *_head_fates(mtp, len(heads.layers)), *left], present, folder)
-    for name in (CONFIG_FILE, TENSORS_FILE):  # an older save in the same folder
-        (folder / name).unlink(missing_ok=True)
     return account
 
 
@@ -90,34 +89,21 @@ def import_(folder: Path, trunk: str | None) -> HeadwayModel:
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is no folder.")
-    shipped = find_native_mtp(folder)
-    if shipped is None:
+    if find_native_mtp(folder) is None:
         layouts = ", ".join(f"{name} ({layout.block}*)" for name, layout in MTP_TENSOR_NAMES.items())
         raise CheckpointError(f"{folder} holds no MTP layers: none of its tensors is named as in {layouts}.")
     model = HeadwayModel(load_trunk(trunk or folder), None)
     model.attach(folder)
     heads = model.heads
     assert isinstance(heads, SequentialHeads)
-    heads.origin = model.shipped = None
+    model.native_mtp = None  # export is a conversion: the heads are saved beside the trunk from here on
     config = model.view.config
     record = vars(config).pop(RECORD, None)
     if record is not None and trunk is None:
         _restore(heads, record)
-    _forget_layers(config)
+    remove_mtp_layer_config(config)
+    _remove_class(config)
     return model
-
-
-def with_mtp_layer_config(config: Any, count: int) -> AbstractContextManager[Any]:
-    """Within, this (text) config says what transformers has to know to build `count` MTP layers like the trunk's last."""
-    return patch.dict(vars(config), _said_of_layers(config, count))
-
-
-def _said_of_layers(config: Any, count: int) -> dict[str, Any]:
-    said: dict[str, Any] = {config.attribute_map.get("num_mtp_layers", "num_mtp_layers"): count}
-    for kinds in ("layer_types", "mlp_layer_types"):
-        if getattr(config, kinds, None):
-            said[f"mtp_{kinds}"] = [getattr(config, kinds)[-1]] * count
-    return said
 
 
 def _heads(model: HeadwayModel) -> SequentialHeads:
@@ -192,13 +178,13 @@ def _head_fates(mtp: Mapping[str, Mapping[str, Tensor]], layers: int) -> Iterato
 
 def _left_behind(model: HeadwayModel, heads: SequentialHeads) -> Iterator[TensorOutcome]:
     """What the checkpoint that the trunk came from holds beside trunk and heads."""
-    shipped = model.shipped
-    if shipped is None:
+    native = model.native_mtp
+    if native is None:
         return
     taken = set(revert_weight_conversion(model.trunk, {n: t.detach().to("meta") for n, t in model.trunk.state_dict().items()}))
-    theirs = heads.count if heads.origin is not None and heads.origin.shipped == shipped else 0
-    for name in sorted(set(shipped.files) - taken):
-        k, inner = shipped.naming.place(name, shipped.depth) or (0, None)
+    theirs = 0 if model.provenance is None else heads.count
+    for name in sorted(set(native.files) - taken):
+        k, inner = native.naming.from_checkpoint_name(name, native.depth) or (0, None)
         if inner in (INPUT, OUTPUT):
             yield TensorOutcome(name, reason="a copy of the trunk's, which transformers shares")
         elif inner is None:
@@ -212,7 +198,7 @@ def _write_config(folder: Path, model: HeadwayModel, heads: SequentialHeads, cou
     path = folder / "config.json"
     found = json.loads(path.read_text(encoding="utf-8"))
     text = found.get("text_config", found)
-    text |= _said_of_layers(config, count)
+    text |= mtp_layer_settings(config, count)
     if layout is MTP_TENSOR_NAMES["mimo"]:
         found |= {"model_type": "mimo", "architectures": ["MiMoForCausalLM"]}
         text["num_nextn_predict_layers"] = text.pop("num_mtp_layers", count)
@@ -252,14 +238,7 @@ def _equal(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
 
 
-def _forget_layers(config: Any) -> None:
-    """The trunk's config no longer speaks of layers that are not in its files."""
-    for name in ("num_mtp_layers", "num_nextn_predict_layers", "mtp_num_hidden_layers"):
-        if name in type(config).attribute_map or hasattr(type(config), name):
-            setattr(config, name, 0)
-        else:
-            vars(config).pop(name, None)
-    for name in ("mtp_layer_types", "mtp_mlp_layer_types"):
-        vars(config).pop(name, None)
+def _remove_class(config: Any) -> None:
+    """Remove the class of the MTP layers from a config, for a trunk without MTP layers in its files."""
     if MODULE in str(vars(config).get("auto_map")):
         del config.auto_map

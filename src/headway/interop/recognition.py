@@ -161,7 +161,7 @@ def _mtp(config: Config, tensors: Tensors) -> Found | None:
         return None
     for key, layout in MTP_TENSOR_NAMES.items():
         names = frozenset(name for name in tensors if layout.holds(name, depth))
-        places = {name: layout.place(name, depth) for name in names}
+        places = {name: layout.from_checkpoint_name(name, depth) for name in names}
         if not any(place and place[1] == "eh_proj.weight" for place in places.values()):
             continue
         notes = [f"{name} has no place in this layout" for name, place in sorted(places.items()) if place is None][:1]

@@ -1,76 +1,79 @@
 """`HeadwayModel`: a Hugging Face causal language model with a stack of heads that look further ahead."""
 
 import dataclasses
-import json
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
-from unittest.mock import patch
 
 import torch
-from huggingface_hub import snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import Tensor, nn
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, Cache, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from headway import model_path
 from headway.decoding import Generation, generate
 from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
-from headway.files import replacing_folder
-from headway.heads import (
-    CONFIG_FILE,
-    FAMILIES,
-    TENSORS_FILE,
-    HeadsConfig,
-    HeadStack,
-    read_config,
-)
-from headway.model.native_mtp import classes
-from headway.model.native_mtp.checkpoint import NativeMTPCheckpoint, find_native_mtp, load_native_mtp, native_source, save_with
+from headway.heads import CONFIG_FILE, FAMILIES, HeadStack, read_config
+from headway.model.native_mtp.checkpoint import NativeMTPCheckpoint, Provenance, find_native_mtp
+from headway.model.native_mtp.read import load_native_mtp
+from headway.model.saving import check_no_adapter, save_model
+from headway.model.trunk_loading import folder_of, load_trunk, model_folder
 from headway.ops import Unembedding
 from headway.trunk import ForwardContext, HiddenStates, Masks, TrunkView
-from headway.trunk.quantization import NO_TORCHAO, adapt, quantize, trunk_is_quantized
+from headway.trunk.quantization import adapt, quantize
 
 
 @dataclass(frozen=True)
 class MTPOutput:
-    """states[k], (batch, seq, hidden), predicts the token k + 1 ahead once unembedded; states[0] is the trunk's own."""
+    """Normed hidden states, each (batch, seq, hidden): the trunk's, then one for each head.
 
-    states: list[Tensor]
+    The unembedding of `hidden_states[k]` predicts the token k + 1 positions ahead.
+    """
+
+    hidden_states: list[Tensor]
 
 
 class HeadwayModel(nn.Module):
     """A trunk, unmodified, and heads beside it.
 
-    The trunk predicts the next token, head k (0-based) the token at offset k + 2. A checkpoint is an ordinary Hugging Face
-    folder with `headway.json` and `headway.safetensors` beside the trunk's own files. Heads that a checkpoint shipped with, as
-    MTP layers among the trunk's tensors, go back there under their names.
+    The trunk predicts the next token, head k (0-based) the token at offset k + 2. A checkpoint is an ordinary Hugging Face folder
+    with `headway.json` and `headway.safetensors` beside the trunk's own files. Heads read from a checkpoint's MTP layers are
+    saved among the trunk's tensors again, under the same names.
+
+    Attributes:
+        trunk: the language model.
+        heads: None for a plain model.
+        native_mtp: MTP layers in the checkpoint that the trunk came from.
     """
 
     def __init__(self, trunk: PreTrainedModel, heads: HeadStack | None) -> None:
         super().__init__()
         self.trunk = trunk
         self.heads = heads
-        self.shipped: NativeMTPCheckpoint | None = find_native_mtp(
-            _folder_of(trunk)
-        )  # MTP layers that stand beside the trunk where it came from
+        self.native_mtp: NativeMTPCheckpoint | None = find_native_mtp(folder_of(trunk))
+        self._provenance: Provenance | None = None
         # FSDP wraps by these class names, heads and trunk layers alike
         self._no_split_modules = sorted({type(layer).__name__ for layer in self.view.layers})
         self.train(trunk.training)
 
     @classmethod
     def from_trunk(cls, trunk: str | Path | PreTrainedModel, family: str = "parallel", count: int = 2, **options: Any) -> Self:
-        """Attach `count` fresh heads of a family to a model, folder or hub id. count=0 attaches none.
+        """A model with `count` randomly initialised heads.
 
-        Raises: ConfigError for an unknown family or option, CheckpointError where the trunk cannot be loaded,
-            UnsupportedModelError where it is built in a way Headway does not know.
+        Args:
+            trunk: a loaded model, a folder or a hub id.
+            family: key of `headway.heads.FAMILIES`.
+            count: number of heads; 0 attaches none.
+            options: of the family.
+        Raises:
+            ConfigError: the family or an option is unknown.
+            CheckpointError: the trunk cannot be loaded, or carries an adapter.
+            UnsupportedModelError: Headway does not know how the trunk is built.
         """
         model = trunk if isinstance(trunk, PreTrainedModel) else load_trunk(trunk)
+        check_no_adapter(model)
         if family not in FAMILIES:
             raise ConfigError(f"There is no head family {family!r}; there are: {', '.join(FAMILIES)}.")
         if count < 0:
@@ -80,38 +83,41 @@ class HeadwayModel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, count: int | None = None, dtype: torch.dtype | None = None) -> Self:
-        """Load trunk and heads as saved; a folder without heads gives the plain model.
+        """A model with trunk and heads as saved; a plain model from a folder without heads.
 
-        MTP layers that the checkpoint ships with become `sequential` heads; where these cannot run on its trunk, a UserWarning
-        says why, and the model is the plain one.
+        MTP layers of the checkpoint become `sequential` heads. A UserWarning says why if the layers cannot run on the trunk;
+        the model is then plain.
 
         Args:
             folder: a local folder, a hub id, or `embedded`.
-            count: keep only the first `count` heads.
+            count: number of heads to keep; default: all.
             dtype: of the weights; default: as saved.
         Raises: CheckpointError where something is missing, damaged or does not fit.
         """
-        path = Path(model_path(folder))
-        if not path.is_dir():
-            path = _download(str(folder))
-        model = cls(load_trunk(path, dtype), None)
+        model = cls(load_trunk(folder, dtype), None)
+        path = model_folder(folder)
         if (path / CONFIG_FILE).is_file():
             model.attach(path, count)
-        elif model.shipped is not None and count != 0:
+        elif model.native_mtp is not None and count != 0:
             try:
-                model._attach_shipped(model.shipped, count)
+                model._attach_native(model.native_mtp, count)
             except UnsupportedModelError as error:
                 warnings.warn(f"{error} The model is used without them.", UserWarning, stacklevel=2)
         return model
 
     def attach(self, folder: str | Path, count: int | None = None) -> None:
-        """Attach the heads saved in `folder`, replacing those there are.
+        """Replace the heads by those saved in `folder`.
 
-        Raises: CheckpointError where they do not fit; UnsupportedModelError for MTP layers that cannot run on this trunk.
+        Args:
+            folder: a local folder with heads or MTP layers, or `embedded`.
+            count: number of heads to keep; default: all.
+        Raises:
+            CheckpointError: the heads are damaged or do not fit the trunk.
+            UnsupportedModelError: MTP layers cannot run on the trunk.
         """
         path = Path(model_path(folder))
-        if not (path / CONFIG_FILE).is_file() and (shipped := find_native_mtp(path)) is not None:
-            self._attach_shipped(shipped, count)
+        if not (path / CONFIG_FILE).is_file() and (native := find_native_mtp(path)) is not None:
+            self._attach_native(native, count)
             return
         config = read_config(path)
         config.check_fits(self.view, str(path))
@@ -128,16 +134,22 @@ class HeadwayModel(nn.Module):
         self.heads = heads.train(self.training) if count else None
         adapt(self.trunk, self.heads)
 
-    def _attach_shipped(self, shipped: NativeMTPCheckpoint, count: int | None) -> None:
-        heads = load_native_mtp(self.view, shipped)
+    def _attach_native(self, native: NativeMTPCheckpoint, count: int | None) -> None:
+        provenance = load_native_mtp(self.view, native)
+        heads = provenance.heads
         count = heads.count if count is None else count
         if count > heads.count:
-            raise CheckpointError(f"{shipped.folder} holds {heads.count} MTP layers, fewer than the {count} asked for.")
-        if shipped != self.shipped:  # the checkpoint that the trunk goes back to has no place for them
-            heads.origin = None
+            raise CheckpointError(f"{native.folder} holds {heads.count} MTP layers, fewer than the {count} asked for.")
         heads.layers = heads.layers[:count]
         heads.config = dataclasses.replace(heads.config, count=count)
         self.heads = heads.train(self.training) if count else None
+        self._provenance = provenance
+
+    @property
+    def provenance(self) -> Provenance | None:
+        """Origin of the heads if the heads are the MTP layers of the trunk's own checkpoint."""
+        found = self._provenance
+        return found if found is not None and found.heads is self.heads and found.checkpoint == self.native_mtp else None
 
     @cached_property
     def view(self) -> TrunkView:
@@ -145,7 +157,7 @@ class HeadwayModel(nn.Module):
 
     @property
     def count(self) -> int:
-        """How many heads there are."""
+        """Number of heads."""
         return self.heads.count if self.heads is not None else 0
 
     @property
@@ -158,29 +170,30 @@ class HeadwayModel(nn.Module):
 
     @property
     def unembeddings(self) -> list[Unembedding]:
-        """What the states of `forward` are read through: the trunk's, then one for each head."""
+        """Unembedding for each of `MTPOutput.hidden_states`: the trunk's, then one for each head."""
         return [self.view.unembedding, *(self.heads.unembeddings(self.view) if self.heads is not None else [])]
 
     def forward(
         self, input_ids: Tensor, segments: Tensor | None = None, count: int | None = None, prefix: Tensor | None = None
     ) -> MTPOutput:
-        """States of the trunk and of the first `count` heads (default: all) over whole sequences.
+        """Hidden states of the trunk and of the first `count` heads over whole sequences.
 
         Args:
             input_ids: (batch, seq).
-            segments: number of the document each token belongs to, in one run each, -1 for padding, (batch, seq);
-                documents do not see each other, and positions start anew in each. Without it a row is one document.
-            prefix: bool, (batch, seq): what is true sees its own document's prefix both ways; without it attention is causal.
+            segments: index of each token's document, (batch, seq), -1 for padding; a document is one unbroken run. Attention
+                stays within a document, and positions start at 0 in each document. Default: one document a row.
+            count: number of heads to run; default: all.
+            prefix: bool, (batch, seq): tokens of a prefix attend to the whole prefix of their document. Default: causal.
         """
         positions, masks = self.layout(input_ids, segments, prefix)
         return self.run_heads(self.run(input_ids, positions, masks), input_ids, positions, masks, count)
 
     def run(self, inputs: Tensor, position_ids: Tensor | None, masks: Masks, cache: Cache | None = None) -> HiddenStates:
-        """One pass over the trunk, as `TrunkView.run`, keeping what the heads read."""
+        """`TrunkView.run`, keeping the hidden states that the heads need."""
         return self.view.run(inputs, position_ids, masks, cache, self.heads.hidden_state_layers if self.heads is not None else ())
 
     def layout(self, input_ids: Tensor, segments: Tensor | None = None, prefix: Tensor | None = None) -> tuple[Tensor, Masks]:
-        """Position of each token within its document, (batch, seq), and what each may look at; arguments as of `forward`."""
+        """Position of each token within its document, (batch, seq), and attention masks; arguments as in `forward`."""
         positions = positions_of(segments) if segments is not None else _arange_like(input_ids)
         one_document = segments is None or bool((segments.clamp(min=0) == 0).all())
         if one_document and prefix is None and self.view.plain_causal(input_ids.shape[1]):
@@ -190,26 +203,26 @@ class HeadwayModel(nn.Module):
     def run_heads(
         self, hidden_states: HiddenStates, input_ids: Tensor, positions: Tensor, masks: Masks, count: int | None = None
     ) -> MTPOutput:
-        """States of the first `count` heads (default: all) beside the trunk's own of one pass."""
+        """The trunk's last hidden state, and the hidden states of the first `count` heads (default: all)."""
         count = self.count if count is None else count
-        states = [hidden_states.last]
+        found = [hidden_states.last]
         if self.heads is not None and count:
-            states += self.heads.states(
-                self.heads.reads(hidden_states), input_ids, ForwardContext(self.view, positions, masks), count
-            )
-        return MTPOutput(states)
+            inputs = self.heads.select_inputs(hidden_states)
+            found += self.heads.states(inputs, input_ids, ForwardContext(self.view, positions, masks), count)
+        return MTPOutput(found)
 
     def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Generation:
-        """Decode with the heads as drafters; see `headway.decoding.generate` for arguments, defaults and what is returned."""
+        """Decode with the heads as drafters; `headway.decoding.generate` lists arguments, defaults and results."""
         return generate(self, input_ids, attention_mask, **kwargs)
 
     def quantize(self, scheme: str) -> None:
-        """Quantise the linear layers of trunk and heads in place; see `headway.trunk.quantization` for the schemes.
+        """Quantise the linear layers of trunk and heads in place; `headway.trunk.quantization` lists the schemes.
 
-        From here on "the model's own output" means the quantised model's. `save_pretrained` and `from_pretrained` keep it so.
+        Drafts are verified by the quantised trunk from here on. `save_pretrained` and `from_pretrained` keep weights quantised.
 
-        Raises: ConfigError where the scheme is unknown or does not run here, or where the model is quantised already;
-            UnsupportedModelError where there is nothing to quantise.
+        Raises:
+            ConfigError: the scheme is unknown or does not run here, or the model is quantised already.
+            UnsupportedModelError: the trunk has no layer to quantise.
         """
         quantize(self.trunk, self.heads, scheme)
 
@@ -224,33 +237,23 @@ class HeadwayModel(nn.Module):
                 module._gradient_checkpointing_func = last._gradient_checkpointing_func
 
     def save_pretrained(self, folder: str | Path, training: dict[str, Any] | None = None) -> None:
-        """Write the trunk as transformers would and the heads beside it, whole or not at all.
+        """Write the trunk as transformers would and the heads beside it, completely or not at all.
 
-        MTP layers that the trunk's checkpoint shipped with are kept among its tensors, under their names: as they were, or, where
-        they are the heads, as they are now. Then there is no `headway.json`, and nothing stands twice.
+        MTP layers of the trunk's checkpoint stay among its tensors: as trained now if they are the heads, unchanged otherwise.
+        The folder then has no `headway.json`. Weights, indices, adapters and heads of an earlier save are deleted.
 
-        Args: training: a record of how it was made, kept in `headway.json`.
-        Raises: CheckpointError where MTP layers would have to be kept as they were, and the folder they came from is gone.
+        Args:
+            folder: other files in an existing folder stay.
+            training: record of the training run, kept in `headway.json`.
+        Raises: CheckpointError where MTP layers would have to be copied and their folder is gone, or where the written files
+            are not complete.
         """
-        home = native_source(self.heads)
-        shipped = home or self.shipped
-        if trunk_is_quantized(self.trunk):  # what was shipped belongs to another trunk now
-            if shipped is not None and home is None:
-                warnings.warn(f"The MTP layers in {shipped.folder} are not kept beside a quantised trunk.", stacklevel=2)
-            home = shipped = None
-        with replacing_folder(folder) as temporary:
-            if shipped is not None:
-                save_with(self.trunk, self.heads, shipped, temporary)
-            else:
-                # transformers 5.23 cannot turn back what it did to load a quantised checkpoint, and need not: names are as before
-                self.trunk.save_pretrained(temporary, save_original_format=not trunk_is_quantized(self.trunk))
-            if self.heads is not None and home is None:
-                if training is not None:
-                    self.heads.config = dataclasses.replace(self.heads.config, training=training)
-                self.heads.write_files(temporary)
-        if self.heads is None or home is not None:  # an older save in the same folder may have left heads of another model
-            for name in (CONFIG_FILE, TENSORS_FILE):
-                (Path(folder) / name).unlink(missing_ok=True)
+        provenance = self.provenance
+        save_model(self.trunk, self.heads, self.native_mtp, provenance, folder, training)
+        if self.native_mtp is not None and self.native_mtp.folder == Path(folder).resolve():
+            self.native_mtp = find_native_mtp(folder)  # the tensors may lie in other files now
+            if provenance is not None and self.native_mtp is not None:
+                self._provenance = dataclasses.replace(provenance, checkpoint=self.native_mtp)
 
 
 def positions_of(segments: Tensor) -> Tensor:
@@ -262,73 +265,10 @@ def positions_of(segments: Tensor) -> Tensor:
 
 
 def has_heads(folder: str | Path) -> bool:
-    """Whether a folder holds heads, saved by Headway or shipped with the model."""
+    """True if a folder holds heads saved by Headway, or MTP layers."""
     path = Path(model_path(folder))
     return (path / CONFIG_FILE).is_file() or find_native_mtp(path) is not None
 
 
-def best_device() -> torch.device:
-    """The accelerator, where there is one."""
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-
-
-def load_trunk(source: str | Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """Load a causal language model from safetensors. Raises CheckpointError with the reason where that fails."""
-    source = model_path(source)
-    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
-        raise CheckpointError(f"{source} is no model folder: config.json is missing.")
-    try:
-        with _skipping_shipped(source):
-            trunk = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or "auto", use_safetensors=True)
-    except CheckpointError:
-        raise
-    except (OSError, ValueError, KeyError, ImportError, json.JSONDecodeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if "torchao" in reason:
-            reason = NO_TORCHAO
-        raise CheckpointError(f"The model {str(source)!r} cannot be loaded: {reason}") from error
-    if trunk_is_quantized(trunk):
-        adapt(trunk, None)
-    return trunk
-
-
-classes.register()
-
-
-@contextmanager
-def _skipping_shipped(source: str) -> Iterator[None]:
-    """Within, transformers does not report as unexpected the MTP layers in that folder, whatever class it loads."""
-    shipped = find_native_mtp(source)
-    if shipped is None:
-        yield
-        return
-    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(AutoConfig.from_pretrained(source))]
-    skipped = [*(kind._keys_to_ignore_on_load_unexpected or []), shipped.naming.pattern(shipped.names)]
-    with patch.object(kind, "_keys_to_ignore_on_load_unexpected", skipped):
-        yield
-
-
-def _folder_of(trunk: PreTrainedModel) -> str:
-    """Where the trunk's files are: the folder it was loaded from, or the hub's cache of it; empty for one made in memory."""
-    name = trunk.config.name_or_path or ""
-    if not name or Path(name).is_dir():
-        return name
-    try:
-        found = try_to_load_from_cache(name, "config.json")
-    except HFValidationError:
-        return ""
-    return str(Path(found).parent) if isinstance(found, str) else ""
-
-
-def _download(repository: str) -> Path:
-    try:
-        return Path(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(f"{repository!r} is neither a folder here nor a model that can be fetched from the hub.") from error
-
-
 def _arange_like(tokens: Tensor) -> Tensor:
     return torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
-
-
-__all__ = ["HeadsConfig", "HeadwayModel", "MTPOutput", "load_trunk", "positions_of"]

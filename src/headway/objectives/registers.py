@@ -93,7 +93,7 @@ class Registers(TokenObjective, nn.Module):
         own = hidden_states.each(lambda states: states[:, :length])
         weights = [1.0] if self.heads is None else self.heads.weights(model.count, progress)
         count = len(weights) - 1
-        states = [*model.run_heads(own, ids, positions, masks, count).states, hidden_states.last[:, length:]]
+        states = [*model.run_heads(own, ids, positions, masks, count).hidden_states, hidden_states.last[:, length:]]
         targets = [*(shift_labels(labels, k + 1, segments) for k in range(len(states) - 1)), placed.labels]
         if items is None:
             items = (targets[0] != IGNORE).sum().clamp(min=1)

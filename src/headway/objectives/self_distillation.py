@@ -44,7 +44,7 @@ class SelfDistillation(TokenObjective, nn.Module):
         with torch.no_grad(), self._teacher(model) as view:
             teacher, unembedding = view.run(ids, *model.layout(ids, segments, prefix)).last, view.unembedding
         weights = [1.0] if self.heads is None else self.heads.weights(model.count, progress)
-        states = model(ids, segments, len(weights) - 1, prefix).states
+        states = model(ids, segments, len(weights) - 1, prefix).hidden_states
         labels_of = [shift_labels(labels, k + 1, segments).flatten() for k in range(len(states))]
         targets = [teacher_targets(teacher, k, labels_of[k], unembedding) for k in range(len(states))]
         flat = [state.flatten(0, 1) for state in states]

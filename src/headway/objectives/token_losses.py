@@ -33,7 +33,7 @@ def token_losses(
             2401.15077, section 3.2).
     """
     labels, segments = batch["labels"], batch.get("segments")
-    states = model(batch["input_ids"], segments, len(weights) - 1, batch.get("prefix")).states
+    states = model(batch["input_ids"], segments, len(weights) - 1, batch.get("prefix")).hidden_states
     shifted = [shift_labels(labels, k + 1, segments).flatten() for k in range(len(states))]
     targets: list[Tensor | SoftTargets] = list(shifted)
     unembeddings = model.unembeddings[: len(states)]

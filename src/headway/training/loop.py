@@ -11,13 +11,12 @@ import torch
 import yaml
 from safetensors import SafetensorError
 from torch.utils.data import Dataset
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, TrainerState, TrainingArguments
+from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, TrainerState, TrainingArguments
 
 import headway.config
-from headway import model_path
 from headway.errors import CheckpointError, ConfigError, HeadwayError
 from headway.files import write_json
-from headway.model import HeadwayModel
+from headway.model import HeadwayModel, load_tokenizer
 from headway.objectives import Objective
 from headway.training.checkpoints import GracefulInterrupt, MarkComplete, clear, newest, steps_of
 from headway.training.configs import TrainingConfig
@@ -117,14 +116,6 @@ def finish(
         write_json(out / HISTORY, history)
     barrier()
     return out
-
-
-def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
-    """Raises CheckpointError where there is none."""
-    try:
-        return AutoTokenizer.from_pretrained(model_path(source))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"No tokenizer can be loaded from {source}: {str(error).splitlines()[0]}") from error
 
 
 def copy_tokenizer(source: str | Path, folder: Path) -> None:

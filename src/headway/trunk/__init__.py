@@ -1,5 +1,5 @@
 """The trunk: layers, norm, unembedding, masks, attention and quantisation of any `PreTrainedModel`."""
 
-from headway.trunk.adapter import ForwardContext, HiddenStates, Masks, StopAfterKVWrite, TrunkView, eval_mode
+from headway.trunk.adapter import ForwardContext, HiddenStates, Masks, StopAfterKVWrite, TrunkView, eval_mode, num_embeddings
 
-__all__ = ["ForwardContext", "HiddenStates", "Masks", "StopAfterKVWrite", "TrunkView", "eval_mode"]
+__all__ = ["ForwardContext", "HiddenStates", "Masks", "StopAfterKVWrite", "TrunkView", "eval_mode", "num_embeddings"]

@@ -33,11 +33,11 @@ class HiddenStates(NamedTuple):
     last: Tensor  # after the final norm: what the trunk's own unembedding reads
     inner: Mapping[int, Tensor] = {}  # what enters some of the layers, by their index
     # of the mask tokens behind each, or behind the last of each row, (batch, seq or 1, masks * hidden), after the final norm
-    masks: Tensor | None = None
+    mask_tokens: Tensor | None = None
 
     def each(self, function: Callable[[Tensor], Tensor]) -> "HiddenStates":
         inner = {index: function(states) for index, states in self.inner.items()}
-        return HiddenStates(function(self.last), inner, None if self.masks is None else function(self.masks))
+        return HiddenStates(function(self.last), inner, None if self.mask_tokens is None else function(self.mask_tokens))
 
 
 @dataclass(frozen=True)
@@ -267,6 +267,11 @@ class ForwardContext(NamedTuple):
     def run_layer(self, layer: nn.Module, hidden: Tensor, rotary: Any = None) -> Tensor:
         """As `TrunkView.run_layer`."""
         return self.view.run_layer(layer, hidden, self.position_ids, self.masks, self.cache, rotary)
+
+
+def num_embeddings(trunk: PreTrainedModel) -> int:
+    """Number of tokens that the trunk embeds: valid token ids are smaller."""
+    return getattr(trunk.get_input_embeddings(), "num_embeddings", None) or trunk.config.get_text_config().vocab_size
 
 
 class HasModules(Protocol):

@@ -47,7 +47,7 @@ def test_rows_without_a_match_get_the_drafts_of_the_heads(model, monkeypatch):
             assert drafts == first[: len(drafts)] and drafts
         elif max_accepted > 1:
             with torch.no_grad():
-                states = model(torch.tensor([tokens[:-1]])).states[1:]
+                states = model(torch.tensor([tokens[:-1]])).hidden_states[1:]
             assert drafts == [int(model.view.unembedding.logits(state[0, -1]).argmax()) for state in states][: len(drafts)]
 
 

@@ -137,7 +137,7 @@ def test_parallel_heads_draft_from_the_cache_what_they_say_of_the_whole_text(arc
     assert len(drafted) > 12
     with torch.no_grad():
         for tokens, drafts in drafted[::3]:
-            states = model(torch.tensor([tokens[:-1]])).states[1 : 1 + len(drafts)]
+            states = model(torch.tensor([tokens[:-1]])).hidden_states[1 : 1 + len(drafts)]
             assert drafts == [int(model.view.unembedding.logits(state[0, -1]).argmax()) for state in states]
 
 

@@ -53,7 +53,7 @@ def drafted_trees(model, tree, rows, count=None, **kwargs):
 def said(model, tokens, path):
     """Log-probabilities of what follows `path`, from a pass over the whole text."""
     k = len(path)
-    state = model(torch.tensor([[*tokens, *path]])).states[1 + k][0, len(tokens) - 2]
+    state = model(torch.tensor([[*tokens, *path]])).hidden_states[1 + k][0, len(tokens) - 2]
     return model.unembeddings[1 + k].logits(state).log_softmax(-1)
 
 

@@ -14,7 +14,7 @@ def test_losses_agreement_and_accuracy_equal_a_walk_over_positions():
     labels = ids.masked_fill(segments < 0, -100)
     found = held_out(model, [{"input_ids": ids, "labels": labels, "segments": segments}])
     with torch.no_grad():
-        logits = [model.unembedding.logits(state) for state in model(ids, segments).states]
+        logits = [model.unembedding.logits(state) for state in model(ids, segments).hidden_states]
     for k in range(3):
         losses, agreed, right = [], [], []
         for r in range(3):

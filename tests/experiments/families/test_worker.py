@@ -14,14 +14,13 @@ import headway.config
 from headway.data import load_examples
 from headway.errors import DataError
 from headway.evaluation.benchmarks.drafting import drafting
-from headway.evaluation.run import load
 from headway.evaluation.tasks.held_out import held_out_on
 from headway.experiments.compare.worker import MODEL
 from headway.experiments.families.configs import HeadsCompareConfig
 from headway.experiments.families.runs import ALONE, specs_of
 from headway.experiments.families.worker import Memory, parameters, prompts_of, work
 from headway.heads import FAMILIES
-from headway.model import HeadwayModel
+from headway.model import HeadwayModel, load_model_and_tokenizer
 from headway.objectives import MultiToken
 
 SMALL: dict[str, Any] = {
@@ -47,7 +46,7 @@ def specs(trunk: Path, **changes: Any) -> list[dict[str, Any]]:
 def test_figures_of_a_run_are_those_of_direct_calls(tmp_path: Path, trunk: Path, joint: bool) -> None:
     before, *_, spec = specs(trunk, families=["hydra"], joint=joint, temperatures=[0.0, 0.8])
     found, plain = work(tmp_path, spec), work(tmp_path / "trunk", before)
-    model, tokenizer = load(str(tmp_path / MODEL))
+    model, tokenizer = load_model_and_tokenizer(str(tmp_path / MODEL))
     examples = load_examples("word-problems:1", "test", 4)
     losses = held_out_on(model, tokenizer, examples, 96)
     assert [found["trunk_loss"], *found["head_losses"]] == losses.losses and found["agreement"] == losses.agreement
@@ -68,7 +67,7 @@ def test_a_learning_trunk_is_set_against_one_that_learns_without_heads(tmp_path:
     settings = {"head_weights": "medusa", "total_weight": 0.5, "objective": "distillation", "heads_learning_rate": 0.01}
     before, alone, _ = specs(trunk, families=["hydra"], joint=True, settings=settings)
     found, plain = work(tmp_path, alone), work(tmp_path / "trunk", before)
-    model, tokenizer = load(str(tmp_path / MODEL))
+    model, tokenizer = load_model_and_tokenizer(str(tmp_path / MODEL))
     assert model.heads is None and alone["label"] == ALONE and found["steps"] == 4 and found["memory_mib"] > 0
     assert found["trunk_loss"] == held_out_on(model, tokenizer, load_examples("word-problems:1", "test", 4), 96).losses[0]
     assert found["trunk_loss"] != plain["trunk_loss"] and "decoding" not in found

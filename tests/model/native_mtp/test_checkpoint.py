@@ -19,7 +19,7 @@ from transformers.modeling_layers import MtpModel
 
 from headway import HeadwayModel
 from headway.errors import CheckpointError
-from headway.interop.native_mtp import with_mtp_layer_config
+from headway.model.native_mtp.layer_config import with_mtp_layer_config
 from headway.training import finetune, train_heads
 from headway.training.configs import FinetuneConfig, HeadsTrainConfig
 from tests.shipping import DEEPSEEK, SHIPPING, ship, tensors_of
@@ -78,7 +78,7 @@ def test_loaded_heads_are_the_layers_that_transformers_runs(tmp_path, architectu
     for name, tensor in native.layers.state_dict().items():
         if "eh_proj" not in name or architecture != "mimo":  # MiMo's hidden state comes first on disk
             assert torch.equal(ours[name], tensor), name
-    states = model(IDS).states
+    states = model(IDS).hidden_states
     for k, theirs in enumerate(native_states(native, states[0], IDS, model.count)):
         torch.testing.assert_close(states[k + 1][:, : theirs.shape[1]], theirs, rtol=1e-5, atol=1e-5)
 
@@ -104,7 +104,7 @@ def test_fine_tuning_keeps_every_tensor_and_transformers_reads_the_result(tmp_pa
     with with_mtp_layer_config(trunk.config, again.count):
         native = MtpModel.from_pretrained(trunk).eval()
         with torch.no_grad():
-            states = again(IDS).states
+            states = again(IDS).hidden_states
             for k, theirs in enumerate(native_states(native, states[0], IDS, again.count)):
                 torch.testing.assert_close(states[k + 1][:, : theirs.shape[1]], theirs, rtol=1e-5, atol=1e-5)
 
@@ -247,7 +247,7 @@ def cut(tensors):
         (lambda t: t.pop("model.layers.3.enorm.weight"), "enorm.weight is missing"),
         (lambda t: t.pop("model.layers.3.mlp.experts.1.down_proj.weight"), "experts.down_proj is of another shape"),
         (cut, "eh_proj.weight is of another shape"),
-        (lambda t: t.update({"model.layers.4.enorm.weight": torch.zeros(32)}), "2 MTP layers, but its config speaks of 1"),
+        (lambda t: t.update({"model.layers.4.enorm.weight": torch.zeros(32)}), "2 MTP layers, but its config declares 1"),
     ],
 )
 def test_layers_that_are_not_whole_are_refused(tmp_path, shipped, change, said):

@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from headway.errors import CheckpointError, ConfigError
-from headway.model import HeadwayModel
+from headway.model import HeadwayModel, load_tokenizer
 from headway.objectives import OBJECTIVES
 from headway.training import finetune, pretrain, train_heads
 from headway.training.configs import FinetuneConfig, HeadsTrainConfig, PretrainConfig
 from headway.training.datasets import rows_of
-from headway.training.loop import load_tokenizer, run
+from headway.training.loop import run
 from headway.training.recipes import for_finetuning
 from headway.training.stages.finetune import freeze, load_model
 from tests.training.recipes import losses, save_data, save_tokenizer, weights
@@ -64,7 +64,7 @@ def test_a_lora_checkpoint_loads_as_a_plain_model_with_the_same_logits(
     assert not any("norm" in name or "embed" in name or "lm_head" in name for name in changed)
     tokens = AutoTokenizer.from_pretrained(out)("one plus two is three", return_tensors="pt")["input_ids"]
     with torch.no_grad():
-        torch.testing.assert_close(plain(tokens).logits, ours.unembedding.logits(ours.eval()(tokens).states[0]))
+        torch.testing.assert_close(plain(tokens).logits, ours.unembedding.logits(ours.eval()(tokens).hidden_states[0]))
 
 
 @pytest.mark.parametrize("lora", [False, True])

@@ -129,7 +129,7 @@ class HeadsDrafter(ChainDrafter):
         self.read = [[0] * self.depth for _ in range(cache.rows)]  # settled tokens when a head last drafted
 
     def observe(self, hidden_states: HiddenStates, positions: Tensor, first: int = 0) -> None:
-        states = self.heads.reads(hidden_states)
+        states = self.heads.select_inputs(hidden_states)
         if positions.shape[1] > 1 or first:  # prompts, or drafts
             self._store()
             self._write(states, positions, first)

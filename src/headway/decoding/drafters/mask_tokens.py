@@ -39,13 +39,13 @@ class MaskDrafter(RecursiveDrafter):
         return sum(max(0, min(wanted, row.max_accepted) - n) for row, n in zip(batch.rows, self._answered(batch), strict=True))
 
     def observe(self, hidden_states: HiddenStates, positions: Tensor, first: int = 0) -> None:
-        if hidden_states.masks is None:
+        if hidden_states.mask_tokens is None:
             return
-        rows, groups, width = hidden_states.masks.shape
+        rows, groups, width = hidden_states.mask_tokens.shape
         if self.states is None:
             self.states = hidden_states.last.new_zeros(self.cache.rows, self.depth * hidden_states.last.shape[2])
         newest, node = positions.max(dim=1)
-        answers = hidden_states.masks[torch.arange(rows, device=node.device), node.clamp(max=groups - 1)]
+        answers = hidden_states.mask_tokens[torch.arange(rows, device=node.device), node.clamp(max=groups - 1)]
         own = self.states[first : first + rows, :width]
         own.copy_(torch.where(newest[:, None] >= 0, answers, own))
         for row, position in enumerate(newest.tolist(), first):

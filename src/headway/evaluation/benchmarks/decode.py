@@ -26,11 +26,10 @@ from headway.errors import DataError
 from headway.evaluation.benchmarks.timing import peak_memory, wait
 from headway.evaluation.benchmarks.transformers_mtp import decoding_with, native_heads
 from headway.evaluation.configs import DecodeBenchConfig
-from headway.evaluation.run import load
 from headway.evaluation.tasks.exact_match import left_padded
 from headway.files import write_json, write_text
 from headway.heads import SequentialHeads
-from headway.model import HeadwayModel, load_trunk
+from headway.model import HeadwayModel, load_model_and_tokenizer, load_trunk
 from headway.reports.plots import figure_to_svg
 from headway.trunk.roofline import memory_bandwidth
 
@@ -59,7 +58,7 @@ def run(config: DecodeBenchConfig) -> dict[str, Any]:
     Raises: CheckpointError, DataError, ConfigError as what it loads.
     """
     torch.set_num_threads(config.threads)
-    model, tokenizer = load(config.model, config.dtype)
+    model, tokenizer = load_model_and_tokenizer(config.model, dtype=config.dtype)
     prompts = _prompts(config, tokenizer)
     console = Console()
     bandwidth = memory_bandwidth(model.device, torch.float32, STREAMED)

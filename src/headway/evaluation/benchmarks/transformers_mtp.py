@@ -7,14 +7,14 @@ timed.
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
-from unittest.mock import patch
 
 from transformers.modeling_layers import MtpModel
 
 from headway.errors import UnsupportedModelError
 from headway.heads import SequentialHeads
-from headway.interop import with_mtp_layer_config
 from headway.model import HeadwayModel
+from headway.model.native_mtp.layer_config import with_mtp_layer_config
+from headway.temporarily import temporarily
 
 
 def native_heads(model: HeadwayModel) -> Any:
@@ -36,7 +36,7 @@ def native_heads(model: HeadwayModel) -> Any:
 @contextmanager
 def decoding_with(native: Any, model: HeadwayModel) -> Iterator[None]:
     """Within, the trunk's `generate(use_mtp=True)` drafts with these heads."""
-    with _as_mtp_model(model), patch.object(MtpModel, "from_pretrained", lambda *args, **kwargs: native):
+    with _as_mtp_model(model), temporarily(MtpModel, from_pretrained=lambda *args, **kwargs: native):
         yield
 
 

@@ -14,9 +14,8 @@ from headway.decoding.requests import drafter_of
 from headway.errors import ConfigError, DataError
 from headway.evaluation.probes.answer_log import AnswerLog, fingerprint, key_of
 from headway.evaluation.probes.configs import AnsweringConfig
-from headway.evaluation.run import load
 from headway.evaluation.tasks.exact_match import left_padded
-from headway.model import HeadwayModel
+from headway.model import HeadwayModel, load_model_and_tokenizer
 from headway.trunk.attention import decoding
 
 T = TypeVar("T")
@@ -76,7 +75,7 @@ class Answerer:
     @classmethod
     def from_config(cls, config: AnsweringConfig, **how: Any) -> Self:
         """Load what the settings of a probe ask for. Raises CheckpointError and ConfigError."""
-        model, tokenizer = load(config.model)
+        model, tokenizer = load_model_and_tokenizer(config.model)
         journal = AnswerLog(config.output_file.with_suffix(JOURNAL) if config.output_file is not None else None)
         if journal.texts:
             Console(stderr=True).print(f"{len(journal.texts)} answers are kept from before.", style="dim", markup=False)

@@ -91,7 +91,7 @@ def _sources(place: str, row: Mapping[str, Any], config: CopyingConfig) -> list[
 
 
 def _tokens(folder: str) -> Split:
-    from headway.training.loop import load_tokenizer
+    from headway.model import load_tokenizer
 
     tokenizer: Any = load_tokenizer(folder)
     return lambda text: tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]

@@ -11,8 +11,7 @@ import torch
 from headway.errors import ConfigError, DataError
 from headway.evaluation.probes.configs import SimpleQAConfig
 from headway.evaluation.probes.matching import contains_words, normalise
-from headway.evaluation.run import load
-from headway.model import HeadwayModel
+from headway.model import HeadwayModel, load_model_and_tokenizer
 
 Grade = Literal["CORRECT", "INCORRECT", "NOT_ATTEMPTED"]
 GRADES: tuple[Grade, ...] = get_args(Grade)
@@ -57,7 +56,7 @@ def grader_of(config: SimpleQAConfig) -> Grader:
     if config.grader == "string":
         return by_string
     if config.grader_model is not None:
-        model, tokenizer = load(config.grader_model)
+        model, tokenizer = load_model_and_tokenizer(config.grader_model)
         return by_model(model, tokenizer)
     return imported(config.grader)
 

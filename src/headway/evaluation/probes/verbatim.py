@@ -24,11 +24,10 @@ from headway.evaluation.probes.configs import VerbatimConfig
 from headway.evaluation.probes.fragments import covered
 from headway.evaluation.probes.ngrams import CorpusNgrams
 from headway.evaluation.probes.report import SIZE, save_results
-from headway.model import HeadwayModel, best_device
+from headway.model import HeadwayModel, best_device, load_tokenizer
 from headway.ops import IGNORE
 from headway.reports.plots import labelled_axes
 from headway.reports.tables import print_table
-from headway.training.loop import load_tokenizer
 
 REFERENCE = "held-out references"
 RESAMPLES = 2000

@@ -16,13 +16,12 @@ from headway.decoding.requests import Request, before_stops, complete, drafter_o
 from headway.errors import ConfigError
 from headway.evaluation.configs import REFERENCE, EvalConfig
 from headway.evaluation.results import INLINE, DecodingSummary, Scored, TaskResult, as_json
-from headway.evaluation.run import load
 from headway.evaluation.sandbox import Isolation, Limits, Verdict, run_program, strongest_isolation
 from headway.evaluation.statistics.pass_at_k import mean_pass_at_k
 from headway.evaluation.tasks import TASKS
 from headway.evaluation.tasks.code_problems import CODE_TASKS, Problem, load_problems
 from headway.files import write_json
-from headway.model import HeadwayModel
+from headway.model import HeadwayModel, load_model_and_tokenizer
 
 SAVE_EVERY = 10.0  # seconds
 # settings that change the samples or their verdicts
@@ -87,7 +86,7 @@ def score(config: EvalConfig) -> Scored:
                 for number in range(config.samples):
                     scorer.submit(problem, number, problem.reference)
         elif todo:
-            model, tokenizer = load(config.model, config.dtype)
+            model, tokenizer = load_model_and_tokenizer(config.model, dtype=config.dtype)
             prompts = [tokenizer(problem.prompt, verbose=False)["input_ids"] for problem in todo]
             decoding = _generate(config, model, tokenizer, problems, todo, prompts, scorer)
     samples = [scorer.finished[problem.name] for problem in problems]

@@ -16,10 +16,9 @@ from headway.evaluation.benchmarks.speed import timed_prompts
 from headway.evaluation.configs import EvalConfig
 from headway.evaluation.prompts import left_padded
 from headway.evaluation.results import Scored, TaskResult
-from headway.evaluation.run import load
 from headway.evaluation.tasks import TASKS
 from headway.evaluation.tasks.held_out import HeldOut, held_out_on
-from headway.model import HeadwayModel
+from headway.model import HeadwayModel, load_model_and_tokenizer
 
 MAX_NEW_TOKENS = 256
 STOPS = ("Question:", "</s>", "<|im_end|>")
@@ -74,7 +73,7 @@ def score(config: EvalConfig) -> Scored:
     Raises:
         DataError: an example has no prompt and completion.
     """
-    model, tokenizer = load(config.model, config.dtype)
+    model, tokenizer = load_model_and_tokenizer(config.model, dtype=config.dtype)
     source = config.data or TASKS[config.task].data
     examples = load_examples(source, config.split, config.limit)
     if any("prompt" not in example for example in examples):

@@ -14,9 +14,8 @@ from headway.evaluation.benchmarks.speed import timed_prompts
 from headway.evaluation.configs import EvalConfig
 from headway.evaluation.prompts import prompt_tokens
 from headway.evaluation.results import INLINE, Scored, TaskResult
-from headway.evaluation.run import load
 from headway.evaluation.tasks import TASKS
-from headway.model import HeadwayModel
+from headway.model import HeadwayModel, load_model_and_tokenizer
 from headway.ops import IGNORE, linear_cross_entropy, shift_labels
 from headway.trunk import eval_mode
 
@@ -50,7 +49,7 @@ def score(config: EvalConfig) -> Scored:
     Raises:
         DataError: no token is left to score.
     """
-    model, tokenizer = load(config.model, config.dtype)
+    model, tokenizer = load_model_and_tokenizer(config.model, dtype=config.dtype)
     source = config.data or TASKS[config.task].data
     examples = load_examples(source, config.split, config.limit)
     prompts = [prompt_tokens(example, tokenizer) for example in examples]
@@ -99,7 +98,7 @@ def held_out(model: HeadwayModel, batches: Iterable[dict[str, Tensor]]) -> HeldO
     with eval_mode(model):
         for batch in batches:
             ids, labels, segments = (batch[name].to(model.device) for name in ("input_ids", "labels", "segments"))
-            states = model(ids, segments).states
+            states = model(ids, segments).hidden_states
             shifted = [shift_labels(labels, k + 1, segments) for k in range(count)]
             for k, (state, target) in enumerate(zip(states, shifted, strict=True)):
                 number = int((target != IGNORE).sum())

@@ -12,8 +12,7 @@ from headway.decoding import DecodeStats, exactness_issue
 from headway.decoding.generation_config import resolve
 from headway.decoding.requests import Request, complete, drafter_of
 from headway.errors import ConfigError
-from headway.evaluation.run import load
-from headway.model import HeadwayModel
+from headway.model import HeadwayModel, load_model_and_tokenizer
 
 try:
     from lm_eval.models.huggingface import HFLM
@@ -50,7 +49,7 @@ class HeadwayLM(HFLM):
         **kwargs: Any,
     ) -> None:
         if isinstance(pretrained, str):
-            pretrained, loaded = load(pretrained)
+            pretrained, loaded = load_model_and_tokenizer(pretrained)
             tokenizer = tokenizer if tokenizer is not None else loaded
         super().__init__(pretrained=pretrained.trunk, tokenizer=tokenizer, batch_size=batch_size, **kwargs)
         self.headway, self.drafter, self.adaptive = pretrained, drafter_of(pretrained, drafter, plain), adaptive

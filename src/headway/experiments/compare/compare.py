@@ -22,7 +22,6 @@ from headway.data import load_examples
 from headway.errors import HeadwayError
 from headway.evaluation.benchmarks.speed import measure_speed
 from headway.evaluation.results import as_json
-from headway.evaluation.run import load
 from headway.experiments.compare.configs import CompareConfig
 from headway.experiments.compare.report import write_report
 from headway.experiments.compare.runs import Run, baseline_of, model_of, runs_of
@@ -30,6 +29,7 @@ from headway.experiments.compare.summary import compare, rows_of, words
 from headway.experiments.compare.worker import MODEL
 from headway.experiments.runner import Done, execute, jobs_for
 from headway.files import replacing_folder, write_json
+from headway.model import load_model_and_tokenizer
 
 
 def run(config: CompareConfig, title: str = "Does looking ahead help?") -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _speeds(config: CompareConfig, runs: list[Run], done: Done) -> dict[str, dic
     for run in runs:
         if run.finetune is None or run.seed != config.seed or run.name not in done.results:
             continue
-        model, tokenizer = load(str(config.output_dir / "runs" / run.name / MODEL))
+        model, tokenizer = load_model_and_tokenizer(str(config.output_dir / "runs" / run.name / MODEL))
         if not model.count:
             continue
         examples = load_examples(run.scored.test or run.scored.data, "test", config.speed_prompts)

@@ -20,15 +20,13 @@ import headway.config
 from headway.data import Example, load_examples
 from headway.errors import HeadwayError
 from headway.evaluation.benchmarks.timing import wait
-from headway.evaluation.run import load
 from headway.evaluation.tasks.exact_match import exact_match
 from headway.evaluation.tasks.held_out import held_out_on
 from headway.experiments.compare.configs import TaskConfig
 from headway.files import write_json
-from headway.model import HeadwayModel
+from headway.model import HeadwayModel, load_model_and_tokenizer, load_tokenizer
 from headway.training import finetune, train_heads
 from headway.training.configs import FinetuneConfig, HeadsTrainConfig
-from headway.training.loop import load_tokenizer
 
 SPEC, RESULT, MODEL = "run.json", "result.json", "model"
 WARMING, TIMED = 3, 5  # steps that no rate is taken from, and those that it is
@@ -78,7 +76,7 @@ def _train(folder: Path, settings: dict[str, Any], warm_up: dict[str, Any] | Non
 
 def score(source: str, task: TaskConfig, test: list[Example]) -> dict[str, Any]:
     """Held-out losses, and where the task has answers the share that match; of a saved model."""
-    model, tokenizer = load(source)
+    model, tokenizer = load_model_and_tokenizer(source)
     measured = held_out_on(model, tokenizer, test, _length(model), 8)
     found: dict[str, Any] = {"loss": measured.losses[0], "head_losses": measured.losses[1:], "agreement": measured.agreement}
     if task.metric == "exact-match":

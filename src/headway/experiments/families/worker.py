@@ -20,16 +20,15 @@ from headway.data import Example, load_examples
 from headway.errors import DataError, HeadwayError
 from headway.evaluation.benchmarks.drafting import drafting
 from headway.evaluation.benchmarks.timing import peak_memory
-from headway.evaluation.run import load
 from headway.evaluation.tasks.held_out import held_out_on
 from headway.experiments.compare.worker import MODEL, TIMED, WARMING, Clock, main
 from headway.experiments.families.runs import kind
 from headway.files import write_json
 from headway.heads import HeadStack
-from headway.model import HeadwayModel, best_device
+from headway.model import HeadwayModel, best_device, load_model_and_tokenizer, load_tokenizer
 from headway.training import finetune, train_heads
 from headway.training.configs import FinetuneConfig
-from headway.training.loop import CONFIG, load_tokenizer, read_settings
+from headway.training.loop import CONFIG, read_settings
 from headway.trunk import TrunkView
 
 SHOWN = ("objective", "head_weights", "learning_rate", "lr_scheduler")  # what says how a family was trained
@@ -47,7 +46,7 @@ def work(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
         return {"label": spec["label"], "rate": _train(folder, {**spec["training"], **few}, spec["joint"])[0].rate}
     clock, memory = _train(folder, spec["training"], spec["joint"])
     settings = read_settings(kind(spec["joint"]), folder / MODEL / CONFIG)
-    model, _ = load(str(folder / MODEL))
+    model, _ = load_model_and_tokenizer(str(folder / MODEL))
     steps = spec["training"]["max_steps"]
     return {
         **found,

@@ -15,7 +15,6 @@ from transformers import set_seed
 from headway import model_path
 from headway.data import load_examples, word_problems
 from headway.errors import ConfigError
-from headway.evaluation.run import load
 from headway.evaluation.tasks.exact_match import exact_match
 from headway.evaluation.tasks.held_out import held_out_on
 from headway.experiments.reproduce.configs import FinetuningConfig
@@ -23,7 +22,7 @@ from headway.experiments.reproduce.models import randomise_heads
 from headway.experiments.reproduce.runs import Measures, Run
 from headway.files import write_text
 from headway.heads import CONFIG_FILE
-from headway.model import HeadwayModel
+from headway.model import HeadwayModel, load_model_and_tokenizer
 from headway.training import finetune
 from headway.training.configs import FinetuneConfig
 
@@ -94,7 +93,7 @@ def learn(config: FinetuningConfig, run: Run, folder: Path, advance: Callable[[i
 def score(config: FinetuningConfig, folder: str) -> Measures:
     """Held-out next-token loss, and the share of problems solved where the data has prompts."""
     assert config.test_examples is not None and config.max_length is not None
-    model, tokenizer = load(folder)
+    model, tokenizer = load_model_and_tokenizer(folder)
     name, _, level = config.data.partition(":")
     if name == "word-problems":
         test = word_problems("test", config.test_examples, int(level or 1), seed=1)
@@ -121,7 +120,7 @@ def _data(config: FinetuningConfig, seed: int) -> Path | str:
 
 def _with_random_heads(config: FinetuningConfig, seed: int, folder: Path) -> Path:
     assert config.model is not None
-    model, tokenizer = load(config.model)
+    model, tokenizer = load_model_and_tokenizer(config.model)
     model = HeadwayModel.from_trunk(model.trunk, "parallel", config.num_heads)
     set_seed(seed)
     randomise_heads(model)

@@ -76,7 +76,7 @@ def score(model: HeadwayModel, test: TestSet, batch_size: int = 32) -> Measures:
     for start in range(0, len(test.rows), batch_size):
         batch = collate(test.rows[start : start + batch_size])
         ids = batch["input_ids"].to(model.device)
-        states = model(ids, batch["segments"].to(model.device), count=0).states[0]
+        states = model(ids, batch["segments"].to(model.device), count=0).hidden_states[0]
         for row, places in enumerate(test.places[start : start + batch_size]):
             wanted = ids[row, places]
             logits = model.unembedding.logits(states[row, [place - 1 for place in places]])  # (places, vocabulary)

@@ -68,7 +68,7 @@ def exact(model: HeadwayModel, rows: Sequence[PackedRow], batch_size: int = 256)
     collate = Collator(0)
     for start in range(0, len(rows), batch_size):
         batch = {name: value.to(model.device) for name, value in collate(rows[start : start + batch_size]).items()}
-        states = model(batch["input_ids"], batch["segments"], count=0).states[0]
+        states = model(batch["input_ids"], batch["segments"], count=0).hidden_states[0]
         chosen = model.unembedding.logits(states[:, :-1]).argmax(-1)  # (batch, seq - 1)
         wanted = batch["labels"][:, 1:]
         right += int(((chosen == wanted) | (wanted == IGNORE)).all(-1).sum())

@@ -19,8 +19,7 @@ from headway.experiments.reproduce.configs import ScaleConfig
 from headway.experiments.reproduce.models import SPECIAL, word_tokenizer
 from headway.experiments.reproduce.runs import Measures
 from headway.experiments.reproduce.scratch import Task
-from headway.model import HeadwayModel
-from headway.training.loop import load_tokenizer
+from headway.model import HeadwayModel, load_tokenizer
 
 PROMPTS = 8  # rows whose first half is continued to count tokens a forward
 

@@ -1,1 +1,1 @@
-"""MTP layers that a model's own checkpoint holds: their names, reading, writing."""
+"""MTP layers among a checkpoint's own tensors: names, reading, writing."""

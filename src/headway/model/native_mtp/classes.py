@@ -1,4 +1,4 @@
-"""Models that transformers runs only with code from the hub, though it has all they need: here they are told as what they are."""
+"""Classes for models that transformers runs only with code from the hub, although it has every part of them."""
 
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -9,14 +9,14 @@ class MiMoConfig(Qwen2Config):
 
 
 class MiMoForCausalLM(Qwen2ForCausalLM):
-    """MiMo-7B (arXiv 2505.07608): a Qwen2 whose checkpoints hold MTP layers, which are skipped here."""
+    """MiMo-7B (arXiv 2505.07608): a Qwen2 with MTP layers in its checkpoints, skipped by this class."""
 
     config_class = MiMoConfig
     _keys_to_ignore_on_load_unexpected: list[str] | None = [r"^model\.mtp_layers\."]  # noqa: RUF012  as its base has it
 
 
 def register() -> None:
-    """Make transformers' Auto classes know them, unless they do already."""
+    """Register the classes with transformers' Auto classes, unless transformers has its own."""
     if MiMoConfig.model_type not in CONFIG_MAPPING:
         AutoConfig.register(MiMoConfig.model_type, MiMoConfig)
         AutoModelForCausalLM.register(MiMoConfig, MiMoForCausalLM)

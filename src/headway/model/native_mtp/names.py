@@ -1,14 +1,15 @@
-"""How MTP layers are named in the checkpoints that ship with them, and where their tensors go in `sequential` heads.
+"""Names of MTP tensors in published checkpoints, and the tensors of `sequential` heads that the names stand for.
 
 Names inside the heads are those of transformers' `MtpLayer`: `enorm`, `hnorm`, `eh_proj`, `post_norm`, and `mtp_block.*`, a layer
-of the trunk's own kind. A layout says what these are called on disk; what a layer calls its own tensors is the trunk's affair.
+of the trunk's own kind. Norms and projection have a different name in each layout. Tensors inside `mtp_block` are named as in the
+trunk.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-OWN = ("enorm", "hnorm", "eh_proj", "post_norm")
+OWN = ("enorm", "hnorm", "eh_proj", "post_norm")  # norms and projection around the layer
 INPUT, OUTPUT = "input", "output"  # copies of the trunk's embedding and unembedding
 
 
@@ -17,23 +18,34 @@ class MTPTensorNames:
     """Names of MTP layer k on a trunk of N layers; `{layer}` stands for N + k, `{k}` for k."""
 
     about: str
-    root: str  # what all its names, and no others, begin with
-    block: str  # before the tensors of the layer itself
-    own: str  # before what is told below
-    names: Mapping[str, str]  # own part -> name on disk
-    copies: Mapping[str, str] = field(default_factory=dict)  # name on disk -> what of the trunk it repeats
-    hidden_first: bool = False  # the projection reads [hidden, embedding], not [embedding, hidden]
-    several: bool = True  # whether layers beyond the first have projection and norms of their own
+    root: str  # regular expression at the start of all MTP names, and of no other name
+    block: str  # prefix of the layer's own tensors
+    own: str  # prefix of norms and projection
+    names: Mapping[str, str]  # member of OWN -> name on disk
+    copies: Mapping[str, str] = field(default_factory=dict)  # name on disk -> INPUT or OUTPUT
+    hidden_first: bool = False  # the projection's input is [hidden, embedding], not [embedding, hidden]
+    several: bool = True  # each layer has its own projection and norms
 
-    def name(self, k: int, inner: str, depth: int) -> str:
-        """The name on disk of `inner`, a tensor of head k; depth: layers of the trunk."""
+    def to_checkpoint_name(self, k: int, inner: str, depth: int) -> str:
+        """Name on disk.
+
+        Args:
+            k: index of the head, from 0.
+            inner: name of the tensor in the head.
+            depth: number of layers of the trunk.
+        """
         part, _, rest = inner.partition(".")
         prefix = self.own if part in OWN else self.block
         inner = f"{self.names[part]}.{rest}" if part in OWN else rest
         return prefix.format(k=k, layer=depth + k) + inner
 
-    def place(self, name: str, depth: int) -> tuple[int, str] | None:
-        """The reverse of `name`: head and tensor within it, or `input` and `output` for copies; None for a name of others."""
+    def from_checkpoint_name(self, name: str, depth: int) -> tuple[int, str] | None:
+        """Index of the head, and INPUT, OUTPUT or the name in the head; None for a name outside the MTP layers.
+
+        Args:
+            name: name on disk.
+            depth: number of layers of the trunk.
+        """
         for prefix, own in ((self.own, True), (self.block, False)):
             pattern = re.escape(prefix).replace(r"\{layer\}", r"(\d+)").replace(r"\{k\}", r"(\d+)")
             if (found := re.match(pattern, name)) is None:
@@ -52,12 +64,12 @@ class MTPTensorNames:
         return None
 
     def holds(self, name: str, depth: int) -> bool:
-        """Whether a tensor of that name belongs to the MTP layers, known or not."""
+        """True if the tensor `name` on disk belongs to an MTP layer, with a known name inside the layer or not."""
         found = re.match(self.root, name)
         return found is not None and (not found.groups() or int(found[1]) >= depth)
 
     def pattern(self, names: Iterable[str]) -> str:
-        """A regular expression of the layers that these tensors belong to, for `_keys_to_ignore_on_load_unexpected`."""
+        """Regular expression of the layers that `names` on disk belong to, for `_keys_to_ignore_on_load_unexpected`."""
         numbers = sorted({int(number) for name in names for number in re.findall(f"^{self.root}", name) if number.isdigit()})
         either = "|".join(map(str, numbers))
         return "^" + self.root.replace(r"(\d+)", f"({either})" if len(numbers) > 1 else either)

@@ -22,9 +22,8 @@ from headway.decoding.generation_config import resolve
 from headway.decoding.requests import Request, complete, drafter_of
 from headway.decoding.stopping import eos_tokens
 from headway.errors import DataError
-from headway.model import HeadwayModel, best_device
+from headway.model import HeadwayModel, best_device, load_tokenizer
 from headway.training.configs import DistillConfig
-from headway.training.loop import load_tokenizer
 from headway.training.samples_file import Samples
 from headway.trunk.quantization import is_quantized
 

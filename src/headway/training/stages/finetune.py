@@ -13,13 +13,13 @@ from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, set_seed
 
 from headway.errors import ConfigError
-from headway.model import HeadwayModel, has_heads
+from headway.model import HeadwayModel, has_heads, load_tokenizer
 from headway.objectives import OBJECTIVES
 from headway.training.configs import FinetuneConfig, HeadsTrainConfig
 from headway.training.datasets import rows_of, validation_of
 from headway.training.denoising import fit_to
 from headway.training.distributed import gather
-from headway.training.loop import finish, load_tokenizer, run
+from headway.training.loop import finish, run
 from headway.training.recipes import for_finetuning, recipe_of
 from headway.trunk import TrunkView
 from headway.trunk.quantization import trunk_is_quantized

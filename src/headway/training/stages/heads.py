@@ -6,14 +6,14 @@ from typing import Any
 
 from transformers import TrainerCallback, set_seed
 
-from headway.model import HeadwayModel, load_trunk
+from headway.model import HeadwayModel, load_tokenizer, load_trunk
 from headway.objectives import MultiToken
 from headway.training.configs import HeadsTrainConfig
 from headway.training.datasets import rows_of, validation_of
 from headway.training.denoising import fit_to
 from headway.training.distributed import gather
 from headway.training.draft_vocabulary import restrict_heads
-from headway.training.loop import finish, load_tokenizer, run
+from headway.training.loop import finish, run
 from headway.training.recipes import for_heads, recipe_of
 from headway.training.stages.finetune import cast, check, fitting
 
@@ -34,8 +34,8 @@ def train_heads(config: HeadsTrainConfig, callbacks: Sequence[TrainerCallback] =
     model = HeadwayModel.from_trunk(trunk, count=0)
     if config.heads is not None:
         model.attach(config.heads, config.num_heads)
-    elif config.family is None and model.shipped is not None:
-        model.attach(model.shipped.folder, config.num_heads)
+    elif config.family is None and model.native_mtp is not None:
+        model.attach(model.native_mtp.folder, config.num_heads)
     else:
         count = recipe_of(config.recipe, config.family).num_heads if config.num_heads is None else config.num_heads
         model = HeadwayModel.from_trunk(trunk, config.family or "parallel", count, **(config.options or {}))

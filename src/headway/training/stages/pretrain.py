@@ -5,13 +5,13 @@ from pathlib import Path
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, set_seed
 
 from headway.errors import ConfigError
-from headway.model import HeadwayModel
+from headway.model import HeadwayModel, load_tokenizer
 from headway.objectives import NextToken
 from headway.training.configs import PretrainConfig
 from headway.training.datasets import rows_of, validation_of
 from headway.training.denoising import fit_to
 from headway.training.distributed import gather
-from headway.training.loop import finish, load_tokenizer, run
+from headway.training.loop import finish, run
 
 
 def pretrain(config: PretrainConfig) -> Path:
