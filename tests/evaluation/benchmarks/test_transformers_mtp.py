@@ -1,4 +1,4 @@
-"""transformers' use_mtp with Headway's heads: its greedy text, and heads that are really used."""
+"""transformers' use_mtp runs with Headway's heads and generates the greedy text of the trunk."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ LENGTH = {"max_new_tokens": 20, "do_sample": False, "eos_token_id": None}
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_it_writes_what_the_trunk_writes_with_our_drafts(count, monkeypatch):
+def test_use_mtp_drafts_with_the_heads_and_generates_the_greedy_text(count, monkeypatch):
     model = HeadwayModel.from_trunk(tiny_trunk(), family="sequential", count=count).eval()
     native = native_heads(model)
     calls = []
@@ -25,6 +25,6 @@ def test_it_writes_what_the_trunk_writes_with_our_drafts(count, monkeypatch):
     assert not hasattr(model.trunk.config, "num_mtp_layers")
 
 
-def test_heads_without_a_place_there_are_refused():
+def test_heads_that_transformers_cannot_hold_are_refused():
     with pytest.raises(UnsupportedModelError, match="sequential"):
         native_heads(HeadwayModel.from_trunk(tiny_trunk(), count=1))

@@ -1,22 +1,19 @@
-"""`headway bench decode`: every way to decode the same prompts, side by side in one run, with the same output demanded of all.
+"""`headway bench decode`: decoding variants of Headway and transformers on the same prompts, with equal output.
 
-Ways take turns batch by batch, so that what disturbs the machine disturbs all of them. Ratios are paired by repeat.
+Variants are interleaved batch by batch, so that a disturbance of the machine affects all alike. Ratios are paired by repeat.
 """
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib import pyplot
-from rich import box
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 from transformers import CompileConfig
 
@@ -26,110 +23,142 @@ from headway.errors import DataError
 from headway.evaluation.benchmarks.timing import peak_memory, wait
 from headway.evaluation.benchmarks.transformers_mtp import decoding_with, native_heads
 from headway.evaluation.configs import DecodeBenchConfig
-from headway.evaluation.tasks.exact_match import left_padded
+from headway.evaluation.prompts import left_padded, prompt_tokens
+from headway.evaluation.results import as_json
 from headway.files import write_json, write_text
 from headway.heads import SequentialHeads
 from headway.model import HeadwayModel, load_model_and_tokenizer, load_trunk
-from headway.reports.plots import figure_to_svg
+from headway.reports.plots import figure_to_svg, labelled_axes
+from headway.reports.tables import print_table
 from headway.trunk.roofline import memory_bandwidth
 
-BASE = "transformers"
-OWN = "plain"
+BASELINE = "transformers"
+AUTOREGRESSIVE = "plain"
 STEPS = ("prefill", "draft", "verify", "accept")
-SHOWN = 6  # positions of drafts
-STREAMED = 2**29  # bytes whose reading shows the bandwidth: more than the caches hold
+SHOWN_POSITIONS = 6  # of drafts, in the table
+BANDWIDTH_BYTES = 2**29  # read to measure the memory bandwidth: more than any cache holds
 
 
 @dataclass
-class Way:
-    """How to decode a batch: gives the sequences (rows, width + new), and Headway's figures where it has any."""
+class DecodingVariant:
+    """A way to decode a batch, and its measurements.
+
+    decode: maps token ids and attention mask, both (batch, width), to the sequences, (batch, width + new), and the statistics of
+        Headway's own variants.
+    """
 
     decode: Callable[[Tensor, Tensor], tuple[Tensor, DecodeStats | None]]
-    one_row: bool = False
+    single_sequence: bool = False  # decodes no batch of several prompts
     seconds: list[float] = field(default_factory=list)  # by repeat
-    peak: float = 0.0  # MiB above what was in use before
-    stats: list[DecodeStats] = field(default_factory=list)  # of the last repeat
-    identical: bool = True
+    peak: float = 0.0  # MiB above the memory in use before
+    stats: list[DecodeStats] = field(default_factory=list)  # by batch of the last repeat
+    identical: bool = True  # generated the tokens of autoregressive decoding in every repeat
 
 
-def run(config: DecodeBenchConfig) -> dict[str, Any]:
-    """Measure, print a table for each batch size, and write JSON and a plot beside it if asked.
+@dataclass(frozen=True, kw_only=True)
+class VariantResult:
+    """Speed of one variant. The fields from `tokens_per_second` on exist for Headway's own variants."""
 
-    Raises: CheckpointError, DataError, ConfigError as what it loads.
+    seconds: list[float]  # by repeat
+    ratio: float  # speed over transformers' generate, median over repeats
+    ratio_min: float
+    ratio_max: float
+    over_own_plain: float  # speed over Headway's autoregressive decoding, median
+    peak_mib: float  # memory above the weights
+    identical: bool  # output equal to autoregressive decoding
+    tokens_per_second: float | None = None
+    tokens_per_forward: float | None = None
+    acceptance: tuple[float, ...] | None = None  # per-position acceptance rate
+    split: dict[str, float] | None = None  # share of the time by step
+    of_bandwidth: float | None = None  # least time to read all weights once a forward, as a share of the time
+
+
+@dataclass(frozen=True)
+class DecodeBenchResult:
+    """Results by batch size and variant."""
+
+    settings: DecodeBenchConfig
+    threads: int
+    dtype: str
+    bandwidth_gb_per_second: float
+    batches: dict[int, dict[str, VariantResult]]
+
+
+def run(config: DecodeBenchConfig) -> DecodeBenchResult:
+    """Measure all variants, print two tables for each batch size, and write JSON and a plot beside it.
+
+    Raises:
+        CheckpointError: a model cannot be loaded.
+        DataError: the source has too few prompts.
     """
     torch.set_num_threads(config.threads)
     model, tokenizer = load_model_and_tokenizer(config.model, dtype=config.dtype)
     prompts = _prompts(config, tokenizer)
-    console = Console()
-    bandwidth = memory_bandwidth(model.device, torch.float32, STREAMED)
-    results: dict[str, Any] = {
-        "settings": asdict(config) | {"output_file": str(config.output_file)},
-        "threads": config.threads,
-        "dtype": str(model.trunk.dtype),
-        "bandwidth_gb_per_second": bandwidth / 1e9,
-        "batches": {},
-    }
+    console = Console(soft_wrap=True, highlight=False)
+    bandwidth = memory_bandwidth(model.device, torch.float32, BANDWIDTH_BYTES)
+    dtype = str(model.trunk.dtype)
+    batches = {}
     for batch in config.batches:
-        found = _measure(config, model, prompts, batch)
-        results["batches"][str(batch)] = figures = _figures(found, model, bandwidth)
-        console.print(_table(figures, f"batch {batch}: {len(prompts)} prompts, {config.threads} thread(s), {results['dtype']}"))
-        console.print(_split_table(figures))
-        for name, way in figures.items():
-            if not way["identical"]:
-                console.print(f"[yellow]{name} wrote other tokens than plain decoding.[/yellow]")
+        batches[batch] = results = _results(_measure(config, model, prompts, batch), model, bandwidth)
+        _print_speeds(results, f"batch {batch}: {len(prompts)} prompts, {config.threads} thread(s), {dtype}")
+        _print_steps(results)
+        for name, variant in results.items():
+            if not variant.identical:
+                console.print(f"[yellow]{name} generated other tokens than autoregressive decoding.[/yellow]")
     console.print(
-        f"speed: over transformers' plain generate, median and spread of {config.repeats} repeats. bw: time that reading all "
-        "weights once a pass takes at the least, of the time taken. MiB: memory above the weights. same: the output."
+        f"speed: over transformers' generate, median and spread of {config.repeats} repeats. vs plain: over Headway's "
+        "autoregressive decoding. bw: least time to read all weights once a forward, as a share of the time. MiB: memory above the "
+        "weights. same: the output equals autoregressive decoding."
     )
+    result = DecodeBenchResult(config, config.threads, dtype, bandwidth / 1e9, batches)
     if config.output_file is not None:
-        write_json(config.output_file, results)
+        write_json(config.output_file, as_json(result))
         plot = config.output_file.with_suffix(".svg")
-        _plot(results, plot)
-        console.print(f"Figures: {config.output_file}   Plot: {plot}")
-    return results
+        _plot(batches, plot)
+        console.print(f"Results: {config.output_file}   Plot: {plot}", markup=False)
+    return result
 
 
 def _prompts(config: DecodeBenchConfig, tokenizer: Any) -> list[list[int]]:
-    examples = load_examples(config.data, "test", None)
-    texts = [e.get("prompt") or e.get("text", "") for e in examples]
-    encoded = [tokenizer(text, verbose=False)["input_ids"][: config.prompt_tokens] for text in texts[: 4 * config.prompts]]
-    found = [ids for ids in encoded if len(ids) > 1][: config.prompts]
-    if len(found) < max(config.batches):
-        raise DataError(f"{config.data} has {len(found)} prompts, fewer than a batch of {max(config.batches)}.")
-    return found
+    examples = load_examples(config.data, "test", 4 * config.prompts)
+    encoded = [prompt_tokens(example, tokenizer, config.prompt_tokens)[: config.prompt_tokens] for example in examples]
+    prompts = [ids for ids in encoded if len(ids) > 1][: config.prompts]
+    if len(prompts) < max(config.batches):
+        raise DataError(f"{config.data} has {len(prompts)} prompts, fewer than a batch of {max(config.batches)}.")
+    return prompts
 
 
-def ways(config: DecodeBenchConfig, model: HeadwayModel) -> dict[str, Way]:
-    """By name, those that this model has."""
+def decoding_variants(config: DecodeBenchConfig, model: HeadwayModel) -> dict[str, DecodingVariant]:
+    """All variants that this model supports, by name."""
     length = {"max_new_tokens": config.max_new_tokens, "eos_token_id": None, "do_sample": False}
     trunk: Any = model.trunk
 
-    def own(**how: Any) -> Way:
+    def headway(**arguments: Any) -> DecodingVariant:
         def decode(ids: Tensor, mask: Tensor) -> tuple[Tensor, DecodeStats | None]:
-            out = model.generate(ids, attention_mask=mask, **length, **how)
-            return out.sequences, out.stats
+            output = model.generate(ids, attention_mask=mask, **length, **arguments)
+            return output.sequences, output.stats
 
-        return Way(decode)
+        return DecodingVariant(decode)
 
-    def theirs(one_row: bool = False, **how: Any) -> Way:
+    def transformers(single_sequence: bool = False, **arguments: Any) -> DecodingVariant:
         def decode(ids: Tensor, mask: Tensor) -> tuple[Tensor, DecodeStats | None]:
-            return trunk.generate(ids, attention_mask=mask, **length, **how), None
+            return trunk.generate(ids, attention_mask=mask, **length, **arguments), None
 
-        return Way(decode, one_row)
+        return DecodingVariant(decode, single_sequence)
 
-    found = {BASE: theirs(), OWN: own(plain=True)}
+    variants = {BASELINE: transformers(), AUTOREGRESSIVE: headway(plain=True)}
     if model.heads is not None:
-        found |= {"heads": own(), "heads, chain": own(drafter=heads_drafter("chain"))}
-        found["n-grams, else heads"] = own(drafter=fallback_drafter(ngram_drafter(shortest=2), heads_drafter("chain")))
-    found["n-grams"] = own(drafter=ngram_drafter())
+        variants |= {"heads": headway(), "heads, chain": headway(drafter=heads_drafter("chain"))}
+        variants["n-grams, else heads"] = headway(drafter=fallback_drafter(ngram_drafter(shortest=2), heads_drafter("chain")))
+    variants["n-grams"] = headway(drafter=ngram_drafter())
     if config.compile:
-        found["plain, compiled"] = own(plain=True, compile=True)
+        variants["plain, compiled"] = headway(plain=True, compile=True)
         if model.heads is not None:
-            found["heads, compiled"] = own(compile=True)
-        found["n-grams, compiled"] = own(drafter=ngram_drafter(), compile=True)
+            variants["heads, compiled"] = headway(compile=True)
+        variants["n-grams, compiled"] = headway(drafter=ngram_drafter(), compile=True)
         compiled: Any = CompileConfig()
-        compiled._compile_all_devices = True  # else on GPUs alone
-        found["transformers compiled"] = theirs(cache_implementation="static", compile_config=compiled)
+        compiled._compile_all_devices = True  # otherwise transformers compiles only on GPUs
+        variants["transformers compiled"] = transformers(cache_implementation="static", compile_config=compiled)
     if isinstance(model.heads, SequentialHeads):
         native = native_heads(model)
 
@@ -137,113 +166,123 @@ def ways(config: DecodeBenchConfig, model: HeadwayModel) -> dict[str, Way]:
             with decoding_with(native, model):
                 return trunk.generate(ids, attention_mask=mask, use_mtp=True, **length), None
 
-        found["transformers use_mtp"] = Way(use_mtp, one_row=True)
-    found["transformers look-up"] = theirs(one_row=True, prompt_lookup_num_tokens=8)
+        variants["transformers use_mtp"] = DecodingVariant(use_mtp, single_sequence=True)
+    variants["transformers look-up"] = transformers(single_sequence=True, prompt_lookup_num_tokens=8)
     if config.assistant is not None:
         assistant = load_trunk(config.assistant, trunk.dtype).to(trunk.device).eval()
-        found["assistant"] = own(drafter=assistant_drafter(assistant))
-        found["transformers assistant"] = theirs(one_row=True, assistant_model=assistant)
-    return found
+        variants["assistant"] = headway(drafter=assistant_drafter(assistant))
+        variants["transformers assistant"] = transformers(single_sequence=True, assistant_model=assistant)
+    return variants
 
 
-def _measure(config: DecodeBenchConfig, model: HeadwayModel, prompts: list[list[int]], batch: int) -> dict[str, Way]:
-    found = {name: way for name, way in ways(config, model).items() if batch == 1 or not way.one_row}
+def _measure(config: DecodeBenchConfig, model: HeadwayModel, prompts: list[list[int]], batch: int) -> dict[str, DecodingVariant]:
+    """The variants with their measurements at one batch size."""
+    variants = {name: each for name, each in decoding_variants(config, model).items() if batch == 1 or not each.single_sequence}
     groups = [left_padded(prompts[start : start + batch], model.device) for start in range(0, len(prompts) - batch + 1, batch)]
-    # the first round warms up, the last one measures memory: watching that takes time
+    # the first repeat is a warm-up; the last repeat measures memory, since watching memory takes time
     for repeat in track(range(config.repeats + 2), f"batch {batch}", transient=True):
         timed = 0 < repeat <= config.repeats
-        outs: dict[str, list[tuple[Tensor, DecodeStats | None]]] = {name: [] for name in found}
-        seconds = dict.fromkeys(found, 0.0)
+        outputs: dict[str, list[tuple[Tensor, DecodeStats | None]]] = {name: [] for name in variants}
+        seconds = dict.fromkeys(variants, 0.0)
         for turn, group in enumerate(groups, repeat):
-            order = list(found.items())
-            for name, way in order[turn % len(order) :] + order[: turn % len(order)]:
+            order = list(variants.items())
+            for name, variant in order[turn % len(order) :] + order[: turn % len(order)]:
                 with torch.inference_mode(), nullcontext([0.0]) if timed else peak_memory(model.device) as peak:
                     began = time.perf_counter()
-                    outs[name].append(way.decode(*group))
+                    outputs[name].append(variant.decode(*group))
                     wait(model.device)
                     seconds[name] += time.perf_counter() - began
-                way.peak = max(way.peak, peak[0]) if repeat else 0.0
-        for name, way in found.items():
+                variant.peak = max(variant.peak, peak[0]) if repeat else 0.0
+        expected = [sequences for sequences, _ in outputs[AUTOREGRESSIVE]]
+        for name, variant in variants.items():
             if timed:
-                way.seconds.append(seconds[name])
-                way.stats = [stats for _, stats in outs[name] if stats is not None]
-            way.identical &= all(torch.equal(mine, own) for (mine, _), (own, _) in zip(outs[name], outs[OWN], strict=True))
-    return found
+                variant.seconds.append(seconds[name])
+                variant.stats = [stats for _, stats in outputs[name] if stats is not None]
+            variant.identical &= all(torch.equal(out, same) for (out, _), same in zip(outputs[name], expected, strict=True))
+    return variants
 
 
-def _figures(found: dict[str, Way], model: HeadwayModel, bandwidth: float) -> dict[str, Any]:
-    weights = sum(p.numel() * p.element_size() for p in model.trunk.parameters())
-    figures: dict[str, Any] = {}
-    for name, way in found.items():
-        ratios = [base / own for base, own in zip(found[BASE].seconds, way.seconds, strict=True)]
-        figures[name] = {
-            "seconds": way.seconds,
-            "ratio": statistics.median(ratios),
-            "ratio_min": min(ratios),
-            "ratio_max": max(ratios),
-            "over_own_plain": statistics.median(o / s for o, s in zip(found[OWN].seconds, way.seconds, strict=True)),
-            "peak_mib": way.peak,
-            "identical": way.identical,
-        }
-        if way.stats:
-            stats = DecodeStats.together(way.stats)
+def _results(variants: Mapping[str, DecodingVariant], model: HeadwayModel, bandwidth: float) -> dict[str, VariantResult]:
+    """Results by name of the variant.
+
+    Args:
+        bandwidth: bytes per second.
+    """
+    weight_bytes = sum(parameter.numel() * parameter.element_size() for parameter in model.trunk.parameters())
+    results = {}
+    for name, variant in variants.items():
+        ratios = _ratios(variants[BASELINE].seconds, variant.seconds)
+        headway: dict[str, Any] = {}
+        if variant.stats:
+            stats, seconds = DecodeStats.together(variant.stats), statistics.median(variant.seconds)
             split = {step: stats.seconds.get(step, 0.0) for step in STEPS}
-            figures[name] |= {
-                "tokens_per_second": stats.tokens / statistics.median(way.seconds),
+            headway = {
+                "tokens_per_second": stats.tokens / seconds,
                 "tokens_per_forward": stats.tokens_per_forward,
-                "acceptance": list(stats.acceptance),
+                "acceptance": stats.acceptance,
                 "split": {step: value / sum(split.values()) for step, value in split.items()},
-                # the time that reading all weights once a forward takes at the least, as a share of the time taken
-                "of_bandwidth": stats.batches * weights / bandwidth / statistics.median(way.seconds),
+                "of_bandwidth": stats.batches * weight_bytes / bandwidth / seconds,
             }
-    return figures
-
-
-def _table(figures: dict[str, Any], title: str) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for name in ("way", "speed", "spread", "vs plain", "tok/pass", "bw", "MiB", "same"):
-        table.add_column(name, justify="left" if name in ("way", "spread") else "right", no_wrap=True)
-    for name, f in figures.items():
-        table.add_row(
-            name,
-            f"{f['ratio']:.2f}x",
-            f"{f['ratio_min']:.2f}-{f['ratio_max']:.2f}",
-            f"{f['over_own_plain']:.2f}x",
-            f"{f['tokens_per_forward']:.2f}" if "tokens_per_forward" in f else "",
-            f"{f['of_bandwidth']:.0%}" if "of_bandwidth" in f else "",
-            f"{f['peak_mib']:.0f}",
-            "yes" if f["identical"] else "NO",
+        results[name] = VariantResult(
+            seconds=variant.seconds,
+            ratio=statistics.median(ratios),
+            ratio_min=min(ratios),
+            ratio_max=max(ratios),
+            over_own_plain=statistics.median(_ratios(variants[AUTOREGRESSIVE].seconds, variant.seconds)),
+            peak_mib=variant.peak,
+            identical=variant.identical,
+            **headway,
         )
-    return table
+    return results
 
 
-def _split_table(figures: dict[str, Any]) -> Table:
-    table = Table(title="where Headway's time goes", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("way", no_wrap=True)
-    for step in STEPS:
-        table.add_column(step, justify="right", no_wrap=True)
-    table.add_column("kept, by position of the draft", no_wrap=True)
-    for name, f in figures.items():
-        if "split" in f:
-            kept = " ".join(f"{share:.0%}" for share in f["acceptance"][:SHOWN])
-            table.add_row(name, *(f"{f['split'][step]:.0%}" for step in STEPS), kept)
-    return table
+def _ratios(baseline: Sequence[float], seconds: Sequence[float]) -> list[float]:
+    return [base / own for base, own in zip(baseline, seconds, strict=True)]
 
 
-def _plot(results: dict[str, Any], path: Path) -> None:
-    batches = list(results["batches"])
-    names = list(dict.fromkeys(name for figures in results["batches"].values() for name in figures))
-    figure, axes = pyplot.subplots(figsize=(8, 4), layout="constrained")
+def _print_speeds(results: Mapping[str, VariantResult], title: str) -> None:
+    rows = [
+        [
+            name,
+            f"{result.ratio:.2f}x",
+            f"{result.ratio_min:.2f}-{result.ratio_max:.2f}",
+            f"{result.over_own_plain:.2f}x",
+            f"{result.tokens_per_forward:.2f}" if result.tokens_per_forward is not None else "",
+            f"{result.of_bandwidth:.0%}" if result.of_bandwidth is not None else "",
+            f"{result.peak_mib:.0f}",
+            "yes" if result.identical else "NO",
+        ]
+        for name, result in results.items()
+    ]
+    print_table(title, ["variant", "speed", "spread", "vs plain", "tokens per forward", "bw", "MiB", "same"], rows)
+
+
+def _print_steps(results: Mapping[str, VariantResult]) -> None:
+    rows = [
+        [
+            name,
+            *(f"{result.split[step]:.0%}" for step in STEPS),
+            " ".join(f"{rate:.0%}" for rate in (result.acceptance or ())[:SHOWN_POSITIONS]),
+        ]
+        for name, result in results.items()
+        if result.split is not None
+    ]
+    print_table("time by step of Headway's variants", ["variant", *STEPS, "per-position acceptance rate"], rows)
+
+
+def _plot(batches: Mapping[int, Mapping[str, VariantResult]], path: Path) -> None:
+    sizes = list(batches)
+    names = list(dict.fromkeys(name for results in batches.values() for name in results))
+    figure, axes = labelled_axes("", "speed over transformers' generate", (8, 4))
     width = 0.8 / len(names)
-    for place, name in enumerate(names):
-        shown = [(b, results["batches"][key][name]) for b, key in enumerate(batches) if name in results["batches"][key]]
-        heights = [f["ratio"] for _, f in shown]
-        spread = [[f["ratio"] - f["ratio_min"] for _, f in shown], [f["ratio_max"] - f["ratio"] for _, f in shown]]
-        colour = ("#7a8595", "#aab3be", "#c9d0d8")[place % 3] if name.startswith("transformers") else None
-        axes.bar([b + place * width for b, _ in shown], heights, width, yerr=spread, label=name, capsize=2, color=colour)
+    for index, name in enumerate(names):
+        shown = [(column, batches[size][name]) for column, size in enumerate(sizes) if name in batches[size]]
+        heights = [result.ratio for _, result in shown]
+        spread = [[r.ratio - r.ratio_min for _, r in shown], [r.ratio_max - r.ratio for _, r in shown]]
+        colour = ("#7a8595", "#aab3be", "#c9d0d8")[index % 3] if name.startswith("transformers") else None
+        positions = [column + index * width for column, _ in shown]
+        axes.bar(positions, heights, width, yerr=spread, label=name, capsize=2, color=colour)
     axes.axhline(1, color="#555", lw=1, ls="--")
-    axes.set_xticks([b + 0.4 - width / 2 for b in range(len(batches))], [f"batch {key}" for key in batches])
-    axes.set_ylabel("speed over transformers' plain generate")
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xticks([column + 0.4 - width / 2 for column in range(len(sizes))], [f"batch {size}" for size in sizes])
     axes.legend(frameon=False, fontsize=8, ncols=2)
     write_text(path, figure_to_svg(figure))

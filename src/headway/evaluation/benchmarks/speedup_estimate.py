@@ -1,20 +1,18 @@
-"""`headway bench plan`: would heads pay on this model and machine, and how often must they be right?
+"""`headway bench plan`: estimate of the speedup by heads on this model and machine, before heads are trained.
 
-Rounds over 0, 1, 2, ... drafts are timed with fresh heads at work; their number of kept drafts is arithmetic. At each rate
-asked for, decoding is then run with drafts that are right that often, and compared with the ceiling: tokens a forward times
-what a forward over one token a row costs beside one over all drafts (Leviathan et al. 2022, arXiv 2211.17192, theorem 3.8).
+The cost of a decode step with 0, 1, 2, ... drafts is timed with randomly initialised heads. The break-even acceptance follows by
+arithmetic. At each acceptance rate asked for, decoding then runs with an oracle drafter of that rate, and its speedup is compared
+with the ceiling: tokens per forward, times the cost of a forward without drafts over the cost with all drafts (Leviathan et al.
+2022, arXiv 2211.17192, theorem 3.8).
 """
 
 import statistics
 import time
-from dataclasses import asdict
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich import box
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -26,86 +24,132 @@ from headway.decoding.drafters.oracle import oracle_drafter
 from headway.errors import ConfigError
 from headway.evaluation.benchmarks.timing import wait
 from headway.evaluation.configs import PlanConfig
+from headway.evaluation.results import as_json
 from headway.files import write_json
 from headway.model import HeadwayModel, load_trunk
+from headway.reports.tables import print_table
+
+STEPS = ("draft", "verify", "accept")
 
 
-def run(config: PlanConfig) -> dict[str, Any]:
-    """Measure, print, and write the JSON if asked. Raises CheckpointError for a model that cannot be loaded."""
+@dataclass(frozen=True)
+class RateResult:
+    """Speedup at one acceptance rate."""
+
+    tokens_per_forward: float
+    speed: float  # over autoregressive decoding, median over repeats
+    speed_min: float
+    speed_max: float
+    ceiling: float  # largest speedup that verification allows
+    of_ceiling: float
+    identical: bool  # output equal to autoregressive decoding
+
+
+@dataclass(frozen=True)
+class SpeedupEstimate:
+    """Costs and speedups at one batch size, by number of drafts and by acceptance rate."""
+
+    rounds: dict[int, dict[str, float]]  # seconds of a decode step, by part of the step
+    cost: dict[int, float]  # time of a decode step over one without drafts
+    pays_from: dict[int, float | None]  # break-even acceptance rate; None if no rate pays
+    plain_over_transformers: float  # speed of autoregressive decoding over transformers' generate
+    rates: dict[str, RateResult]
+
+
+@dataclass(frozen=True)
+class EstimateResult:
+    """Estimates by batch size."""
+
+    settings: PlanConfig
+    batches: dict[int, SpeedupEstimate]
+
+
+def run(config: PlanConfig) -> EstimateResult:
+    """Measure, print a table for each batch size, and write JSON.
+
+    Raises:
+        CheckpointError: the model cannot be loaded.
+        ConfigError: the shape cannot be read.
+    """
     torch.set_num_threads(config.threads)
     dtype = torch.float32 if config.dtype == "float32" else torch.bfloat16
-    trunk: Any = _shaped(config.shape) if config.shape else load_trunk(model_path(config.model))
+    trunk: Any = _random_llama(config.shape) if config.shape else load_trunk(model_path(config.model))
     model = HeadwayModel.from_trunk(trunk.to(dtype), family=config.family, count=config.heads).eval()
-    console = Console()
-    results: dict[str, Any] = {"settings": asdict(config) | {"output_file": str(config.output_file)}, "batches": {}}
+    batches = {}
     for batch in config.batches:
-        results["batches"][str(batch)] = found = measure(config, model, batch)
-        console.print(_table(found, config, batch))
-        console.print(f"Plain decoding beside transformers' generate: {found['plain_over_transformers']:.2f}x its speed.")
-    console.print(
-        "costs: time of a round beside one without drafts. pays from: share of drafts that must be right for it to be no slower. "
-        "At each rate: speed over plain decoding as measured with drafts that are right that often, and (of its ceiling)."
+        batches[batch] = estimate = measure(config, model, batch)
+        _print(estimate, config, batch)
+    print(
+        "costs: time of a decode step over a step without drafts. pays from: acceptance rate at which drafting is no slower. "
+        "accepted: speedup over autoregressive decoding, measured with drafts accepted at that rate, and (share of its ceiling)."
     )
+    result = EstimateResult(config, batches)
     if config.output_file is not None:
-        write_json(config.output_file, results)
-        console.print(f"Figures: {config.output_file}")
-    return results
+        write_json(config.output_file, as_json(result))
+        print(f"Results: {config.output_file}")
+    return result
 
 
-def measure(config: PlanConfig, model: HeadwayModel, batch: int) -> dict[str, Any]:
-    """One batch size: seconds of rounds by number of drafts, and speeds at the rates; `config.turns` prompts for each place."""
-    g = torch.Generator().manual_seed(config.seed)
-    ids = torch.randint(3, model.view.config.vocab_size, (batch * config.turns, config.context), generator=g)
+def measure(config: PlanConfig, model: HeadwayModel, batch: int) -> SpeedupEstimate:
+    """Estimate at one batch size, with `config.turns` random prompts for each batch slot."""
+    generator = torch.Generator().manual_seed(config.seed)
+    ids = torch.randint(3, model.view.config.vocab_size, (batch * config.turns, config.context), generator=generator)
     prompts, length = ids.tolist(), {"max_new_tokens": config.max_new_tokens, "eos_token_id": None, "do_sample": False}
     heads = None if config.free else heads_drafter("chain")
-    planners: dict[float, DraftLengthController] = {}
+    controllers: dict[float, DraftLengthController] = {}
     texts, _ = _decode(model, prompts, batch, length)
     answers = {tuple(prompt): text for prompt, text in zip(prompts, texts, strict=True)}
 
-    def told(rate: float, depth: int, adaptive: bool = False) -> tuple[list[list[int]], DecodeStats]:
-        controller = planners.setdefault(rate, DraftLengthController(range(depth + 1))) if adaptive else None
+    def with_oracle(rate: float, depth: int, adaptive: bool = False) -> tuple[list[list[int]], DecodeStats]:
+        controller = controllers.setdefault(rate, DraftLengthController(range(depth + 1))) if adaptive else None
         return _decode(model, prompts, batch, length, oracle_drafter(answers, rate, depth, heads), controller)
 
     depths = range(1, config.heads + 1)
-    rounds: dict[int, list[dict[str, float]]] = {n: [] for n in range(config.heads + 1)}
+    step_seconds: dict[int, list[dict[str, float]]] = {n: [] for n in range(config.heads + 1)}
     runs: dict[float, list[tuple[list[list[int]], DecodeStats]]] = {rate: [] for rate in config.rates}
-    plains: list[DecodeStats] = []
-    over_transformers: list[float] = []  # plain decoding of one batch, the prompts included
-    for repeat in track(range(config.repeats + 1), f"batch {batch}", transient=True):  # the first warms up
-        stats = {0: _decode(model, prompts, batch, length)[1]} | {n: told(0.5, n)[1] for n in depths}
-        at_rates = {rate: told(rate, config.heads, config.adaptive) for rate in config.rates}
-        ratio = _over_transformers(model, ids[:batch], length)
+    baselines: list[DecodeStats] = []
+    over_transformers: list[float] = []  # of one batch, prefill included
+    for repeat in track(range(config.repeats + 1), f"batch {batch}", transient=True):  # repeat 0 is a warm-up
+        stats_by_depth = {0: _decode(model, prompts, batch, length)[1]} | {n: with_oracle(0.5, n)[1] for n in depths}
+        runs_at_rates = {rate: with_oracle(rate, config.heads, config.adaptive) for rate in config.rates}
+        ratio = _speed_over_transformers(model, ids[:batch], length)
         if repeat:
             over_transformers.append(ratio)
-            plains.append(stats[0])
-            for rate, run in at_rates.items():
-                runs[rate].append(run)
-            for n, found in stats.items():
-                full = (found.forwards - len(prompts)) / batch  # rounds, those of fewer rows in part; prompts have one too
-                rounds[n].append({step: found.seconds.get(step, 0.0) / max(1.0, full) for step in ("draft", "verify", "accept")})
-    typical = {n: {step: statistics.median(r[step] for r in found) for step in found[0]} for n, found in rounds.items()}
-    total = {n: sum(steps.values()) for n, steps in typical.items()}
-    figures: dict[str, Any] = {
-        "rounds": typical,
-        "cost": {n: total[n] / total[0] for n in total},
-        "pays_from": {n: _break_even(n, total[n] / total[0]) for n in depths},
-        "plain_over_transformers": statistics.median(over_transformers),
-        "rates": {},
-    }
-    forward = typical[config.heads]["verify"] / typical[0]["verify"]
-    for rate, found_at in runs.items():
-        per_forward = statistics.median(run.tokens_per_forward for _, run in found_at)
-        ratios = [_rate(run) / _rate(base) for (_, run), base in zip(found_at, plains, strict=True)]
-        figures["rates"][str(rate)] = {
-            "tokens_per_forward": per_forward,
-            "speed": statistics.median(ratios),
-            "speed_min": min(ratios),
-            "speed_max": max(ratios),
-            "ceiling": per_forward / forward,
-            "of_ceiling": statistics.median(ratios) / (per_forward / forward),
-            "identical": all(found == texts for found, _ in found_at),
-        }
-    return figures
+            baselines.append(stats_by_depth[0])
+            for rate, run_at_rate in runs_at_rates.items():
+                runs[rate].append(run_at_rate)
+            for n, stats in stats_by_depth.items():
+                # steps of a full batch; steps of fewer sequences count in part, prefill forwards not at all
+                steps = max(1.0, (stats.forwards - len(prompts)) / batch)
+                step_seconds[n].append({step: stats.seconds.get(step, 0.0) / steps for step in STEPS})
+    typical = {n: {step: statistics.median(one[step] for one in every) for step in STEPS} for n, every in step_seconds.items()}
+    total = {n: sum(seconds.values()) for n, seconds in typical.items()}
+    forward_cost = typical[config.heads]["verify"] / typical[0]["verify"]
+    return SpeedupEstimate(
+        rounds=typical,
+        cost={n: total[n] / total[0] for n in total},
+        pays_from={n: _break_even(n, total[n] / total[0]) for n in depths},
+        plain_over_transformers=statistics.median(over_transformers),
+        rates={str(rate): _rate_result(runs[rate], baselines, texts, forward_cost) for rate in config.rates},
+    )
+
+
+def _rate_result(
+    runs: list[tuple[list[list[int]], DecodeStats]],
+    baselines: list[DecodeStats],
+    expected: list[list[int]],
+    forward_cost: float,
+) -> RateResult:
+    """Speedup of runs (texts, statistics), paired by repeat with autoregressive decoding.
+
+    Args:
+        forward_cost: time of a forward over all drafts, over the time without drafts.
+    """
+    per_forward = statistics.median(stats.tokens_per_forward for _, stats in runs)
+    ratios = [_decode_rate(stats) / _decode_rate(base) for (_, stats), base in zip(runs, baselines, strict=True)]
+    speed, ceiling = statistics.median(ratios), per_forward / forward_cost
+    identical = all(texts == expected for texts, _ in runs)
+    return RateResult(per_forward, speed, min(ratios), max(ratios), ceiling, speed / ceiling, identical)
 
 
 def _decode(
@@ -116,15 +160,16 @@ def _decode(
     drafter: DrafterFactory | None = None,
     controller: DraftLengthController | None = None,
 ) -> tuple[list[list[int]], DecodeStats]:
-    """The texts, prompts included; `batch` rows at once, and another as soon as one is finished."""
+    """The texts, prompts included. `batch` sequences are decoded at once; the next prompt starts as soon as a sequence ends."""
     engine = Engine(model, drafter, max_rows=batch, adaptive=False)
     engine.controller = controller
-    rows = [engine.submit(prompt, **length) for prompt in prompts]
+    sequences = [engine.submit(prompt, **length) for prompt in prompts]
     engine.run()
-    return [row.tokens for row in rows], engine.stats_collector.stats()
+    return [sequence.tokens for sequence in sequences], engine.stats_collector.stats()
 
 
-def _over_transformers(model: HeadwayModel, ids: Tensor, length: dict[str, Any]) -> float:
+def _speed_over_transformers(model: HeadwayModel, ids: Tensor, length: dict[str, Any]) -> float:
+    """Speed of autoregressive decoding over transformers' generate, of one batch."""
     trunk: Any = model.trunk
     began = time.perf_counter()
     model.generate(ids, plain=True, **length)
@@ -136,13 +181,13 @@ def _over_transformers(model: HeadwayModel, ids: Tensor, length: dict[str, Any])
     return (time.perf_counter() - middle) / (middle - began)
 
 
-def _rate(stats: DecodeStats) -> float:
-    """Tokens a second after the prompts."""
+def _decode_rate(stats: DecodeStats) -> float:
+    """Tokens per second after the prefill."""
     return stats.tokens / (sum(stats.seconds.values()) - stats.seconds.get("prefill", 0.0))
 
 
 def _break_even(depth: int, cost: float) -> float | None:
-    """The share of right drafts at which 1 + a + a^2 + ... + a^depth tokens a round make up for its cost; None if none does."""
+    """Acceptance rate a at which 1 + a + a^2 + ... + a^depth tokens a step equal its cost; None if no rate reaches the cost."""
     low, high = 0.0, 1.0
     if cost > depth + 1:
         return None
@@ -152,8 +197,8 @@ def _break_even(depth: int, cost: float) -> float | None:
     return high
 
 
-def _shaped(shape: str) -> LlamaForCausalLM:
-    """A random Llama. Raises ConfigError where the shape cannot be read."""
+def _random_llama(shape: str) -> LlamaForCausalLM:
+    """A randomly initialised Llama. Raises ConfigError if the shape cannot be read."""
     try:
         hidden, layers, heads, groups, mlp, vocabulary = map(int, shape.split("x"))
     except ValueError as error:
@@ -174,20 +219,19 @@ def _shaped(shape: str) -> LlamaForCausalLM:
         return LlamaForCausalLM(config)
 
 
-def _table(found: dict[str, Any], config: PlanConfig, batch: int) -> Table:
-    name = config.shape or config.model
-    heads = "free drafts" if config.free else f"{config.family} heads"
-    title = f"{name}, batch {batch}, {config.heads} {heads}, {config.threads} thread(s), {config.dtype}"
-    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("drafts", "costs", "pays from", *(f"right {float(rate):.0%}" for rate in found["rates"])):
-        table.add_column(column, justify="right", no_wrap=True)
-    depths = [n for n in found["cost"] if n]
+def _print(estimate: SpeedupEstimate, config: PlanConfig, batch: int) -> None:
+    drafts = "free drafts" if config.free else f"{config.family} heads"
+    title = f"{config.shape or config.model}, batch {batch}, {config.heads} {drafts}, {config.threads} thread(s), {config.dtype}"
+    depths, rows = list(estimate.pays_from), []
     for n in depths:
-        pays = found["pays_from"][n]
-        cells = [str(n), f"{found['cost'][n]:.2f}x", "never" if pays is None else f"{pays:.0%}"]
+        pays = estimate.pays_from[n]
+        cells = [str(n), f"{estimate.cost[n]:.2f}x", "never" if pays is None else f"{pays:.0%}"]
         if n == depths[-1]:
-            cells += [f"{r['speed']:.2f}x ({r['of_ceiling']:.2f})" for r in found["rates"].values()]
+            cells += [f"{result.speed:.2f}x ({result.of_ceiling:.2f})" for result in estimate.rates.values()]
         else:
-            cells += [f"{sum(float(rate) ** i for i in range(n + 1)) / found['cost'][n]:.2f}x" for rate in found["rates"]]
-        table.add_row(*cells)
-    return table
+            expected = (sum(float(rate) ** i for i in range(n + 1)) for rate in estimate.rates)
+            cells += [f"{tokens / estimate.cost[n]:.2f}x" for tokens in expected]
+        rows.append(cells)
+    headings = ["drafts", "costs", "pays from", *(f"accepted {float(rate):.0%}" for rate in estimate.rates)]
+    plain = f"Autoregressive decoding beside transformers' generate: {estimate.plain_over_transformers:.2f}x its speed."
+    print_table(title, headings, rows, [plain])

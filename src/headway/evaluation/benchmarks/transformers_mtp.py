@@ -1,6 +1,6 @@
-"""transformers' own `generate(use_mtp=True)` with a model's sequential heads, to be timed beside Headway.
+"""transformers' own `generate(use_mtp=True)` with the sequential heads of a model, for timing beside Headway.
 
-transformers reads such heads from the trunk's checkpoint, again in each call. Here it gets them from memory: only decoding is
+transformers reads such heads from the trunk's checkpoint in each call. Here the heads come from memory, so that only decoding is
 timed.
 """
 
@@ -18,28 +18,29 @@ from headway.temporarily import temporarily
 
 
 def native_heads(model: HeadwayModel) -> Any:
-    """The model's sequential heads as transformers' module.
+    """The sequential heads of the model as transformers' MTP module.
 
-    Raises: UnsupportedModelError where transformers has no place for them.
+    Raises:
+        UnsupportedModelError: transformers cannot hold these heads.
     """
     heads = model.heads
     if not isinstance(heads, SequentialHeads) or len(heads.layers) < heads.count:
         raise UnsupportedModelError("Only sequential heads with a layer each decode through transformers' use_mtp.")
-    with _as_mtp_model(model):
+    with _mtp_config(model):
         native = MtpModel(model.trunk, heads.count).eval()
-    own = native.load_state_dict(heads.state_dict(), strict=False)
-    if lacking := [name for name in own.missing_keys if name.startswith("layers.")] + own.unexpected_keys:
-        raise UnsupportedModelError(f"transformers' MTP layers and these heads do not match: {', '.join(lacking[:3])}.")
+    keys = native.load_state_dict(heads.state_dict(), strict=False)
+    if mismatched := [name for name in keys.missing_keys if name.startswith("layers.")] + keys.unexpected_keys:
+        raise UnsupportedModelError(f"transformers' MTP layers and these heads do not match: {', '.join(mismatched[:3])}.")
     return native.to(model.device, model.trunk.dtype)
 
 
 @contextmanager
 def decoding_with(native: Any, model: HeadwayModel) -> Iterator[None]:
-    """Within, the trunk's `generate(use_mtp=True)` drafts with these heads."""
-    with _as_mtp_model(model), temporarily(MtpModel, from_pretrained=lambda *args, **kwargs: native):
+    """A context in which the trunk's `generate(use_mtp=True)` drafts with these heads."""
+    with _mtp_config(model), temporarily(MtpModel, from_pretrained=lambda *args, **kwargs: native):
         yield
 
 
-def _as_mtp_model(model: HeadwayModel) -> AbstractContextManager[Any]:
-    """The trunk's configuration, within, says how many heads there are."""
+def _mtp_config(model: HeadwayModel) -> AbstractContextManager[Any]:
+    """A context in which the trunk's configuration declares the number of heads."""
     return with_mtp_layer_config(model.view.config, model.count)
