@@ -181,3 +181,24 @@ def test_mistakes_have_clear_messages(model: str, data: str, out: Path, tmp_path
         FinetuneConfig(model=model, data=data, output_dir=out, batch_size=0)
     with pytest.raises(CheckpointError, match="tokenizer"):
         finetune(FinetuneConfig(model=str(tmp_path), data=data, output_dir=out))
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"objective": "registers"}, {"objective": "distillation", "teacher": "frozen", "lora": True}]
+)
+def test_detached_heads_learn_and_the_trunk_is_saved_bit_for_bit_as_without_them(
+    model: str, data: str, tmp_path: Path, changes: dict
+) -> None:
+    found = {}
+    for gradient in ("none", "detached", "joint"):
+        settings = {**QUICK, "num_heads": 2, "family": "sequential", "max_steps": 6, "max_grad_norm": 0.5, **changes}
+        out = tmp_path / gradient
+        finetune(FinetuneConfig(model=model, data=data, output_dir=out, heads_gradient=gradient, total_weight=1.0, **settings))
+        found[gradient] = weights(out)
+        entries = [entry for entry in json.loads((out / "history.json").read_text()) if "loss" in entry]
+        assert all(("loss_2" in entry) == (gradient != "none") for entry in entries)
+    trunk = [name for name in found["none"] if name.startswith("model")]
+    heads = [name for name in found["none"] if name.startswith("headway")]
+    assert trunk and all(torch.equal(found["none"][name], found["detached"][name]) for name in trunk)
+    assert not all(torch.equal(found["none"][name], found["joint"][name]) for name in trunk)
+    assert not any(torch.equal(found["none"][name], found["detached"][name]) for name in heads if "norm" not in name)

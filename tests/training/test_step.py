@@ -1,0 +1,143 @@
+"""An objective of another kind, defined here, trains through the training step, the trainer and the loop as they are."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from headway.data.collators import pad_columns
+from headway.errors import DataError
+from headway.model import HeadwayModel
+from headway.objectives import Batch, Loss, MultiToken, WithHeads
+from headway.training.configs import FinetuneConfig
+from headway.training.loop import run
+from headway.training.step import TrainingStep
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Tokens of a chosen and of a rejected answer."""
+
+    chosen: list[int]
+    rejected: list[int]
+
+
+class Pairs(Dataset):
+    """Chosen answers end in even tokens, rejected ones in odd tokens."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        start = torch.randint(4, 12, (count, 2, 5), generator=draw) * 2
+        start[:, 1, -1] += 1
+        self.pairs = [Pair(chosen[i % 4 :].tolist(), rejected.tolist()) for i, (chosen, rejected) in enumerate(start)]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Pair:
+        return self.pairs[index]
+
+
+class BradleyTerry(nn.Module):
+    """-log sigmoid(r(chosen) - r(rejected)), with a scalar readout r of the last token (Bradley and Terry, 1952)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.readout = nn.Linear(width, 1, bias=False)
+        nn.init.zeros_(self.readout.weight)
+
+    def collate(self, examples: Sequence[Pair]) -> Batch:
+        answers = [{"ids": answer} for pair in examples for answer in (pair.chosen, pair.rejected)]
+        return {**pad_columns(answers, {"ids": 0}), "lengths": torch.tensor([len(answer["ids"]) for answer in answers])}
+
+    def count(self, batch: Batch) -> int:
+        return len(batch["ids"]) // 2
+
+    def loss(self, model: HeadwayModel, batch: Batch, progress: float, items: Tensor | int | None = None) -> Loss:
+        last = model(batch["ids"], count=0).states[0][torch.arange(len(batch["ids"])), batch["lengths"] - 1]
+        chosen, rejected = self.readout(last.float()).view(-1, 2).unbind(1)
+        losses = -F.logsigmoid(chosen - rejected)
+        metrics = {"loss_preference": losses.mean().detach(), "accuracy": (chosen > rejected).float().mean()}
+        return Loss(losses.sum() / (self.count(batch) if items is None else items), metrics)
+
+
+class Answers(MultiToken):
+    """Heads learn both answers of a pair."""
+
+    def count(self, batch: Batch) -> int:
+        return super().count(self._tokens(batch))
+
+    def loss(self, model: HeadwayModel, batch: Batch, progress: float, items: Tensor | int | None = None) -> Loss:
+        return super().loss(model, self._tokens(batch), progress, items)
+
+    @staticmethod
+    def _tokens(batch: Batch) -> Batch:
+        ids = batch["ids"]
+        padding = torch.arange(ids.shape[1], device=ids.device) >= batch["lengths"][:, None]
+        return {"input_ids": ids, "labels": ids.masked_fill(padding, -100)}
+
+
+def _train(model: str, out: Path, heads: bool = False, **changes: Any) -> tuple[HeadwayModel, list[dict[str, float]]]:
+    settings: dict[str, Any] = {"batch_size": 8, "max_steps": 40, "learning_rate": 3e-3, "log_steps": 10, "quiet": True, **changes}
+    config = FinetuneConfig(model=model, data="none", output_dir=out, validation="none", **settings)
+    trained = HeadwayModel.from_trunk(model, count=2).train()
+    objective: Any = BradleyTerry(trained.view.config.hidden_size)
+    objective = WithHeads(objective, Answers(next_token=False)) if heads else objective
+    trainer = run(config, trained, objective, Pairs(160, 0), Pairs(40, 1))
+    return trained, trainer.state.log_history
+
+
+def test_a_preference_loss_trains_through_the_loop(model: str, out: Path) -> None:
+    _, history = _train(model, out)
+    logged = [entry for entry in history if "loss" in entry]
+    evaluated = [entry for entry in history if "eval_accuracy" in entry]
+    assert logged[0]["loss_preference"] == pytest.approx(logged[0]["loss"], abs=1e-4)
+    assert logged[-1]["loss"] < 0.3 and logged[-1]["accuracy"] > 0.9
+    assert evaluated[-1]["eval_accuracy"] > 0.9 and evaluated[-1]["eval_loss_preference"] < 0.4
+    assert not any(name.startswith("loss_1") for entry in history for name in entry)
+    state = json.loads((out / "checkpoint-40" / "trainer_state.json").read_text())
+    assert state["global_step"] == 40 and "objective.readout.weight" in _tensors(out / "checkpoint-40")
+
+
+def test_pairs_are_what_a_preference_loss_is_divided_by(model: str, tmp_path: Path) -> None:
+    found = []
+    for name, batch, accumulation in (("big", 8, 1), ("small", 2, 4)):
+        _, history = _train(model, tmp_path / name, batch_size=batch, gradient_accumulation=accumulation, max_steps=4, log_steps=1)
+        found.append([entry["loss"] for entry in history if "loss" in entry])
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
+
+
+def test_detached_heads_are_carried_along_and_change_no_bit_of_the_trunk(model: str, tmp_path: Path) -> None:
+    alone, _ = _train(model, tmp_path / "alone", max_grad_norm=0.1)
+    carried, history = _train(model, tmp_path / "carried", heads=True, max_grad_norm=0.1)
+    for name, parameter in alone.trunk.named_parameters():
+        assert torch.equal(parameter, carried.trunk.get_parameter(name))
+    logged = [entry for entry in history if "loss_2" in entry]
+    assert logged[-1]["loss_2"] < logged[0]["loss_2"] - 0.5 and logged[-1]["accuracy"] > 0.9
+
+
+def test_a_step_hands_the_batch_of_its_objective_on_and_names_its_metrics(model: str) -> None:
+    step = TrainingStep(HeadwayModel.from_trunk(model, count=0), BradleyTerry(32))
+    outputs = step(**step.objective.collate([Pairs(1, 0)[0]]), progress=0.5)
+    assert outputs["loss"].item() == pytest.approx(0.6931, abs=1e-4)
+    assert outputs["metrics"].keys() == {"loss_preference", "accuracy"}
+
+
+def test_a_missing_column_is_named(model: str) -> None:
+    with pytest.raises(DataError, match="needs the column 'labels', and the data has only input_ids, scores"):
+        MultiToken().collate([{"input_ids": [1, 2], "scores": [0, 1]}])
+    with pytest.raises(DataError, match="needs the column 'input_ids'"):
+        MultiToken().collate([{"input_ids": [1], "labels": [1]}, {"tokens": [1]}])
+
+
+def _tensors(folder: Path) -> list[str]:
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        return list(file.keys())
