@@ -1,4 +1,4 @@
-"""Settings of a command: a frozen dataclass filled from its defaults, then from a YAML file, then from flags.
+"""Settings of a command: a frozen dataclass filled from defaults, then from a YAML file, then from flags.
 
 Keys and types are strict. An unknown key or a wrong type is a ConfigError that names the file, the key and the nearest known key.
 """
@@ -35,10 +35,10 @@ RENAMED: dict[str, tuple[str, ...]] = {
 def field(
     default: Any = dataclasses.MISSING, help: str = "", *, group: str = "", choices: Choices | None = None, default_text: str = ""
 ) -> Any:
-    """Dataclass field that is also a flag and a key of the YAML file. Use it with `kw_only=True`.
+    """Dataclass field that is also a flag and a key of the YAML file. Use with `kw_only=True`.
 
     Args:
-        default: value when neither the file nor the command line sets the field; without one the field is required.
+        default: value when neither the file nor the command line sets the field; without a default the field is required.
         help: line for `--help`.
         group: heading for `--help`; fields of a group need not stand together.
         choices: names that the value, or every item of a list, is checked against; a callable is called when needed.
@@ -53,7 +53,7 @@ def field(
 def choices_from(target: str) -> Callable[[], Iterable[str]]:
     """Choices read from a table elsewhere, such as "headway.decoding.drafters.names:DRAFTERS".
 
-    The module is imported when a command line is parsed, so it must not import torch.
+    The module is imported whenever a command line is parsed, and must not import torch.
     """
     module, name = target.split(":")
     return lambda: getattr(import_module(module), name)
@@ -67,16 +67,16 @@ def load(
     about: str = "",
     positional: str = "",
 ) -> T:
-    """Build `cls` from its defaults, a YAML file, and flags such as ["--learning-rate", "1e-4"]. The last source wins.
+    """Build `cls` from defaults, a YAML file, and flags (["--learning-rate", "1e-4"]). The last source wins.
 
     Args:
         cls: a frozen dataclass. A nested dataclass is a nested mapping in YAML and dotted flags on the command line.
-            A field named after a Python keyword ends in an underscore (`from_`); its flag and key do not.
-        file: a YAML file. A `--config FILE` among the overrides replaces it.
-        overrides: flags as typed. `--help` prints every field with its default and exits.
+            A field named after a Python keyword ends in an underscore (`from_`); the flag and the key do not.
+        file: a YAML file. A `--config FILE` among the overrides takes precedence.
+        overrides: flags as typed. `--help` prints every field with the default and exits.
         prog: name of the command in errors and `--help`.
         about: paragraph at the top of `--help`.
-        positional: flag whose value may also stand alone, such as "folder".
+        positional: flag with a value that may also stand alone, for example "folder".
     Raises: ConfigError for an unknown key or flag, a wrong type, a missing required value, an unreadable file.
     """
     parser = build_parser(cls, prog, about, positional)
@@ -104,7 +104,7 @@ def build(cls: type[T], values: dict[str, Any], where: str) -> T:
 
 
 def at_least(config: Any, least: float, *names: str) -> None:
-    """Raise ConfigError if one of the named numbers is smaller than `least`. None passes."""
+    """Raise ConfigError if any of the named numbers is smaller than `least`. None passes."""
     for name in names:
         value = getattr(config, name)
         if value is not None and value < least:
@@ -164,7 +164,7 @@ class _HelpFormatter(argparse.HelpFormatter):
 
 
 class _Text(str):
-    """Value typed on the command line. Its type is unknown until it is checked against the field."""
+    """Value typed on the command line. The type is unknown until the value is checked against the field."""
 
 
 def _mark_text(value: Any) -> Any:
@@ -174,7 +174,7 @@ def _mark_text(value: Any) -> Any:
 
 
 def _unknown_flag(text: str, parser: argparse.ArgumentParser) -> str:
-    """Sentence that refuses an unknown word of the command line, with its present or nearest name."""
+    """Sentence that refuses an unknown word of the command line, with the present or nearest name."""
     flag = text.split("=")[0]
     names = {action.dest for action in parser._actions}
     if new := _present_name(flag.removeprefix("--").replace("-", "_"), names):
@@ -256,7 +256,7 @@ def _build(cls: type[T], values: Any, prefix: str, where: str) -> T:
 
 
 def _unknown_key(key: str, prefix: str, names: Iterable[str]) -> str:
-    """Sentence that refuses an unknown key of a file, with its present or nearest name."""
+    """Sentence that refuses an unknown key of a file, with the present or nearest name."""
     new = _present_name(key, names)
     if new.startswith("no_") and new not in names:
         return f"key {prefix + key!r} is now {prefix + new.removeprefix('no_')!r}, with the opposite value."
@@ -281,7 +281,7 @@ def _checked(hint: Any, value: Any, key: str, where: str) -> Any:
 
 
 def _check_choices(built: Any, item: dataclasses.Field, value: Any, key: str, where: str) -> None:
-    """Raise ConfigError if a value, or an item of a list, is not among the choices of its field."""
+    """Raise ConfigError if a value, or an item of a list, is not among the choices of the field."""
     choices = _choices(item)
     for name in built if isinstance(built, list | tuple) else [built]:
         if choices and name is not None and name not in choices:
@@ -295,7 +295,7 @@ def _source(value: Any, where: str) -> str:
 
 
 def _convert(hint: Any, value: Any, inner: Callable[[Any, Any], Any]) -> Any:
-    """`value` as one plain type. Raises ValueError or TypeError for a value of another type."""
+    """`value` as a plain type. Raises ValueError or TypeError for a value of another type."""
     origin, arguments = get_origin(hint), get_args(hint)
     text = isinstance(value, _Text)
     if hint is Any:
@@ -322,7 +322,7 @@ def _convert(hint: Any, value: Any, inner: Callable[[Any, Any], Any]) -> Any:
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
-    """Members of a union, None last, so that the first member is the type itself."""
+    """Members of a union, None last. The first member is the type itself."""
     if get_origin(hint) not in (Union, types.UnionType):
         return (hint,)
     return tuple(sorted(get_args(hint), key=lambda kind: kind is types.NoneType))

@@ -1,11 +1,11 @@
-"""Exceptions for mistakes that a user can correct. The command line prints each as one line and exits with code 2.
+"""Exceptions for mistakes that a user can correct. The command line prints a single line and exits with code 2.
 
-Every class also inherits the standard exception that it stands for, so `except ValueError` around a library call works as usual.
+Every class also inherits a standard exception: `except ValueError` around a library call works as usual.
 """
 
 
 class HeadwayError(Exception):
-    """A mistake that the user can correct. The message names the mistake, its location and the remedy."""
+    """A mistake that the user can correct. The message names the mistake, the location and the remedy."""
 
 
 class ConfigError(HeadwayError, ValueError):
@@ -13,11 +13,11 @@ class ConfigError(HeadwayError, ValueError):
 
 
 class DataError(HeadwayError, ValueError):
-    """An input file or data set cannot be used as it is."""
+    """An input file or data set cannot be used."""
 
 
 class CheckpointError(HeadwayError, OSError):
-    """A checkpoint is missing, damaged, or does not fit its model; an OSError, as from `from_pretrained` of transformers."""
+    """A checkpoint is missing, damaged, or does not fit the model; an OSError, as from `from_pretrained` of transformers."""
 
 
 class UnsupportedModelError(HeadwayError, NotImplementedError):

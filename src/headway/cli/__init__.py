@@ -1,4 +1,4 @@
-"""The command line `headway`: a table of commands, and one function that runs any of them."""
+"""The command line `headway`: a table of commands, and the function that runs a command."""
 
 from headway.cli.main import main
 

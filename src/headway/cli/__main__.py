@@ -1,4 +1,4 @@
-"""`python -m headway.cli`, where a module is wanted: `torchrun --nproc-per-node 2 -m headway.cli finetune ...`."""
+"""`python -m headway.cli`, for launchers that take a module: `torchrun --nproc-per-node 2 -m headway.cli finetune ...`."""
 
 import sys
 

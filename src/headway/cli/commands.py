@@ -10,7 +10,7 @@ from headway.experiments.reproduce.configs import EXPERIMENTS
 
 @dataclass(frozen=True)
 class Command:
-    """One command.
+    """A row of the table.
 
     name: words after `headway`; the first of two words is a group.
     about: line for `headway --help`, and the first line of the command's own help.
@@ -18,7 +18,7 @@ class Command:
     run: "module:function" that takes the settings.
     section: heading for `headway --help`.
     details: more sentences for the command's own help.
-    positional: flag whose value may also stand alone.
+    positional: flag with a value that may also stand alone.
     listing: flag that prints a table and exits, and "module:function" that returns the table.
     resumable: True if the same command continues an interrupted run.
     result: line to print on stderr at the end, with the function's result for `{}`. Empty if the function prints by itself.

@@ -18,7 +18,7 @@ def run(config: EvalConfig) -> None:
 
 
 def rows(results: dict[str, Any], prefix: str = "") -> list[list[str]]:
-    """Rows of a table for a nested result. Long lists, such as answers, are left to the file."""
+    """Rows of a table for a nested result. Long lists (answers, transcripts) are left to the file."""
     lines = []
     for key, value in results.items():
         if isinstance(value, dict):

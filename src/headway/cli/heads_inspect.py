@@ -61,7 +61,7 @@ def inspect(folder: Path) -> dict[str, Any]:
 
 
 def inspect_other(folder: Path) -> dict[str, Any]:
-    """Contents of a folder by other software: format, tensors and engines. Raises CheckpointError for damage or pickles."""
+    """Contents of a folder in a foreign format: format, tensors and engines. Raises CheckpointError for damage or pickles."""
     from headway.interop.recognition import recognise
 
     if folder.is_dir() and not any(folder.iterdir()):

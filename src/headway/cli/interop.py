@@ -44,7 +44,7 @@ def run_export(config: ExportConfig) -> None:
 
 
 def run_import(config: ImportConfig) -> None:
-    """Attach heads of other software to their model, and save both. Raises HeadwayError."""
+    """Attach heads from a foreign format to a model, and save both. Raises HeadwayError."""
     from headway.interop import import_  # torch and transformers take seconds to import
     from headway.training.loop import copy_tokenizer
 

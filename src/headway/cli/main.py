@@ -1,4 +1,4 @@
-"""Entry point of `headway`: find the command, load its settings, run it, print the result, return the exit code."""
+"""Entry point of `headway`: find the command, load the settings, run, print the result, return the exit code."""
 
 import errno
 import io
@@ -20,10 +20,10 @@ HELP = ("-h", "--help")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command.
+    """Run a command.
 
     Args:
-        argv: words after `headway`, by default those of the process.
+        argv: words after `headway`, by default from the command line.
     Returns: 0, 2 after a mistake that the user can correct or a full disk, 130 after Ctrl-C, 141 after a broken pipe.
     """
     words = list(sys.argv[1:] if argv is None else argv)
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(command: Command, words: list[str]) -> None:
-    """Load the settings of a command from its flags, run it and print its result. Raises HeadwayError."""
+    """Load the settings of a command from flags, call the function and print the result. Raises HeadwayError."""
     if command.listing is not None and command.listing[0] in words:
         print(_resolve(command.listing[1])())
         return
@@ -80,7 +80,7 @@ def run(command: Command, words: list[str]) -> None:
 
 
 def overview(group: str = "") -> str:
-    """Help of `headway`, or of a group of commands such as `headway heads`."""
+    """Help of `headway`, or of a group of commands (`headway heads`)."""
     shown = [command for command in COMMANDS.values() if not group or command.name.split()[0] == group]
     width = max(len(command.name) for command in shown)
     lines = ["Multi-token prediction heads for pretrained language models."]
@@ -92,7 +92,7 @@ def overview(group: str = "") -> str:
 
 
 def _find_command(words: list[str]) -> Command | None:
-    """Command that `words` begin with, or None for a group such as `heads` that needs its overview.
+    """Command that `words` begin with, or None for a group without a second word (`heads`).
 
     Raises: ConfigError for an unknown command, with the nearest name.
     """
@@ -115,7 +115,7 @@ def _resolve(target: str) -> Any:
 
 
 def _short_warnings(otherwise: Callable[..., None]) -> Callable[..., None]:
-    """Handler that prints Headway's own warnings as one line, and others as usual."""
+    """Handler that prints Headway's own warnings in a single line, and foreign warnings as usual."""
     package = str(Path(__file__).parents[1])
 
     def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
@@ -128,12 +128,12 @@ def _short_warnings(otherwise: Callable[..., None]) -> Callable[..., None]:
 
 
 def _escape_unencodable_output() -> None:
-    """Make stdout and stderr write characters outside their encoding as escapes such as \\u4f60, instead of failing."""
+    """Make stdout and stderr write characters outside the encoding as escapes (\\u4f60) instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _discard_stdout() -> None:
-    """Send the rest of stdout nowhere: Python would report the failure again when it exits."""
+    """Send the rest of stdout nowhere. Python would report the failure again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
