@@ -62,7 +62,7 @@ class BradleyTerry(nn.Module):
         return len(batch["ids"]) // 2
 
     def loss(self, model: HeadwayModel, batch: Batch, progress: float, items: Tensor | int | None = None) -> Loss:
-        last = model(batch["ids"], count=0).states[0][torch.arange(len(batch["ids"])), batch["lengths"] - 1]
+        last = model(batch["ids"], count=0).hidden_states[0][torch.arange(len(batch["ids"])), batch["lengths"] - 1]
         chosen, rejected = self.readout(last.float()).view(-1, 2).unbind(1)
         losses = -F.logsigmoid(chosen - rejected)
         metrics = {"loss_preference": losses.mean().detach(), "accuracy": (chosen > rejected).float().mean()}

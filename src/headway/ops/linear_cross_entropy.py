@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from headway.ops.labels import IGNORE
-from headway.ops.unembedding import Unembedding
+from headway.ops.unembedding import Unembedding, through_cap_and_scale
 
 LOGITS_IN_CHUNK = 2**26  # 256 MiB of float32
 
@@ -107,7 +107,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     summed += loss
                     if not learns:
                         continue
-                    _through_cap_and_scale(grad_logits, logits, detached)
+                    through_cap_and_scale(grad_logits, logits, detached)
                     grad_logits = grad_logits.mul_(scale).to(dtype)
                     grad[part] = (grad_logits @ matrix).to(grad.dtype)
                     if grad_weight is not None:
@@ -151,13 +151,6 @@ def _loss_and_gradient(logits: Tensor, target: Targets, rows: Tensor, unembeddin
     labels = target[rows].unsqueeze(-1)
     loss = -logs.gather(-1, labels).sum()
     return loss, logs.exp_().scatter_add_(-1, labels, torch.full_like(labels, -1, dtype=logs.dtype))
-
-
-def _through_cap_and_scale(grad: Tensor, capped: Tensor, unembedding: Unembedding) -> None:
-    if unembedding.softcap is not None:
-        grad.mul_(1 - (capped / unembedding.softcap) ** 2)  # d/dx c*tanh(x/c) = 1 - tanh^2
-    if unembedding.scale != 1.0:
-        grad.mul_(unembedding.scale)
 
 
 def _known(target: Targets, unembedding: Unembedding) -> Targets:

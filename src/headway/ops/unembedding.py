@@ -41,3 +41,17 @@ class Unembedding:
         """That of some tokens alone, ascending (FR-Spec, Zhao et al. 2025, arXiv 2502.14856, section 3)."""
         bias = None if self.bias is None else self.bias[tokens]
         return replace(self, weight=self.weight[tokens], bias=bias, tokens=tokens, vocabulary=self.weight.shape[0])
+
+
+def through_cap_and_scale(grad: Tensor, logits: Tensor, unembedding: Unembedding) -> None:
+    """Turn a gradient of logits into one of hidden_states @ weight.T + bias, in place.
+
+    Args:
+        grad: gradient of the loss with respect to `logits`, (rows, vocab).
+        logits: logits after scale and soft-cap, (rows, vocab).
+        unembedding: scale and soft-cap.
+    """
+    if unembedding.softcap is not None:
+        grad.mul_(1 - (logits / unembedding.softcap) ** 2)  # d/dx c*tanh(x/c) = 1 - tanh^2
+    if unembedding.scale != 1.0:
+        grad.mul_(unembedding.scale)

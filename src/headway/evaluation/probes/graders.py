@@ -12,6 +12,7 @@ from headway.errors import ConfigError, DataError
 from headway.evaluation.probes.configs import SimpleQAConfig
 from headway.evaluation.probes.matching import contains_words, normalise
 from headway.model import HeadwayModel, load_model_and_tokenizer
+from headway.ops import linear_log_probs
 
 Grade = Literal["CORRECT", "INCORRECT", "NOT_ATTEMPTED"]
 GRADES: tuple[Grade, ...] = get_args(Grade)
@@ -100,9 +101,9 @@ def log_likelihoods(model: HeadwayModel, tokenizer: Any, prompt: str, options: S
             raise DataError(f"the grader reads at most {window} tokens, and an answer to grade takes {len(ids)} with its question.")
         before = tuple(ids[:-1])
         if before not in read:
-            logits = model.trunk(input_ids=torch.tensor([before], device=model.device)).logits[0, start - 1 :]
-            read[before] = logits.float().log_softmax(-1)
-        scores.append(sum(float(read[before][n, token]) for n, token in enumerate(ids[start:])))
+            read[before] = model(torch.tensor([before], device=model.device), count=0).hidden_states[0][0, start - 1 :]
+        tokens = torch.tensor(ids[start:], device=model.device)
+        scores.append(float(linear_log_probs(read[before], tokens, model.unembedding).log_probs.sum()))
     return scores
 
 
