@@ -22,21 +22,21 @@ def test_ancestors_and_depths_of_a_known_tree():
 
 @pytest.mark.parametrize("paths", [[()], [(0,), (0,)], [(0, 0), (0,)]])
 def test_broken_paths_are_refused(paths):
-    with pytest.raises(ValueError, match="is empty, there twice, or comes before its parent"):
+    with pytest.raises(ValueError, match="is empty, appears twice, or comes before its parent"):
         parents_of(paths)
 
 
-def plain_walk(parents, drafts, chosen, alive):
+def plain_walk(parents, drafts, chosen, valid):
     """All paths from the root, tried one by one."""
     known = list(zip(parents, drafts, strict=True))
-    alive = [a and known.index(pair) == n for n, (pair, a) in enumerate(zip(known, alive, strict=True))]
+    valid = [a and known.index(pair) == n for n, (pair, a) in enumerate(zip(known, valid, strict=True))]
     best = []
     for end in range(len(drafts) + 1):
         path, node = [], end
         while node:
             path.insert(0, node)
             node = parents[node - 1]
-        if all(alive[n - 1] and drafts[n - 1] == chosen[parents[n - 1]] for n in path) and len(path) > len(best):
+        if all(valid[n - 1] and drafts[n - 1] == chosen[parents[n - 1]] for n in path) and len(path) > len(best):
             best = path
     return best, chosen[best[-1] if best else 0]
 
@@ -47,9 +47,9 @@ def test_the_path_is_the_one_found_by_trying_them_all_in_10000_cases():
         parents = (torch.rand(1000, drafts, generator=g) * torch.arange(1, drafts + 1)).long()
         tokens = torch.randint(3, (1000, drafts), generator=g)
         chosen = torch.randint(3, (1000, drafts + 1), generator=g)
-        alive = torch.rand(1000, drafts, generator=g) < 0.8
-        path = follow_target(Tree(parents), tokens, chosen, alive)
-        rows = zip(*(x.tolist() for x in (parents, tokens, chosen, alive, *path)), strict=True)
+        valid = torch.rand(1000, drafts, generator=g) < 0.8
+        path = follow_target(Tree(parents), tokens, chosen, valid)
+        rows = zip(*(x.tolist() for x in (parents, tokens, chosen, valid, *path)), strict=True)
         for *case, nodes, kept, bonus_token in rows:
             assert (nodes[:kept], bonus_token) == plain_walk(*case)
             assert nodes[kept:] == [0] * (drafts - kept)

@@ -11,7 +11,7 @@ from transformers import GenerationConfig
 from headway.decoding.sampler import Sampler
 from headway.decoding.stopping import StoppingCriteria, eos_tokens
 from headway.errors import ConfigError
-from headway.ops.sampling import draw
+from headway.ops.sampling import sample
 
 
 @dataclass(eq=False)
@@ -166,7 +166,7 @@ class Batch:
                 if distribution is None:
                     distribution = torch.nn.functional.one_hot(tokens[:, 0], logits.shape[1]).float()
                 distribution[members] = scores.probabilities(processed[members, 0])
-                tokens[members, 0] = draw(distribution[members], scores.generator)
+                tokens[members, 0] = sample(distribution[members], scores.generator)
         self.write(tokens, k)
         return distribution
 

@@ -16,10 +16,11 @@ from headway.decoding.stopping import eos_tokens
 from headway.errors import ConfigError, first_line
 from headway.ops.draft_tree import AcceptedPath
 from headway.ops.noise import gumbel
-from headway.ops.sampling import truncate
+from headway.ops.sampling import apply_temperature_top_k_top_p
 from headway.ops.verification.block import accept_block
 from headway.ops.verification.multi_candidate import accept_candidates
-from headway.ops.verification.rejection import Accepted, accept_sampled
+from headway.ops.verification.rejection import accept_sampled
+from headway.ops.verification.rule import Accepted
 from headway.ops.verification.typical import accept_typical
 
 # for chains that were drawn; each takes target, proposal, tokens, generator, limit (see `headway.ops.verification.rejection`)
@@ -82,7 +83,7 @@ class Sampler:
 
     def probabilities(self, scores: Tensor) -> Tensor:
         config = self.config
-        return truncate(scores, config.temperature, config.top_k, config.top_p, config.min_p)
+        return apply_temperature_top_k_top_p(scores, config.temperature, config.top_k, config.top_p, config.min_p)
 
     def preferences(self, scores: Tensor, seeds: Tensor, positions: Tensor) -> Tensor:
         """What the chosen token is the largest of: the scores themselves, or, when sampling, log-probabilities with the noise of

@@ -8,7 +8,7 @@ from headway.decoding.batch import Batch
 from headway.decoding.drafters.base import Draft
 from headway.decoding.verify_inputs import VerifyInputs
 from headway.ops.draft_tree import AcceptedPath, follow_target
-from headway.ops.verification.rejection import accept_greedy
+from headway.ops.verification.greedy import accept_greedy
 
 
 def accept(batch: Batch, logits: Tensor, draft: Draft | None, layout: VerifyInputs) -> AcceptedPath:
@@ -38,19 +38,19 @@ def _accept_chain(batch: Batch, processed: Tensor, draft: Draft | None, layout: 
 
 
 def _accept_tree(batch: Batch, processed: Tensor, draft: Draft, layout: VerifyInputs) -> AcceptedPath:
-    tree, drafts, alive = layout.tree, batch.drafted(layout.drafts), (layout.slots >= 0)[:, 1:]
+    tree, drafts, valid = layout.tree, batch.drafted(layout.drafts), (layout.slots >= 0)[:, 1:]
     assert tree is not None
     # where nothing was drawn to be judged, the trunk's own choice is as exact
     judged = [(scores, rule, members) for scores, members in batch.groups() if (rule := scores.tree_rule) and draft.proposal_index]
     if sum(len(members) for *_, members in judged) < len(batch.rows):
-        path = follow_target(tree, drafts, batch.preferences(processed, tree.depths).argmax(-1), alive)
+        path = follow_target(tree, drafts, batch.preferences(processed, tree.depths).argmax(-1), valid)
     else:
         path = AcceptedPath(torch.zeros_like(drafts), torch.zeros_like(drafts[:, 0]), torch.zeros_like(drafts[:, 0]))
     for scores, rule, members in judged:
         proposal = torch.stack([part[members] for part in draft.distributions], dim=1)
         origins = torch.tensor(draft.proposal_index, device=batch.device).expand(len(members), -1)
         target, parents = scores.probabilities(processed[members]), tree.parents[members]
-        part = rule(target, proposal, drafts[members], parents, scores.generator, alive[members], origins)
+        part = rule(target, proposal, drafts[members], parents, scores.generator, valid[members], origins)
         path.nodes[members], path.num_accepted[members], path.bonus_token[members] = part
     return path
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from headway.decoding.batch import Batch, SequenceState
 from headway.decoding.drafters.base import Draft
-from headway.ops.draft_tree import AcceptedPath, Tree, with_masks
+from headway.ops.draft_tree import AcceptedPath, Tree, append_mask_tokens
 from headway.trunk import Masks, TrunkView
 
 
@@ -67,7 +67,7 @@ def _tree(view: TrunkView, batch: Batch, draft: Draft, max_accepted: list[int]) 
     assert draft.parents is not None
     tree, budget = Tree(draft.parents), draft.parents.shape[1]
     newest = batch.ends - 1  # (rows, 1)
-    alive = tree.depths <= torch.tensor(max_accepted, device=batch.device)[:, None]
+    valid = tree.depths <= torch.tensor(max_accepted, device=batch.device)[:, None]
     positions = newest + tree.depths
     visible = max(batch.lengths) + budget
     keys = torch.arange(visible, device=batch.device).expand(len(batch.rows), -1)
@@ -75,14 +75,14 @@ def _tree(view: TrunkView, batch: Batch, draft: Draft, max_accepted: list[int]) 
     drafted = (node >= 0) & (node <= budget)
     node = node.clamp(0, budget)
     masks = view.masks(
-        torch.where(alive, positions, -1),
+        torch.where(valid, positions, -1),
         torch.where(drafted, positions.gather(1, node), keys),
         allowed=~drafted[:, None] | tree.ancestors.gather(2, node[:, None].expand(-1, budget + 1, -1)),
     )
     slots = newest + torch.arange(budget + 1, device=batch.device)
     # what is written for a dead draft is overwritten like what a rejected one left
     start = batch.lengths[0] - 1 if min(batch.lengths) == max(batch.lengths) else None
-    return VerifyInputs(torch.where(alive, positions, -1), torch.where(alive, slots, -1), visible, max_accepted, tree, masks, start)
+    return VerifyInputs(torch.where(valid, positions, -1), torch.where(valid, slots, -1), visible, max_accepted, tree, masks, start)
 
 
 def _ridden(view: TrunkView, batch: Batch, layout: VerifyInputs, count: int) -> MaskTokenInputs:
@@ -97,7 +97,7 @@ def _ridden(view: TrunkView, batch: Batch, layout: VerifyInputs, count: int) -> 
     here = (place >= 0) & (place < every)
     place = place.clamp(0, every - 1)
     above = layout.tree.ancestors if layout.tree is not None else torch.ones(nodes, nodes, device=batch.device).bool().tril()
-    seen = with_masks(above.expand(rows, -1, -1), count)
+    seen = append_mask_tokens(above.expand(rows, -1, -1), count)
     masks = view.masks(
         positions,
         torch.where(here, positions.gather(1, place), torch.where(keys < newest, keys, -1)),

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from headway.errors import CheckpointError, ConfigError, UnsupportedModelError, first_line
 from headway.heads.base import HeadsConfig, HeadStack
 from headway.heads.modules.adapters import Adapters, recording
-from headway.ops.draft_tree import with_masks
+from headway.ops.draft_tree import append_mask_tokens
 from headway.trunk import ForwardContext, HiddenStates, Masks, TrunkView, eval_mode
 
 RANK = 16  # the paper's 128 is for 8 billion parameters, and it finds that far fewer still work
@@ -135,7 +135,7 @@ def _whole(context: ForwardContext, count: int) -> tuple[Tensor, Masks]:
     ahead = torch.minimum(position_ids[..., None] + steps, position_ids.amax()).flatten(1)
     every = torch.cat([position_ids, ahead], dim=1)
     seen = torch.ones(1, length, length, dtype=torch.bool, device=every.device).tril() if alike else _seen(masks)
-    allowed = with_masks(seen, count)
+    allowed = append_mask_tokens(seen, count)
     if alike:
         return ahead.long(), view.masks(every, every, allowed=allowed)
     return ahead.long(), _stacked(masks, view.masks(ahead, every, allowed=allowed[:, length:]))

@@ -1,4 +1,4 @@
-"""Pure tensor functions: losses, labels, distributions and acceptance rules."""
+"""Pure tensor functions: losses, labels, sampling, trees and verification rules."""
 
 from headway.ops.labels import IGNORE, shift_labels
 from headway.ops.linear_cross_entropy import SoftTargets, linear_cross_entropy

@@ -1,8 +1,8 @@
-"""Cross-entropy of several heads straight from their states, without ever holding more than one chunk of logits.
+"""Cross-entropy of several heads from hidden states, with one chunk of logits in memory at a time.
 
-The gradients are computed in the forward pass, chunk by chunk, as Liger's fused linear cross-entropy does, and all heads
-add to one gradient buffer of the unembedding they share. Heads one after the other is the memory-efficient order of
-Gloeckle et al. 2024 (arXiv 2404.19737), section 2: peak logits memory O(vocab), not O(heads * vocab).
+Gradients are computed in the forward pass, chunk by chunk, as in Liger's fused linear cross-entropy. All heads add to one gradient
+buffer of a shared unembedding. Heads run in sequence, the memory-efficient order of Gloeckle et al. 2024 (arXiv 2404.19737), section 2:
+peak memory of logits is O(vocab) in place of O(heads * vocab).
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ LOGITS_IN_CHUNK = 2**26  # 256 MiB of float32
 
 @dataclass(frozen=True)
 class SoftTargets:
-    """A teacher's states instead of labels: the head learns the teacher's whole distribution, or what it knows of it."""
+    """Hidden states of a teacher in place of labels: the head learns the teacher's distribution over the head's vocabulary."""
 
     states: Tensor  # (rows, hidden)
     valid: Tensor  # (rows,) bool
-    unembedding: Unembedding | None = None  # what the teacher reads them through, if not the head's own
+    unembedding: Unembedding | None = None  # the teacher's; None: the head's own
 
 
 Targets = Tensor | SoftTargets
@@ -38,34 +38,35 @@ def linear_cross_entropy(
     items: Tensor | int | None = None,
     chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """total = sum_k weights[k] * (summed loss of head k) / items, and each head's own mean.
+    """total = sum_k weights[k] * (summed loss of head k) / items, and the mean loss of every head.
 
     Args:
-        states: one (rows, hidden) tensor a head, normed and ready for the unembedding.
-        targets: for each head labels (rows,) with -100 to ignore, or `SoftTargets`, whose loss is KL(teacher || head).
-            A head that knows only some tokens does not learn labels that are others; with soft targets its loss is
-            sum_v p(v) log(p(v | known) / q(v)) over the tokens v that it knows.
-        unembedding: what all heads read their states through, or one each.
-        weights: one a head; a head of weight 0 is not computed, and its mean is NaN.
-        items: what the sums are divided by, over all devices and accumulation steps; default: rows the first head learns.
-        chunk: rows of logits held at once; default: as many as 256 MiB of float32 hold.
+        states: hidden states per head, (rows, hidden), after the norm.
+        targets: per head labels (rows,) with -100 to ignore, or `SoftTargets` with the loss KL(teacher || head).
+            A head with a reduced vocabulary ignores labels outside the vocabulary; its loss for soft targets is
+            sum_v p(v) log(p(v | vocabulary) / q(v)) over the tokens v of its vocabulary.
+        unembedding: unembedding of all heads, or one per head.
+        weights: weight per head; a head of weight 0 is skipped, and its mean is NaN.
+        items: divisor of the sums, over all devices and accumulation steps; default: labels of the first head.
+        chunk: rows of logits in memory; default: rows that fit into 256 MiB of float32.
     Returns: the total, a differentiable scalar, and the detached means, (heads,).
-    Raises: ValueError if the lengths disagree.
+    Raises:
+        ValueError: lengths disagree.
     """
-    each = [unembedding] * len(states) if isinstance(unembedding, Unembedding) else unembedding
-    if not len(states) == len(targets) == len(weights) == len(each):
+    unembeddings = [unembedding] * len(states) if isinstance(unembedding, Unembedding) else unembedding
+    if not len(states) == len(targets) == len(weights) == len(unembeddings):
         raise ValueError(
-            f"{len(states)} states, {len(targets)} targets, {len(weights)} weights and {len(each)} unembeddings do not match"
+            f"{len(states)} states, {len(targets)} targets, {len(weights)} weights, {len(unembeddings)} unembeddings: lengths disagree"
         )
     if items is None:
         items = _valid(targets[0]).sum().clamp(min=1)
     groups: dict[int, list[int]] = {}
-    for k, own in enumerate(each):
-        groups.setdefault(id(own.weight), []).append(k)
+    for k, head in enumerate(unembeddings):
+        groups.setdefault(id(head.weight), []).append(k)
     total = torch.zeros((), device=states[0].device)
     means = torch.empty(len(states), device=states[0].device)
     for members in groups.values():
-        shared = each[members[0]]
+        shared = unembeddings[members[0]]
         rows = chunk or max(64, LOGITS_IN_CHUNK // shared.size)
         known = [_known(targets[k], shared) for k in members]
         arguments = (known, shared, [weights[k] for k in members], items, rows)
@@ -129,18 +130,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_total: Tensor, _means: Tensor) -> tuple:  # type: ignore[override]
-        grads, ctx.grads = ctx.grads, None  # freed as they are handed on
+        grads, ctx.grads = ctx.grads, None  # freed as the backward pass consumes them
         if grads is None:
             raise RuntimeError("linear_cross_entropy keeps its gradients for one backward pass only")
         return (None, *(None if grad is None else grad.mul_(grad_total.to(grad.dtype)) for grad in grads))
 
 
 def _loss_and_gradient(logits: Tensor, target: Targets, rows: Tensor, unembedding: Unembedding) -> tuple[Tensor, Tensor]:
-    """Summed loss and its gradient with respect to the capped logits, (rows, known tokens)."""
+    """Summed loss and its gradient with respect to the capped logits, (rows, vocab)."""
     logs = torch.log_softmax(logits, dim=-1)
     if isinstance(target, SoftTargets):
-        theirs = target.unembedding or unembedding
-        teacher = torch.log_softmax(theirs.logits(target.states[rows].to(theirs.weight.dtype)).float(), dim=-1)
+        reader = target.unembedding or unembedding
+        teacher = torch.log_softmax(reader.logits(target.states[rows].to(reader.weight.dtype)).float(), dim=-1)
         if unembedding.tokens is None:
             probabilities = teacher.exp()
             return (probabilities * (teacher - logs)).sum(), logs.exp_().sub_(probabilities)
@@ -154,11 +155,11 @@ def _loss_and_gradient(logits: Tensor, target: Targets, rows: Tensor, unembeddin
 
 
 def _known(target: Targets, unembedding: Unembedding) -> Targets:
-    """Labels as places among the tokens that the head knows."""
+    """Labels as indices into a reduced vocabulary."""
     if unembedding.tokens is None or isinstance(target, SoftTargets):
         return target
-    places = torch.searchsorted(unembedding.tokens, target).clamp(max=len(unembedding.tokens) - 1)
-    return torch.where(unembedding.tokens[places] == target, places, IGNORE)
+    indices = torch.searchsorted(unembedding.tokens, target).clamp(max=len(unembedding.tokens) - 1)
+    return torch.where(unembedding.tokens[indices] == target, indices, IGNORE)
 
 
 def _valid(target: Targets) -> Tensor:

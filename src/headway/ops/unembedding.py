@@ -1,4 +1,4 @@
-"""From states to logits, with the variations that trunks have: bias, scale and soft-capping."""
+"""Unembedding (= `lm_head`): hidden states to logits, with bias, scale and soft-capping."""
 
 from dataclasses import dataclass, replace
 
@@ -9,36 +9,36 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Unembedding:
-    """logits = cap(scale * (states @ weight.T + bias)), cap(x) = softcap * tanh(x / softcap) where it is set."""
+    """logits = cap(scale * (states @ weight.T + bias)) with cap(x) = softcap * tanh(x / softcap), the identity without softcap."""
 
     weight: Tensor  # (vocab, hidden)
     bias: Tensor | None = None  # (vocab,)
     scale: float = 1.0
     softcap: float | None = None
-    tokens: Tensor | None = None  # where it knows only some: which, (vocab,), ascending
-    vocabulary: int = 0  # how many there are then in all
+    tokens: Tensor | None = None  # token ids of a reduced vocabulary, (vocab,), ascending; None for all tokens
+    vocabulary: int = 0  # size of the whole vocabulary if reduced
 
     @property
     def size(self) -> int:
-        """How many tokens `logits` speaks of."""
+        """Width of `logits`."""
         return self.weight.shape[0] if self.tokens is None else self.vocabulary
 
     def logits(self, states: Tensor) -> Tensor:
-        """(..., hidden) -> (..., size); minus infinity for tokens that it does not know."""
+        """(..., hidden) -> (..., size); minus infinity for tokens outside a reduced vocabulary."""
         logits = self.known_logits(states)
         if self.tokens is None:
             return logits
         return logits.new_full((*logits.shape[:-1], self.vocabulary), -torch.inf).index_copy_(-1, self.tokens, logits)
 
     def known_logits(self, states: Tensor) -> Tensor:
-        """(..., hidden) -> (..., vocab), of the tokens it knows."""
+        """(..., hidden) -> (..., vocab), for the tokens of the reduced vocabulary."""
         logits = F.linear(states, self.weight, self.bias)
         if self.scale != 1.0:
             logits = logits * self.scale
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
     def restricted(self, tokens: Tensor) -> "Unembedding":
-        """That of some tokens alone, ascending (FR-Spec, Zhao et al. 2025, arXiv 2502.14856, section 3)."""
+        """Unembedding of the given token ids, ascending (FR-Spec, Zhao et al. 2025, arXiv 2502.14856, section 3)."""
         bias = None if self.bias is None else self.bias[tokens]
         return replace(self, weight=self.weight[tokens], bias=bias, tokens=tokens, vocabulary=self.weight.shape[0])
 

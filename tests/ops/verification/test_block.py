@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from headway.ops.verification.block import BlockOutcomes, accept_block, block_law
-from headway.ops.verification.rejection import accept_greedy, accept_sampled
+from headway.ops.verification.block import BlockOutcomes, accept_block, block_outcomes
+from headway.ops.verification.greedy import accept_greedy
+from headway.ops.verification.rejection import accept_sampled
 
 KINDS = ["independent", "equal", "near", "disjoint", "certain draft", "certain target"]
 
@@ -96,7 +97,7 @@ def test_output_is_the_targets_and_no_fewer_are_kept_than_token_by_token(vocab: 
     ends[::2] = depth  # half of the cases have all of their drafts
     limit = ends.repeat_interleave(len(prefix))
     expected = []
-    for law in block_law(p, q, tokens, limit), token_law(p, q, tokens, limit):
+    for law in block_outcomes(p, q, tokens, limit), token_law(p, q, tokens, limit):
         assert torch.allclose(law.num_accepted.sum(1), torch.ones(len(limit), dtype=torch.float64))
         assert (law.num_accepted >= 0).all() and (law.num_accepted * (torch.arange(depth + 1) > limit[:, None]) == 0).all()
         torch.testing.assert_close(law.bonus_token.sum(2), torch.ones_like(law.num_accepted))
@@ -117,7 +118,7 @@ def test_the_public_rule_draws_from_its_law():
     for case in range(6):
         p, q, tokens, _, likely = all_drafts(target[case : case + 1], draft[case : case + 1], 2)
         row = int(likely.argmax())
-        law = block_law(p[row : row + 1], q[row : row + 1], tokens[row : row + 1])
+        law = block_outcomes(p[row : row + 1], q[row : row + 1], tokens[row : row + 1])
         out = accept_block(*(x[row].expand(count, *x.shape[1:]) for x in (p, q, tokens)), g)
         joint = (law.num_accepted[..., None] * law.bonus_token).flatten()
         share = torch.bincount(out.num_accepted * 3 + out.bonus_token, minlength=9) / count
@@ -129,7 +130,7 @@ def test_float32_of_a_large_vocabulary_stays_close_to_float64():
     target, draft = (torch.softmax(4 * torch.randn(8, 5, 5000, generator=g, dtype=torch.float64), -1) for _ in range(2))
     draft = (0.7 * target + 0.3 * draft)[:, :-1]
     tokens = torch.multinomial(draft.flatten(0, 1), 1, generator=g).view(8, 4)
-    exact, rough = block_law(target, draft, tokens), block_law(target.float(), draft.float(), tokens)
+    exact, rough = block_outcomes(target, draft, tokens), block_outcomes(target.float(), draft.float(), tokens)
     torch.testing.assert_close(rough.num_accepted.double(), exact.num_accepted, rtol=0, atol=1e-5)
     torch.testing.assert_close(rough.bonus_token.double(), exact.bonus_token, rtol=0, atol=1e-5)
 
@@ -140,9 +141,9 @@ def test_what_lies_beyond_the_limit_changes_nothing_even_nan():
     drawn = likely.flatten() > 0
     p, q, tokens = p[drawn], q[drawn], tokens[drawn]
     limit = torch.ones(len(tokens), dtype=torch.long)
-    short = block_law(p[:, :2], q[:, :1], tokens[:, :1])
+    short = block_outcomes(p[:, :2], q[:, :1], tokens[:, :1])
     p[:, 2:], q[:, 1:] = torch.nan, torch.nan
-    long = block_law(p, q, tokens, limit)
+    long = block_outcomes(p, q, tokens, limit)
     torch.testing.assert_close(long.num_accepted[:, :2], short.num_accepted)
     torch.testing.assert_close(long.bonus_token[:, :2], short.bonus_token)
     assert (long.num_accepted[:, 2:] == 0).all()

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from headway.ops.draft_tree import Tree, parents_of
-from headway.ops.sampling import truncate
-from headway.ops.verification.multi_candidate import accept_candidates, shape
+from headway.ops.sampling import apply_temperature_top_k_top_p
+from headway.ops.verification.multi_candidate import accept_candidates, optimal_static_tree
 from headway.ops.verification.rejection import accept_sampled
 
 # vocabulary, parents of the drafts, cases: a node of 1 to 5 children (also more than there are tokens), and trees of depth 2 and 3
@@ -212,9 +212,9 @@ def test_with_one_child_a_node_it_is_token_rejection():
         tokens = torch.multinomial(draft[:, :-1].flatten(0, 1), 1, generator=torch.Generator().manual_seed(2)).view(cases, depth)
         limit = torch.randint(depth + 1, (cases,), generator=torch.Generator().manual_seed(3))
         one = accept_sampled(target, draft[:, :-1], tokens, torch.Generator().manual_seed(4), limit)
-        alive = torch.arange(depth) < limit[:, None]
+        valid = torch.arange(depth) < limit[:, None]
         chain = torch.arange(depth).expand(cases, -1)
-        out = accept_candidates(target, draft, tokens, chain, torch.Generator().manual_seed(4), alive)
+        out = accept_candidates(target, draft, tokens, chain, torch.Generator().manual_seed(4), valid)
         assert torch.equal(out.num_accepted, one.num_accepted) and torch.equal(out.bonus_token, one.bonus_token)
         assert torch.equal(out.nodes, torch.where(chain < out.num_accepted[:, None], chain + 1, 0))
 
@@ -231,12 +231,12 @@ def test_nodes_may_share_a_distribution_and_what_is_beyond_the_limit_changes_not
         target, draft[:, :2], tokens, parents, torch.Generator().manual_seed(0), proposal_index=shared.expand(cases, -1)
     )
     assert all(map(torch.equal, one, two))
-    alive = torch.tensor([True, True, False, False, False]).expand(cases, -1)
-    short = accept_candidates(target, draft, tokens, parents, torch.Generator().manual_seed(0), alive)
+    valid = torch.tensor([True, True, False, False, False]).expand(cases, -1)
+    short = accept_candidates(target, draft, tokens, parents, torch.Generator().manual_seed(0), valid)
     assert short.num_accepted.max() == 1 and (one.num_accepted > short.num_accepted).any()
     draft[:, 1:] = torch.nan
     target[:, 3:] = torch.nan
-    again = accept_candidates(target, draft, tokens, parents, torch.Generator().manual_seed(0), alive)
+    again = accept_candidates(target, draft, tokens, parents, torch.Generator().manual_seed(0), valid)
     assert all(map(torch.equal, short, again))
 
 
@@ -257,7 +257,7 @@ def test_a_certain_target_is_followed_wherever_its_token_is_among_the_candidates
 def test_more_candidates_are_kept_more_often_and_float32_is_enough(vocab: int, cases: int):
     """One candidate stays with sum(min(p, q)); every other one adds to it, and the two precisions agree on nearly all."""
     g = torch.Generator().manual_seed(vocab)
-    p, q = (truncate(3 * torch.randn(vocab, generator=g), 0.9, 40).double() for _ in range(2))
+    p, q = (apply_temperature_top_k_top_p(3 * torch.randn(vocab, generator=g), 0.9, 40).double() for _ in range(2))
     q = 0.5 * p + 0.5 * q
     p, q = (x / x.sum() for x in (p, q))
     tokens = torch.multinomial(q.expand(cases, -1), 4, generator=g)
@@ -307,12 +307,12 @@ def test_without_drafts_the_target_is_drawn_from():
 
 @hypothesis.given(st.integers(1, 5), st.integers(1, 63), st.integers(1, 9))
 def test_a_shape_is_a_chain_first_then_wider_and_begins_with_every_smaller_one(depth: int, count: int, width: int):
-    parents = list(shape(depth, count, width))
+    parents = list(optimal_static_tree(depth, count, width))
     there = sum(width**d for d in range(1, depth + 1))
     assert len(parents) == min(count, there) and all(parent <= n for n, parent in enumerate(parents))
     assert parents[:depth] == list(range(depth))[:count]
     smaller = max(1, count // 2)
-    assert list(shape(depth, smaller, width)) == parents[:smaller]
+    assert list(optimal_static_tree(depth, smaller, width)) == parents[:smaller]
     children = [parents.count(node) for node in range(len(parents) + 1)]
     depths = Tree(torch.tensor([parents])).depths[0].tolist()
     assert max(children) == children[0] <= width and max(depths) <= depth
@@ -320,4 +320,4 @@ def test_a_shape_is_a_chain_first_then_wider_and_begins_with_every_smaller_one(d
 
 def test_a_known_shape():
     """Shares of 0.4, 0.1, 0.05, 0.033: after the chain come those of 0.1, 0.05, 0.4 * 0.1, 0.1 * 0.4 and 0.033."""
-    assert list(shape(2, 7, 50)) == parents_of([(0,), (0, 0), (1,), (2,), (0, 1), (1, 0), (3,)])
+    assert list(optimal_static_tree(2, 7, 50)) == parents_of([(0,), (0, 0), (1,), (2,), (0, 1), (1, 0), (3,)])

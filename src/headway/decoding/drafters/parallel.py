@@ -14,7 +14,7 @@ from headway.decoding.kv_cache import RaggedKVCache
 from headway.errors import ConfigError
 from headway.heads import HeadStack
 from headway.ops.draft_tree import DraftTree, build_top_paths_tree, parents_of
-from headway.ops.verification.multi_candidate import shape
+from headway.ops.verification.multi_candidate import optimal_static_tree
 from headway.trunk import ForwardContext, TrunkView
 
 CHUNK = 4096  # settled tokens that heads catch up on at once
@@ -67,7 +67,7 @@ class ParallelDrafter(HeadsDrafter):
         chained = self.chains or any(s.rule is not None and s.tree_rule is None for s in scores)
         drawn = any(s.tree_rule is not None for s in scores)
         if drawn and not chained and (self.paths or count > self.depth):
-            parents = self.parents if self.paths else shape(heads, count, logits.shape[2])
+            parents = self.parents if self.paths else optimal_static_tree(heads, count, logits.shape[2])
             found = draft_tree(batch, parents, logits)
             each = torch.tensor(parents, device=batch.device).expand(len(scores), -1)
             return Draft(found.distributions, parents=each, proposal_index=found.proposal_index)

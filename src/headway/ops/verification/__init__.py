@@ -1,1 +1,1 @@
-"""Verification rules: decide which drafts are accepted and sample the bonus token."""
+"""Verification rules, one file each: accept a prefix (or a path) of the drafts and sample the bonus token."""

@@ -1,18 +1,19 @@
-"""Multi-candidate rejection: several drafts for one place, drawn from the drafter without replacement, judged one after the other
-(SpecInfer, Miao et al. 2023, arXiv 2305.09781, algorithm 2; Yang et al. 2024, arXiv 2401.06706; without replacement: Jeon et al.
-2024, arXiv 2402.14160, and Sequoia, Chen et al. 2024, arXiv 2402.12374, section 3.2).
+"""Multi-candidate rejection: several drafts for one position, sampled without replacement, judged one after the other.
 
-After each node of a tree the trunk has a distribution p and the drafter drew the node's children from q. The first child x stays
-with probability min(1, p(x) / q(x)). If it goes, what is missing is norm(max(p - q, 0)), which takes the place of p; the next
-child was drawn from q without x, norm(q), which takes the place of q. After the last child the token is drawn from p. With one
-child a node this is token-level rejection (`headway.ops.verification.rejection`).
+SpecInfer (Miao et al. 2023, arXiv 2305.09781, algorithm 2); Yang et al. 2024, arXiv 2401.06706; without replacement: Jeon et al.
+2024, arXiv 2402.14160, and Sequoia (Chen et al. 2024, arXiv 2402.12374, section 3.2).
 
-Which children a node has may depend on anything but what is drawn for this round: on the budget, on what rounds before it were
-like, even on q. A child may not be added, left out or moved because of which tokens came up, as it would then no longer be drawn
-from the q that it is judged by. For this reason the shape of a tree is settled first (`shape`), and filled then.
+After each node of a tree the trunk has a distribution p, and the drafter sampled the node's children from q. The first child x is
+accepted with probability min(1, p(x) / q(x)). After a rejection, norm(max(p - q, 0)) replaces p, and q without x, normalised,
+replaces q for the next child. After the last child the bonus token is sampled from p. With one child per node the rule is
+token-level rejection (`headway.ops.verification.rejection`).
 
-At each depth one node's children are looked at, since the path goes on from one child. So nodes of a depth may share the noise
-that their children are drawn with: what is looked at was still drawn independently of all that was looked at before.
+The number of children of a node may depend on the number of drafts, on earlier steps, even on q, but not on the tokens sampled in
+this step: a child added, dropped or moved because of its token would no longer be a sample of the q that judges it. The shape of
+the tree is therefore fixed first (`optimal_static_tree`) and filled afterwards.
+
+At each depth the children of one node are judged, because the path continues from one child. Nodes of one depth may therefore
+share the noise that samples their children: the judged children are still independent of all children judged before.
 """
 
 from functools import cache
@@ -22,11 +23,12 @@ import torch
 from torch import Generator, Tensor
 
 from headway.ops.draft_tree import AcceptedPath
-from headway.ops.sampling import draw
+from headway.ops.sampling import sample
 
-# how often the first child stays, and the second as a share of that, the third half and the fourth a third as often as the second:
-# about so with the embedded model at temperature 1. It decides the shape of trees, not what comes out of them
-FIRST, NEXT = 0.4, 0.25
+# Prior of acceptance by rank among siblings: the first child is accepted at 0.4, the second at a quarter of that, the third and
+# fourth at a half and a third of the second; measured roughly with the embedded model at temperature 1. The prior decides the shape
+# of trees and has no effect on the output.
+RANK_ACCEPTANCE, NEXT_RANK_RATIO = 0.4, 0.25
 
 
 def accept_candidates(
@@ -35,85 +37,90 @@ def accept_candidates(
     tokens: Tensor,
     parents: Tensor,
     generator: Generator | None = None,
-    alive: Tensor | None = None,
+    valid: Tensor | None = None,
     proposal_index: Tensor | None = None,
 ) -> AcceptedPath:
-    """Keep a path of a tree of drafts that leaves the target distribution unchanged.
+    """Accept a path of a tree of drafts that leaves the target distribution unchanged.
 
     Args:
-        target: probabilities of the trunk after truncation, after each node, (batch, drafts + 1, vocab); rows sum to 1.
-        draft: probabilities that children were drawn from, (batch, n, vocab).
-        tokens: drafted tokens, (batch, drafts); children of a node differ, and stand in the order in which they were drawn. A
-            child without probability, where a node has more children than its q has tokens, never stays.
-        parents: the node that each draft follows, (batch, drafts), as in `headway.ops.draft_tree.Tree`.
-        alive: drafts that each row really has, bool, (batch, drafts), siblings together; default: all.
-        drawn_from: which of the n distributions the children of each node were drawn from, (batch, drafts + 1); default: n is
-            drafts + 1, and each node has its own. What it says of a node without children is not looked at.
-    Raises: ValueError if the shapes disagree.
+        target: probabilities of the trunk after warping, per node, (batch, drafts + 1, vocab); the last axis sums to 1.
+        draft: n distributions that children were sampled from, (batch, n, vocab).
+        tokens: draft tokens, (batch, drafts). Children of a node differ and stand in sampling order. A child of probability 0 (a
+            node with more children than q has tokens) is never accepted.
+        parents: parent node of each draft, (batch, drafts), as in `headway.ops.draft_tree.Tree`.
+        generator: source of randomness on the same device; None: the global generator.
+        valid: false for padding drafts, bool, (batch, drafts), equal among siblings; default: all true.
+        proposal_index: index of the distribution that the children of each node were sampled from, (batch, drafts + 1); default: n
+            is drafts + 1, and every node has its own. Entries of nodes without children are ignored.
+    Raises:
+        ValueError: shapes disagree.
     """
     batch, drafts = tokens.shape
     if target.shape[:2] != (batch, drafts + 1) or parents.shape != tokens.shape or draft.shape[::2] != target.shape[::2]:
         shapes = {"target": target, "draft": draft, "tokens": tokens, "parents": parents}
         raise ValueError("shapes disagree: " + ", ".join(f"{name} {tuple(x.shape)}" for name, x in shapes.items()))
     uniform = torch.rand(tokens.shape, generator=generator, device=tokens.device, dtype=target.dtype)
-    there = torch.ones_like(tokens, dtype=torch.bool) if alive is None else alive
-    node, kept, nodes = tokens.new_zeros(batch), tokens.new_zeros(batch), torch.zeros_like(tokens)
-    p = target[:, 0].clone()  # what the token after the path is drawn from; (batch, vocab)
-    rows = torch.arange(batch if drafts else 0, device=tokens.device)  # those whose paths may go on
+    valid = torch.ones_like(tokens, dtype=torch.bool) if valid is None else valid
+    node, num_accepted, nodes = tokens.new_zeros(batch), tokens.new_zeros(batch), torch.zeros_like(tokens)
+    p = target[:, 0].clone()  # distribution of the token after the path, (batch, vocab)
+    rows = torch.arange(batch if drafts else 0, device=tokens.device)  # sequences with an open path
     while rows.numel():
-        at = node[rows]
-        left = there[rows] & (parents[rows] == at[:, None])  # children that were not judged yet, (rows, drafts)
-        q = draft[rows, at if proposal_index is None else proposal_index[rows, at]]
-        further = []
+        parent = node[rows]
+        left = valid[rows] & (parents[rows] == parent[:, None])  # children still to judge, (rows, drafts)
+        q = draft[rows, parent if proposal_index is None else proposal_index[rows, parent]]
+        extended = []
         while (some := left.any(1)).any():
             rows, left, q = rows[some], left[some], q[some]
-            child = left.long().argmax(1)  # the first one
+            child = left.long().argmax(1)  # the first child
             x = tokens[rows, child, None]  # (rows, 1)
-            likely = q.gather(1, x).squeeze(1)
-            stays = (likely > 0) & (uniform[rows, child] * likely < p[rows].gather(1, x).squeeze(1))  # u < p / q
-            onward, new = rows[stays], child[stays] + 1
-            nodes[onward, kept[onward]] = new
-            kept[onward] += 1
+            proposal = q.gather(1, x).squeeze(1)
+            accepted = (proposal > 0) & (uniform[rows, child] * proposal < p[rows].gather(1, x).squeeze(1))  # u < p / q
+            onward, new = rows[accepted], child[accepted] + 1
+            nodes[onward, num_accepted[onward]] = new
+            num_accepted[onward] += 1
             node[onward], p[onward] = new, target[onward, new]
-            further.append(onward)
-            rows, q, x = rows[~stays], q[~stays], x[~stays]
-            left = left[~stays].scatter(1, child[~stays, None], False)
-            # no mass is left only where p and q agree up to rounding: p is then the right distribution too
+            extended.append(onward)
+            rows, q, x = rows[~accepted], q[~accepted], x[~accepted]
+            left = left[~accepted].scatter(1, child[~accepted, None], False)
+            # The mass is 0 only if p and q agree up to rounding: then p is the right distribution too.
             p[rows] = _normalised((p[rows] - q).clamp(min=0), p[rows])
             q = q.scatter(1, x, 0)
             q = _normalised(q, q)
-        rows = torch.cat(further) if further else rows[:0]
-    return AcceptedPath(nodes, kept, draw(p, generator))
+        rows = torch.cat(extended) if extended else rows[:0]
+    return AcceptedPath(nodes, num_accepted, sample(p, generator))
 
 
 def _normalised(weights: Tensor, otherwise: Tensor) -> Tensor:
-    """Rows that sum to 1, or those of `otherwise` where there is nothing to divide; (rows, vocab)."""
+    """Weights divided by their sum, or `otherwise` in rows of sum 0; (rows, vocab)."""
     mass = weights.sum(-1, keepdim=True)
     return torch.where(mass > 0, weights / mass.clamp(min=torch.finfo(mass.dtype).tiny), otherwise)
 
 
 @cache
-def shape(depth: int, count: int, width: int) -> tuple[int, ...]:
-    """Parents of the `count` drafts of a tree, or of as many as there are: those that are the likeliest to stay where children of
-    a rank stay as often everywhere (Sequoia, section 3.1).
+def optimal_static_tree(depth: int, count: int, width: int) -> tuple[int, ...]:
+    """Parent nodes of the tree of `count` drafts with the highest expected number of accepted drafts (Sequoia, section 3.1).
 
-    It starts with a chain, is wider near the root, and a smaller tree is the beginning of a larger one.
+    The acceptance of a child depends on its rank among siblings alone (`RANK_ACCEPTANCE`). The tree starts with a chain, is wider
+    near the root, and a smaller tree is the beginning of a larger tree.
 
-    Args: depth: drafts after each other, at most. width: children of a node, at most.
+    Args:
+        depth: largest number of consecutive drafts.
+        count: number of drafts; fewer if depth and width allow no more.
+        width: largest number of children per node.
     """
     nodes: dict[tuple[int, ...], int] = {(): 0}  # by rank among siblings at each depth
-    waiting: list[tuple[bool, float, tuple[int, ...]]] = [(False, -_share(0), (0,))]  # off the chain, minus how likely, which
+    waiting: list[tuple[bool, float, tuple[int, ...]]] = [(False, -_share(0), (0,))]  # (off chain, -acceptance, path)
     while waiting and len(nodes) <= count:
-        _, likely, path = heappop(waiting)
+        _, priority, path = heappop(waiting)
         nodes[path] = len(nodes)
         above, rank = path[:-1], path[-1]
         if len(path) < depth:
-            heappush(waiting, (any(path), likely * _share(0), (*path, 0)))
+            heappush(waiting, (any(path), priority * _share(0), (*path, 0)))
         if rank + 1 < width:
-            heappush(waiting, (True, likely / _share(rank) * _share(rank + 1), (*above, rank + 1)))
+            heappush(waiting, (True, priority / _share(rank) * _share(rank + 1), (*above, rank + 1)))
     return tuple(nodes[path[:-1]] for path in nodes if path)
 
 
 def _share(rank: int) -> float:
-    """Of the nodes that a path reaches, those where it goes on with the child of this rank."""
-    return FIRST * (NEXT / rank if rank else 1.0)
+    """Prior probability that a path continues with the child of this rank."""
+    return RANK_ACCEPTANCE * (NEXT_RANK_RATIO / rank if rank else 1.0)
