@@ -1,8 +1,8 @@
 """Cross-entropy of several heads from hidden states, with one chunk of logits in memory at a time.
 
 Gradients are computed in the forward pass, chunk by chunk, as in Liger's fused linear cross-entropy. All heads add to one gradient
-buffer of a shared unembedding. Heads run in sequence, the memory-efficient order of Gloeckle et al. 2024 (arXiv 2404.19737), section 2:
-peak memory of logits is O(vocab) in place of O(heads * vocab).
+buffer of a shared unembedding. Heads run in sequence, the memory-efficient order of Gloeckle et al. 2024 (arXiv 2404.19737),
+section 2: peak memory of logits is O(vocab) in place of O(heads * vocab).
 """
 
 from collections.abc import Sequence
@@ -55,9 +55,8 @@ def linear_cross_entropy(
     """
     unembeddings = [unembedding] * len(states) if isinstance(unembedding, Unembedding) else unembedding
     if not len(states) == len(targets) == len(weights) == len(unembeddings):
-        raise ValueError(
-            f"{len(states)} states, {len(targets)} targets, {len(weights)} weights, {len(unembeddings)} unembeddings: lengths disagree"
-        )
+        sizes = f"{len(states)} states, {len(targets)} targets, {len(weights)} weights, {len(unembeddings)} unembeddings"
+        raise ValueError(f"lengths disagree: {sizes}")
     if items is None:
         items = _valid(targets[0]).sum().clamp(min=1)
     groups: dict[int, list[int]] = {}
