@@ -1,10 +1,10 @@
 """Trees of drafts: building a tree, its attention mask, and the accepted path.
 
 Node 0 is the last accepted token, all further nodes are drafts (Medusa, Cai et al. 2024, arXiv 2401.10774, section 2.1.2). A
-forward pass scores all nodes. The trunk chooses a token after every node (argmax or sample), and the accepted path follows the choices
-as long as a child holds the chosen token. The output consists of the trunk's own choices alone. The rule is recursive rejection
-(SpecInfer, Miao et al. 2023, arXiv 2305.09781, algorithm 2) for candidates that were selected, not sampled: a candidate is accepted
-with its probability among the remaining tokens.
+forward pass scores all nodes. The trunk chooses a token after every node (argmax or sample), and the accepted path follows the
+choices as long as a child holds the chosen token. The output consists of the trunk's own choices alone. The rule is recursive
+rejection (SpecInfer, Miao et al. 2023, arXiv 2305.09781, algorithm 2) for candidates that were selected, not sampled: a candidate
+is accepted with its probability among the remaining tokens.
 """
 
 from collections.abc import Sequence
