@@ -28,7 +28,7 @@ def tree(drafts: int) -> DrafterFactory:
 
     def make(model, cache) -> Drafter:  # type: ignore[no-untyped-def]
         drafter = heads_drafter()(model, cache)
-        drafter.budgets = (0, drafts)
+        drafter.draft_sizes = (0, drafts)
         return drafter
 
     return make

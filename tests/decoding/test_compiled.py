@@ -9,7 +9,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 from headway import HeadwayModel
 from headway.decoding import Engine, RaggedKVCache, heads_drafter
-from headway.decoding.compiled import budgets_for, compiled, worthwhile
+from headway.decoding.compiled import compiled, compiled_draft_sizes, worthwhile
 from headway.errors import ConfigError
 from tests.decoding.test_generate import padded
 from tests.tiny import tiny_trunk
@@ -73,8 +73,8 @@ def test_forms_that_are_gone_in_the_middle_of_a_text_are_compiled_again():
 
 
 def test_only_whole_forms_are_planned_and_nearly_full_batches_compiled():
-    assert budgets_for((0, 1, 2, 3, 4, 7, 11, 15, 23)) == (0, 3, 7, 15)
-    assert budgets_for((0, 1, 2)) == (0, 2)
+    assert compiled_draft_sizes((0, 1, 2, 3, 4, 7, 11, 15, 23)) == (0, 3, 7, 15)
+    assert compiled_draft_sizes((0, 1, 2)) == (0, 2)
     cache = RaggedKVCache(16, 64)
     assert worthwhile(torch.zeros(9, 4), cache) and not worthwhile(torch.zeros(8, 4), cache)
     assert not worthwhile(torch.zeros(16, 17), cache)

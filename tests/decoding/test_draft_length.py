@@ -15,9 +15,9 @@ COMPUTE_BOUND = {n: 1.0 + n for n in TREE}
 class Machine:
     """Draft i stays with probability `chance` if the one before it did; a round over n drafts takes cost[n], with noise."""
 
-    def __init__(self, budgets, cost, chance, noise=0.0, rows=1, seed=0):
+    def __init__(self, draft_sizes, cost, chance, noise=0.0, rows=1, seed=0):
         self.controller, self.cost, self.chance, self.noise, self.rows = (
-            DraftLengthController(budgets),
+            DraftLengthController(draft_sizes),
             cost,
             chance,
             noise,
@@ -29,7 +29,7 @@ class Machine:
 
     def run(self, rounds, most=None):
         for _ in range(rounds):
-            most = self.controller.budgets[-1] if most is None else most
+            most = self.controller.draft_sizes[-1] if most is None else most
             n = 0 if self.controller.rests(self.rows) else self.controller.choose(self.rows, most)
             kept = []
             for _ in range(self.rows):
@@ -47,19 +47,19 @@ class Machine:
         return self.tokens / self.clock / self.rows
 
 
-def best_rate(budgets, cost, chance):
-    return max((1 + sum(chance**i for i in range(1, n + 1))) / cost[n] for n in budgets)
+def best_rate(draft_sizes, cost, chance):
+    return max((1 + sum(chance**i for i in range(1, n + 1))) / cost[n] for n in draft_sizes)
 
 
-@pytest.mark.parametrize("budgets", [CHAIN, TREE])
+@pytest.mark.parametrize("draft_sizes", [CHAIN, TREE])
 @pytest.mark.parametrize("cost", [MEMORY_BOUND, COMPUTE_BOUND])
 @pytest.mark.parametrize("chance", [0.0, 0.3, 0.6, 0.8])
 @pytest.mark.parametrize("noise", [0.0, 0.5])
-def test_it_comes_close_to_the_best_that_can_be_had(budgets, cost, chance, noise):
-    machine = Machine(budgets, cost, chance, noise)
+def test_it_comes_close_to_the_best_that_can_be_had(draft_sizes, cost, chance, noise):
+    machine = Machine(draft_sizes, cost, chance, noise)
     machine.run(600)
     noisy = 1 + noise / 5  # the mean of what the noise adds
-    assert machine.rate() * noisy > 0.9 * best_rate(budgets, cost, chance)
+    assert machine.rate() * noisy > 0.9 * best_rate(draft_sizes, cost, chance)
 
 
 @pytest.mark.parametrize("cost", [MEMORY_BOUND, COMPUTE_BOUND])

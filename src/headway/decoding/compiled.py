@@ -39,9 +39,9 @@ def worthwhile(slots: Tensor, cache: RaggedKVCache) -> bool:
     return tokens <= TOKENS[-1] and 2 * rows > cache.rows
 
 
-def budgets_for(budgets: Sequence[int]) -> tuple[int, ...]:
+def compiled_draft_sizes(draft_sizes: Sequence[int]) -> tuple[int, ...]:
     """Those that fill a compiled round, and the largest where it fits into one."""
-    return tuple(n for n in budgets if n + 1 in TOKENS or n == budgets[-1] < TOKENS[-1])
+    return tuple(n for n in draft_sizes if n + 1 in TOKENS or n == draft_sizes[-1] < TOKENS[-1])
 
 
 class Compiled:

@@ -32,12 +32,12 @@ class DraftLengthController:
         budgets: numbers of drafts to choose from, ascending, 0 first.
     """
 
-    def __init__(self, budgets: Sequence[int]) -> None:
-        self.budgets = tuple(budgets)
+    def __init__(self, draft_sizes: Sequence[int]) -> None:
+        self.draft_sizes = tuple(draft_sizes)
         self._recent: defaultdict[tuple[int, int], deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
         self._seconds: defaultdict[int, dict[int, float]] = defaultdict(dict)  # of a round, by group of batch sizes and budget
-        self._kept = [0.0] * self.budgets[-1]
-        self._seen = [0.0] * self.budgets[-1]
+        self._kept = [0.0] * self.draft_sizes[-1]
+        self._seen = [0.0] * self.draft_sizes[-1]
         self._tokens = self._expected()
         self._caught_up = 0.0, 0.0  # seconds, and tokens read in them
         self._saved = 0.0  # seconds that may be lost on a trial
@@ -73,7 +73,7 @@ class DraftLengthController:
         """
         group = rows.bit_length()
         self._since_plain += 1
-        within = [n for n in self.budgets if n <= most]
+        within = [n for n in self.draft_sizes if n <= most]
         if self._trial is not None:
             budget, rounds = self._trial
             self._trial = (budget, rounds - 1) if rounds > 1 else None
@@ -119,7 +119,7 @@ class DraftLengthController:
             behind: tokens that its drafter had to read first.
         """
         group = rows.bit_length()
-        budget = next(n for n in self.budgets if n >= drafts)
+        budget = next(n for n in self.draft_sizes if n >= drafts)
         if not budget:
             self._since_plain = 0
         if not catch_up_tokens:

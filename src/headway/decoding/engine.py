@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from headway.decoding.batch import Batch, SequenceState
-from headway.decoding.compiled import budgets_for, compiled, worthwhile
+from headway.decoding.compiled import compiled, compiled_draft_sizes, worthwhile
 from headway.decoding.draft_length import DraftLengthController
 from headway.decoding.draftable import DraftableModel
 from headway.decoding.drafters.base import DrafterFactory
@@ -80,7 +80,9 @@ class Engine:
         self.compiled = compiled(model) if compile else None
         self.controller = None
         if adaptive and self.drafter is not None:
-            self.controller = DraftLengthController(budgets_for(self.drafter.budgets) if compile else self.drafter.budgets)
+            self.controller = DraftLengthController(
+                compiled_draft_sizes(self.drafter.draft_sizes) if compile else self.drafter.draft_sizes
+            )
         self.stats_collector = StatsCollector(self.drafter.depth if self.drafter is not None else 0)
         self.seed = seed_number(seed)
         self._generator = torch.Generator(model.device).manual_seed(self.seed)
@@ -230,7 +232,7 @@ class Engine:
         start = starts[0] if min(starts) == max(starts) and starts[0] + width == visible else None
         layout = VerifyInputs(positions, positions, visible, [0] * len(rows), start=start)
         if self.drafter is not None and through:
-            masks = self.drafter.masks(self.drafter.depth, max(row.max_accepted for row in rows))
+            masks = self.drafter.num_mask_tokens(self.drafter.depth, max(row.max_accepted for row in rows))
             layout = replace(layout, mask_token_inputs=prompt_mask_tokens(self.view, rows, layout, masks) if masks else None)
         hidden_states = self._forward(layout, first)
         if self.drafter is not None:
@@ -258,7 +260,7 @@ class Engine:
             catch_up_tokens = self.drafter.catch_up_tokens(batch, budget)
             with self.stats_collector.timed("draft"):
                 draft = self.drafter.draft(batch, budget)
-            masks = self.drafter.masks(budget, max(row.max_accepted for row in batch.rows))
+            masks = self.drafter.num_mask_tokens(budget, max(row.max_accepted for row in batch.rows))
             drafts = budget if draft.parents is None else draft.parents.shape[1]
             if (draft.parents is not None or masks) and not self._has_room(slots(drafts, masks)):
                 budget, draft, masks = 0, None, 0
@@ -299,7 +301,7 @@ class Engine:
         rows, drafter = self.batch.rows, self.drafter
         if drafter is None or (max_accepted := max(row.max_accepted for row in rows)) < 1:
             return 0
-        most = drafter.most(max_accepted)
+        most = drafter.max_draft_tokens(max_accepted)
         if self.controller is None:
             return most
         if self.controller.rests(len(rows)):

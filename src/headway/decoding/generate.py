@@ -116,7 +116,7 @@ def generate(
         else:
             engine = Engine(model, drafter, max_rows=together, adaptive=adaptive, compile=compile)
             if engine.drafter is not None and engine.controller is not None:
-                drafts = (type(engine.drafter), engine.drafter.budgets, getattr(engine.drafter, "kind", ()))
+                drafts = (type(engine.drafter), engine.drafter.draft_sizes, engine.drafter.config_key)
                 key = (*drafts, compile, config.do_sample and acceptance, trunk.dtype, model.device, torch.get_num_threads())
                 engine.controller = _controllers.setdefault(model, {}).setdefault(key, engine.controller)
             if config.min_length and config.min_new_tokens is None:  # counts columns of the block, padding included

@@ -137,7 +137,7 @@ class RaggedKVCache(Cache):
             keys[target] = keys[source]
             values[target] = values[source]
 
-    def growth(self, rows: int, capacity: int) -> int:
+    def extra_bytes(self, rows: int, capacity: int) -> int:
         """Bytes that `resize` takes beyond those taken by now; layers are replaced one after the other."""
         taken = [keys.nbytes + values.nbytes for keys, values in self.buffers.values()]
         return rows * (capacity + 1) * self.slot_bytes - sum(taken) + max(taken, default=0)

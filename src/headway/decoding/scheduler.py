@@ -7,7 +7,7 @@ import torch
 
 from headway.decoding.batch import Batch, SequenceState
 from headway.decoding.draftable import DraftableModel
-from headway.decoding.drafters.base import DrafterFactory, made
+from headway.decoding.drafters.base import DrafterFactory, build_drafter
 from headway.decoding.kv_cache import ROOM, RaggedKVCache, check_memory, round_up_to_block, slot_bytes
 from headway.errors import ConfigError
 
@@ -27,8 +27,10 @@ class Scheduler:
         layers = slot_bytes(model.view)
         attends = drafter is not None and model.heads is not None and model.heads.attends
         self.cache = RaggedKVCache(0, 0, sum(layers) + (model.count * layers[-1] if attends else 0))
-        self.drafter = made(drafter, model, self.cache) if drafter is not None else None
-        self.room = 0 if self.drafter is None else slots(most := self.drafter.budgets[-1], self.drafter.masks(most, most + 1))
+        self.drafter = build_drafter(drafter, model, self.cache) if drafter is not None else None
+        self.room = (
+            0 if self.drafter is None else slots(most := self.drafter.draft_sizes[-1], self.drafter.num_mask_tokens(most, most + 1))
+        )
         self.max_tokens, self.chunk, self._multiple = max_tokens, chunk, ROOM if whole else 1
         self.batch = Batch(torch.zeros(0, 0, dtype=torch.long, device=model.device))
         self.entering: list[SequenceState] = []
@@ -171,9 +173,9 @@ class Scheduler:
 
     def _check(self, rows: int, capacity: int) -> None:
         """Raises ConfigError where memory does not suffice for so much."""
-        needed = self.cache.growth(rows, capacity) + rows * (capacity + self.room + 1) * self.batch.tokens.element_size()
+        needed = self.cache.extra_bytes(rows, capacity) + rows * (capacity + self.room + 1) * self.batch.tokens.element_size()
         if self.drafter is not None:
-            needed += self.drafter.growth(rows, capacity)
+            needed += self.drafter.extra_bytes(rows, capacity)
         check_memory(needed, self.batch.device)
 
 

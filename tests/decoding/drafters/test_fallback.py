@@ -5,7 +5,7 @@ import torch
 
 from headway import HeadwayModel
 from headway.decoding import fallback_drafter, heads_drafter, ngram_drafter
-from headway.decoding.drafters.fallback import CombinedDrafter
+from headway.decoding.drafters.fallback import FallbackDrafter
 from headway.errors import ConfigError
 from tests.decoding.checks import check_company, check_greedy
 from tests.tiny import tiny_trunk
@@ -26,7 +26,7 @@ def test_the_text_is_the_trunks_alone_and_in_company(model):
 
 def test_rows_without_a_match_get_the_drafts_of_the_heads(model, monkeypatch):
     seen = []
-    plain = CombinedDrafter.draft
+    plain = FallbackDrafter.draft
 
     def record(self, batch, count):
         found = plain(self, batch, count)
@@ -36,7 +36,7 @@ def test_rows_without_a_match_get_the_drafts_of_the_heads(model, monkeypatch):
             seen.append((list(row.tokens), first[r], drafts[r][: found.lengths[r]], row.max_accepted))
         return found
 
-    monkeypatch.setattr(CombinedDrafter, "draft", record)
+    monkeypatch.setattr(FallbackDrafter, "draft", record)
     width = max(map(len, ROWS))
     ids = torch.tensor([[0] * (width - len(row)) + row for row in ROWS])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ROWS])

@@ -34,7 +34,7 @@ class Told:
     """Stands in for a drafter: drafts the trunk's own continuation, with a share `wrong` of its tokens spoilt."""
 
     def __init__(self, answers, depth, wrong):
-        self.depth, self.wrong, self.budgets, self.hidden_state_layers = depth, wrong, tuple(range(depth + 1)), ()
+        self.depth, self.wrong, self.draft_sizes, self.hidden_state_layers = depth, wrong, tuple(range(depth + 1)), ()
         # what follows each prompt, told apart by its first token
         self.answers = {answer[0]: answer for answer in answers}
         self.generator = torch.Generator().manual_seed(0)
@@ -42,18 +42,19 @@ class Told:
     def observe(self, *_parts):
         pass
 
+    config_key = ()
     move_row = reset_row = resize = observe
 
-    def growth(self, rows, capacity):
+    def extra_bytes(self, rows, capacity):
         return 0
 
-    def most(self, max_accepted):
+    def max_draft_tokens(self, max_accepted):
         return min(max_accepted, self.depth)
 
     def catch_up_tokens(self, batch, count):
         return 0
 
-    def masks(self, count, max_accepted):
+    def num_mask_tokens(self, count, max_accepted):
         return 0
 
     def draft(self, batch, count):

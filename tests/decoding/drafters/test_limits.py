@@ -34,7 +34,7 @@ def test_no_round_has_more_drafts_than_asked_for_and_the_text_is_the_same(model,
 
 def test_a_fixed_tree_keeps_its_first_drafts(model):
     drafter = made(limit_draft_tokens(2, heads_drafter(TREE)), model)
-    assert (drafter.paths, drafter.parents, drafter.budgets) == ([[0], [1]], [0, 0], (0, 2))
+    assert (drafter.paths, drafter.parents, drafter.draft_sizes) == ([[0], [1]], [0, 0], (0, 2))
 
 
 def test_few_drafts_beside_each_other_are_a_tree_and_a_path_is_none(model):

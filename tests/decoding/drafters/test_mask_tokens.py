@@ -13,14 +13,14 @@ from tests.heads.test_gated_lora import trained_model
 class Planned:
     """Budgets as they are told, over and over, as far as a row can use them."""
 
-    def __init__(self, budgets):
-        self.budgets, self.turn, self.learnt = budgets, 0, []
+    def __init__(self, draft_sizes):
+        self.draft_sizes, self.turn, self.learnt = draft_sizes, 0, []
 
     def rests(self, rows):
         return False
 
     def choose(self, rows, most, left, catch_up_tokens, apart):
-        budget = min(self.budgets[self.turn % len(self.budgets)], most)
+        budget = min(self.draft_sizes[self.turn % len(self.draft_sizes)], most)
         self.turn += 1
         return budget
 

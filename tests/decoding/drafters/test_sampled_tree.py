@@ -88,8 +88,8 @@ def test_drawn_sequences_follow_the_enumerated_distribution(model, prompts, draw
 
 def test_whatever_the_planner_chooses_the_distribution_stays(model, monkeypatch):
     """Rounds without drafts, chains, trees and trees with every token in them, one after the other."""
-    budgets = itertools.cycle([1, 7, 0, 2, 11, 63])
-    monkeypatch.setattr(DraftLengthController, "choose", lambda self, rows, most, *_: min(most, next(budgets)))
+    draft_sizes = itertools.cycle([1, 7, 0, 2, 11, 63])
+    monkeypatch.setattr(DraftLengthController, "choose", lambda self, rows, most, *_: min(most, next(draft_sizes)))
     draws, case = [], {"temperature": 1.3}
     for seed in range(6):
         found, stats = drawn(model, PROMPTS[:1], 500, case, adaptive=True, seed=seed)

@@ -64,7 +64,7 @@ class AssistantDrafter(ChainDrafter):
     def __init__(self, assistant: PreTrainedModel, depth: int, rows: int, capacity: int) -> None:
         super().__init__(depth)
         self.view = TrunkView(assistant)
-        self.kind = (depth, weakref.ref(assistant))
+        self.config_key = (depth, weakref.ref(assistant))
         self.longest = learned_positions(assistant)  # it has no drafts for what lies beyond
         self.cache = RaggedKVCache(rows, capacity, sum(slot_bytes(self.view)))
         self.read = [0] * rows  # settled tokens that its cache holds
@@ -121,8 +121,8 @@ class AssistantDrafter(ChainDrafter):
     def reset_row(self, row: int) -> None:
         self.read[row] = 0
 
-    def growth(self, rows: int, capacity: int) -> int:
-        return self.cache.growth(rows, capacity)
+    def extra_bytes(self, rows: int, capacity: int) -> int:
+        return self.cache.extra_bytes(rows, capacity)
 
     def resize(self, rows: int, capacity: int) -> None:
         self.cache.resize(rows, capacity)

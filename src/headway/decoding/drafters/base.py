@@ -16,7 +16,7 @@ from headway.trunk import HiddenStates, TrunkView
 
 MAX_PENDING = 32  # rounds without drafts whose states may wait to be stored
 # sizes of trees beyond those that a chain could have: with the token that they follow, as many as matrix kernels like
-BUDGETS = (7, 11, 15, 23, 31, 47, 63)
+TREE_DRAFT_SIZES = (7, 11, 15, 23, 31, 47, 63)
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ class Drafter(Protocol):
     """Proposes continuations of the settled tokens of every row."""
 
     depth: int  # most drafts after each other
-    budgets: tuple[int, ...]  # how many drafts may be asked for, ascending from 0
+    draft_sizes: tuple[int, ...]  # how many drafts may be asked for, ascending from 0
     hidden_state_layers: tuple[int, ...]  # layers of the trunk whose input `observe` reads
-    kind: Hashable  # what tells it from others of its class where what one was like says nothing about the other
+    config_key: Hashable  # what tells it from others of its class where what one was like says nothing about the other
 
-    def most(self, max_accepted: int) -> int:
+    def max_draft_tokens(self, max_accepted: int) -> int:
         """The largest budget that makes sense where at most `max_accepted` drafts can stay; at least 1."""
 
     def catch_up_tokens(self, batch: Batch, count: int) -> int:
         """How many tokens it would have to read first to write `count` drafts, beyond those of a usual round."""
 
-    def masks(self, count: int, max_accepted: int) -> int:
+    def num_mask_tokens(self, count: int, max_accepted: int) -> int:
         """How many mask tokens of the model's heads ride behind each token of a round with drafts, of at most `count` after each
         other, of which at most `max_accepted` can stay."""
 
@@ -65,7 +65,7 @@ class Drafter(Protocol):
     def reset_row(self, row: int) -> None:
         """A new sequence starts in this place."""
 
-    def growth(self, rows: int, capacity: int) -> int:
+    def extra_bytes(self, rows: int, capacity: int) -> int:
         """Bytes that `resize` takes beyond those taken by now."""
 
     def resize(self, rows: int, capacity: int) -> None:
@@ -75,7 +75,7 @@ class Drafter(Protocol):
 DrafterFactory = Callable[[DraftableModel, RaggedKVCache], Drafter]
 
 
-def made(make: DrafterFactory, model: DraftableModel, cache: RaggedKVCache) -> Drafter:
+def build_drafter(make: DrafterFactory, model: DraftableModel, cache: RaggedKVCache) -> Drafter:
     """The drafter that it makes. Raises ConfigError for what makes none."""
     if getattr(make, "__annotations__", {}).get("return") == DrafterFactory:
         name = getattr(make, "__name__", "")
@@ -92,19 +92,19 @@ class ChainDrafter:
     def __init__(self, depth: int) -> None:
         self.depth = depth
         self.hidden_state_layers: tuple[int, ...] = ()
-        self.kind: Hashable = ()
-        self.budgets: tuple[int, ...] = (*range(min(depth, 4) + 1), *range(7, depth, 4), *((depth,) if depth > 4 else ()))
+        self.config_key: Hashable = ()
+        self.draft_sizes: tuple[int, ...] = (*range(min(depth, 4) + 1), *range(7, depth, 4), *((depth,) if depth > 4 else ()))
 
-    def most(self, max_accepted: int) -> int:
+    def max_draft_tokens(self, max_accepted: int) -> int:
         return min(max_accepted, self.depth)
 
     def catch_up_tokens(self, batch: Batch, count: int) -> int:
         return sum(n for n in self.unread(batch, count) if n > self.depth + 1) if count else 0
 
-    def masks(self, count: int, max_accepted: int) -> int:
+    def num_mask_tokens(self, count: int, max_accepted: int) -> int:
         return 0
 
-    def growth(self, rows: int, capacity: int) -> int:
+    def extra_bytes(self, rows: int, capacity: int) -> int:
         return 0
 
     def unread(self, batch: Batch, count: int) -> Iterable[int]:
@@ -167,7 +167,7 @@ class HeadsDrafter(ChainDrafter):
         self._store()
         self.read[row] = [0] * self.depth
 
-    def growth(self, rows: int, capacity: int) -> int:
+    def extra_bytes(self, rows: int, capacity: int) -> int:
         width = max(1, len(self.heads.hidden_state_layers)) * self.view.config.hidden_size
         return rows * (capacity + 1) * width * self.view.model.dtype.itemsize
 

@@ -8,7 +8,7 @@ from torch.nn.functional import one_hot
 
 from headway.decoding.batch import Batch
 from headway.decoding.draftable import DraftableModel
-from headway.decoding.drafters.base import ChainDrafter, Draft, Drafter, DrafterFactory, made
+from headway.decoding.drafters.base import ChainDrafter, Draft, Drafter, DrafterFactory, build_drafter
 from headway.decoding.drafters.limits import proposes_trees
 from headway.decoding.kv_cache import RaggedKVCache
 from headway.errors import ConfigError
@@ -23,12 +23,12 @@ def fallback_drafter(first: DrafterFactory, second: DrafterFactory) -> DrafterFa
     """
 
     def make(model: DraftableModel, cache: RaggedKVCache) -> Drafter:
-        return CombinedDrafter(made(first, model, cache), made(second, model, cache))
+        return FallbackDrafter(build_drafter(first, model, cache), build_drafter(second, model, cache))
 
     return make
 
 
-class CombinedDrafter(ChainDrafter):
+class FallbackDrafter(ChainDrafter):
     """See `fallback_drafter`."""
 
     def __init__(self, first: Drafter, second: Drafter) -> None:
@@ -38,15 +38,15 @@ class CombinedDrafter(ChainDrafter):
                 raise ConfigError('Only drafters of chains can be combined: heads_drafter("chain"), ngram_drafter(), an assistant.')
         self.first, self.second = first, second
         self.hidden_state_layers = tuple({*first.hidden_state_layers, *second.hidden_state_layers})
-        self.kind = tuple((type(part), part.budgets, getattr(part, "kind", ())) for part in (first, second))
+        self.config_key = tuple((type(part), part.draft_sizes, part.config_key) for part in (first, second))
 
     def catch_up_tokens(self, batch: Batch, count: int) -> int:
         return self.first.catch_up_tokens(batch, min(count, self.first.depth)) + self.second.catch_up_tokens(
             batch, min(count, self.second.depth)
         )
 
-    def masks(self, count: int, max_accepted: int) -> int:
-        return max(part.masks(min(count, part.depth), max_accepted) for part in (self.first, self.second))
+    def num_mask_tokens(self, count: int, max_accepted: int) -> int:
+        return max(part.num_mask_tokens(min(count, part.depth), max_accepted) for part in (self.first, self.second))
 
     def observe(self, hidden_states: HiddenStates, positions: Tensor, first: int = 0) -> None:
         self.first.observe(hidden_states, positions, first)
@@ -83,8 +83,8 @@ class CombinedDrafter(ChainDrafter):
         self.first.reset_row(row)
         self.second.reset_row(row)
 
-    def growth(self, rows: int, capacity: int) -> int:
-        return self.first.growth(rows, capacity) + self.second.growth(rows, capacity)
+    def extra_bytes(self, rows: int, capacity: int) -> int:
+        return self.first.extra_bytes(rows, capacity) + self.second.extra_bytes(rows, capacity)
 
     def resize(self, rows: int, capacity: int) -> None:
         self.first.resize(rows, capacity)

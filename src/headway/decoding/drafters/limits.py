@@ -1,7 +1,7 @@
 """Trees no larger than asked for, so that ways of drafting can be compared at the same price of verifying."""
 
 from headway.decoding.draftable import DraftableModel
-from headway.decoding.drafters.base import Drafter, DrafterFactory, made
+from headway.decoding.drafters.base import Drafter, DrafterFactory, build_drafter
 from headway.decoding.drafters.parallel import ParallelDrafter
 from headway.decoding.generation_config import is_whole
 from headway.decoding.kv_cache import RaggedKVCache
@@ -18,12 +18,12 @@ def limit_draft_tokens(drafts: int, make: DrafterFactory) -> DrafterFactory:
         raise ConfigError(f"at_most needs a number of drafts, 0 or more, got {drafts!r}.")
 
     def limited(model: DraftableModel, cache: RaggedKVCache) -> Drafter:
-        drafter = made(make, model, cache)
-        if proposes_trees(drafter) and drafter.budgets[-1] > drafts:
+        drafter = build_drafter(make, model, cache)
+        if proposes_trees(drafter) and drafter.draft_sizes[-1] > drafts:
             if isinstance(drafter, ParallelDrafter) and drafter.paths:
                 drafter.fix(drafter.paths[:drafts])
             else:
-                drafter.budgets = (*(n for n in drafter.budgets if n < drafts), drafts)
+                drafter.draft_sizes = (*(n for n in drafter.draft_sizes if n < drafts), drafts)
         return drafter
 
     return limited
@@ -33,4 +33,4 @@ def proposes_trees(drafter: Drafter) -> bool:
     """Whether drafts of it may stand beside each other."""
     if isinstance(drafter, ParallelDrafter) and drafter.paths:
         return drafter.parents != list(range(len(drafter.paths)))
-    return drafter.budgets[-1] > drafter.depth
+    return drafter.draft_sizes[-1] > drafter.depth

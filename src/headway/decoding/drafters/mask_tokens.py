@@ -30,7 +30,7 @@ class MaskDrafter(RecursiveDrafter):
         self.states = None  # (rows, masks * hidden)
         self.known = [(-1, 0)] * cache.rows  # the position behind which masks were answered last, and how many
 
-    def masks(self, count: int, max_accepted: int) -> int:
+    def num_mask_tokens(self, count: int, max_accepted: int) -> int:
         return max(0, min(count, self.depth, max_accepted - 1))
 
     def catch_up_tokens(self, batch: Batch, count: int) -> int:
@@ -72,7 +72,7 @@ class MaskDrafter(RecursiveDrafter):
     def reset_row(self, row: int) -> None:
         self.known[row] = (-1, 0)
 
-    def growth(self, rows: int, capacity: int) -> int:
+    def extra_bytes(self, rows: int, capacity: int) -> int:
         return rows * self.depth * self.view.config.hidden_size * self.view.model.dtype.itemsize
 
     def resize(self, rows: int, capacity: int) -> None:

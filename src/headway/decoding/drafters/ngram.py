@@ -44,7 +44,7 @@ class NgramDrafter(ChainDrafter):
     def __init__(self, rows: int, depth: int, longest: int, shortest: int) -> None:
         super().__init__(depth)
         self.longest, self.shortest = longest, shortest
-        self.kind = (depth, longest, shortest)
+        self.config_key = (depth, longest, shortest)
         self.indexes: list[NgramIndex] = []
         self.resize(rows, 0)
 

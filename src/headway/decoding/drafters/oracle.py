@@ -72,8 +72,8 @@ class OracleDrafter(ChainDrafter):
         if self.inner is not None:
             self.inner.reset_row(row)
 
-    def growth(self, rows: int, capacity: int) -> int:
-        return self.inner.growth(rows, capacity) if self.inner is not None else 0
+    def extra_bytes(self, rows: int, capacity: int) -> int:
+        return self.inner.extra_bytes(rows, capacity) if self.inner is not None else 0
 
     def resize(self, rows: int, capacity: int) -> None:
         if self.inner is not None:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from headway.decoding.batch import Batch
-from headway.decoding.compiled import Compiled, budgets_for, worthwhile
-from headway.decoding.drafters.base import BUDGETS, Draft, HeadsDrafter
+from headway.decoding.compiled import Compiled, compiled_draft_sizes, worthwhile
+from headway.decoding.drafters.base import TREE_DRAFT_SIZES, Draft, HeadsDrafter
 from headway.decoding.drafters.sampled_tree import draft_tree
 from headway.decoding.kv_cache import RaggedKVCache
 from headway.errors import ConfigError
@@ -37,7 +37,7 @@ class ParallelDrafter(HeadsDrafter):
         self.chains = tree == "chain"
         self.paths: list[list[int]] = []
         if tree == "dynamic":
-            self.budgets = (*self.budgets, *(n for n in BUDGETS if n > self.depth))
+            self.draft_sizes = (*self.draft_sizes, *(n for n in TREE_DRAFT_SIZES if n > self.depth))
         elif not isinstance(tree, str):
             self.fix(tree)
         elif not self.chains:
@@ -47,15 +47,15 @@ class ParallelDrafter(HeadsDrafter):
         """Draft the paths of this tree from now on. Raises ConfigError where there are not as many heads, or tokens."""
         self.paths = [list(path) for path in tree]
         self.parents = parents_of(self.paths)
-        self.budgets = (0, len(self.paths)) if self.paths else (0,)
-        self.kind = tuple(map(tuple, self.paths))
+        self.draft_sizes = (0, len(self.paths)) if self.paths else (0,)
+        self.config_key = tuple(map(tuple, self.paths))
         if (depth := max(map(len, self.paths), default=0)) > self.depth:
             raise ConfigError(f"The tree is {depth} deep, but there are {self.depth} heads.")
         if (widest := 1 + max(map(max, self.paths), default=0)) > (tokens := self.view.unembedding.size):
             raise ConfigError(f"The tree has {widest} tokens for one place, but the vocabulary is {tokens}.")
 
-    def most(self, max_accepted: int) -> int:
-        return super().most(max_accepted) if self.chains else self.budgets[-1]
+    def max_draft_tokens(self, max_accepted: int) -> int:
+        return super().max_draft_tokens(max_accepted) if self.chains else self.draft_sizes[-1]
 
     def draft(self, batch: Batch, count: int) -> Draft:
         heads = min(count, self.depth, max(row.max_accepted for row in batch.rows))
@@ -108,7 +108,7 @@ class ParallelDrafter(HeadsDrafter):
         positions, hidden = self.newest(batch)
         if self.compiled is not None and worthwhile(positions, self.cache):
             # as many heads as whole rounds draft with, not another form for each of the last tokens; the rest is not looked at
-            whole = (min(budget, self.depth) for budget in budgets_for(self.budgets))
+            whole = (min(budget, self.depth) for budget in compiled_draft_sizes(self.draft_sizes))
             count = min((n for n in whole if n >= heads), default=heads)
             return torch.cat(self.compiled.newest(self.cache, hidden, batch.at(positions), positions, count)[:heads], dim=1)
         self.cache.begin(positions, visible, start=start)

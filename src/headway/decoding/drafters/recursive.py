@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from headway.decoding.batch import Batch
-from headway.decoding.drafters.base import BUDGETS, Draft, HeadsDrafter
+from headway.decoding.drafters.base import TREE_DRAFT_SIZES, Draft, HeadsDrafter
 from headway.decoding.kv_cache import RaggedKVCache
 from headway.errors import ConfigError
 from headway.heads import HeadStack
@@ -49,10 +49,10 @@ class RecursiveDrafter(HeadsDrafter):
             )
         self.chains = tree == "chain"
         if not self.chains:
-            self.budgets = (*self.budgets, *(n for n in BUDGETS if n > self.depth))
+            self.draft_sizes = (*self.draft_sizes, *(n for n in TREE_DRAFT_SIZES if n > self.depth))
 
-    def most(self, max_accepted: int) -> int:
-        return super().most(max_accepted) if self.chains else self.budgets[-1]
+    def max_draft_tokens(self, max_accepted: int) -> int:
+        return super().max_draft_tokens(max_accepted) if self.chains else self.draft_sizes[-1]
 
     def catch_up_tokens(self, batch: Batch, count: int) -> int:
         return super().catch_up_tokens(batch, count) if self.heads.attends else 0

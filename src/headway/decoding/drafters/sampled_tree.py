@@ -17,14 +17,14 @@ from headway.decoding.batch import Batch
 from headway.ops.noise import gumbel
 
 
-class Drawn(NamedTuple):
+class SampledTree(NamedTuple):
     """What drafts were drawn from, (rows, vocab) each, and which of these the children of each node came from, 0 first."""
 
     distributions: list[Tensor]
     proposal_index: list[int]
 
 
-def draft_tree(batch: Batch, parents: Sequence[int], logits: Tensor) -> Drawn:
+def draft_tree(batch: Batch, parents: Sequence[int], logits: Tensor) -> SampledTree:
     """Choose the drafts of a tree that all rows share, and write them down.
 
     Args:
@@ -39,7 +39,7 @@ def draft_tree(batch: Batch, parents: Sequence[int], logits: Tensor) -> Drawn:
     above = torch.tensor(parents, device=batch.device).expand(rows, -1)
     alike = all(row.scores.plain for row in batch.rows)
     noise = _seeds(batch)
-    found = Drawn([], [0] * (1 + len(parents)))
+    found = SampledTree([], [0] * (1 + len(parents)))
     level = [0]
     for depth in range(logits.shape[1]):
         level = [node for node in level if children[node]]

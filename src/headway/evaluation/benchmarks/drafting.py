@@ -77,8 +77,8 @@ def _variants(model: HeadwayModel, nodes: int) -> tuple[dict[str, dict[str, Any]
     drafter = heads_drafter()(model, RaggedKVCache(0, 0))
     variants: dict[str, dict[str, Any]] = {AUTOREGRESSIVE: {"plain": True}, "adaptive": {}}
     variants["chain"] = {"drafter": heads_drafter("chain"), "adaptive": False}
-    max_drafts = {AUTOREGRESSIVE: 0, "adaptive": drafter.budgets[-1], "chain": model.count}
+    max_drafts = {AUTOREGRESSIVE: 0, "adaptive": drafter.draft_sizes[-1], "chain": model.count}
     if proposes_trees(drafter):
         variants["tree"] = {"drafter": limit_draft_tokens(nodes, heads_drafter()), "adaptive": False}
-        max_drafts["tree"] = min(nodes, drafter.budgets[-1])
+        max_drafts["tree"] = min(nodes, drafter.draft_sizes[-1])
     return variants, max_drafts
