@@ -15,7 +15,7 @@ from headway.data.mixtures import load_mixture, proportions, task_size
 from headway.errors import ConfigError, DataError
 from headway.model import load_tokenizer
 from headway.training.configs import FinetuneConfig
-from headway.training.datasets import rows_of
+from headway.training.datasets import build_dataset
 
 
 def write(folder: Path, sizes: dict[str, int], **mixture: object) -> Path:
@@ -137,7 +137,7 @@ def test_a_source_without_templates_is_taken_as_it_is_and_generated_ones_have_sp
 def test_a_mixture_is_data_like_any_other(tmp_path):
     file = write(tmp_path, {"a": 20, "b": 30})
     config = FinetuneConfig(model="embedded", data=str(file), output_dir=tmp_path / "out", max_length=32)
-    assert len(rows_of(config, load_tokenizer("embedded"), completion_only=True)) > 0
+    assert len(build_dataset(config, load_tokenizer("embedded"), completion_only=True)) > 0
 
 
 MISTAKES = [

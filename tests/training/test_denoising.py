@@ -19,7 +19,7 @@ from headway.model import load_tokenizer
 from headway.objectives import MultiToken, NextToken, Registers
 from headway.training import finetune, pretrain
 from headway.training.configs import FinetuneConfig, PretrainConfig
-from headway.training.datasets import rows_of
+from headway.training.datasets import build_dataset
 from headway.training.denoising import DenoisedRows, check_sees_both_ways
 from headway.training.loop import run
 from tests.tiny import ARCHITECTURES, tiny_trunk
@@ -52,7 +52,7 @@ def test_rows_are_new_in_every_epoch_and_the_same_for_any_number_of_workers(
     model: str, texts: str, out: Path, denoising: str
 ) -> None:
     config = config_of(model, texts, out, denoising=denoising, bidirectional_prefix=True)
-    rows = rows_of(config, load_tokenizer(model))
+    rows = build_dataset(config, load_tokenizer(model))
     first = read(rows)
     assert read(rows, workers=2) == first and [rows[index] for index in reversed(range(len(rows)))] == first[::-1]
     rows.epoch = 1
@@ -60,7 +60,7 @@ def test_rows_are_new_in_every_epoch_and_the_same_for_any_number_of_workers(
     assert sum(changed) > 0.7 * len(rows)  # a short text has few ways to be split
     rows.epoch = 0
     assert read(rows) == first
-    assert read(rows_of(dataclasses.replace(config, seed=1), load_tokenizer(model))) != first
+    assert read(build_dataset(dataclasses.replace(config, seed=1), load_tokenizer(model))) != first
     batch = Collator(0)(first)
     assert batch["input_ids"].shape[1] <= 48
     assert ((batch["labels"] == -100) == (batch["prefix"] | (batch["segments"] < 0))).all()
@@ -68,8 +68,8 @@ def test_rows_are_new_in_every_epoch_and_the_same_for_any_number_of_workers(
 
 def test_all_text_is_in_the_rows_of_an_epoch(model: str, texts: str, out: Path) -> None:
     tokenizer = load_tokenizer(model)
-    plain = rows_of(config_of(model, texts, out, denoising="none"), tokenizer)
-    denoised = rows_of(config_of(model, texts, out), tokenizer)
+    plain = build_dataset(config_of(model, texts, out, denoising="none"), tokenizer)
+    denoised = build_dataset(config_of(model, texts, out), tokenizer)
     limit = tokenizer.convert_tokens_to_ids("[NLU]")
     assert limit == 24 + 2  # after the words: the added tokens are the last
 
@@ -82,7 +82,7 @@ def test_all_text_is_in_the_rows_of_an_epoch(model: str, texts: str, out: Path) 
 
 def test_a_run_tells_its_rows_which_epoch_it_is_in(model: str, texts: str, out: Path) -> None:
     config = config_of(model, texts, out, limit=8, epochs=3)
-    rows = rows_of(config, load_tokenizer(model))
+    rows = build_dataset(config, load_tokenizer(model))
     told = []
     rows.transform = lambda document, draw: told.append(rows.epoch) or prefix_lm(document["input_ids"], document["labels"], draw)
     run(config, HeadwayModel.from_trunk(model, count=0), NextToken(), rows)

@@ -16,7 +16,7 @@ from headway.errors import ConfigError
 from headway.model import HeadwayModel, load_tokenizer
 from headway.training import train_heads
 from headway.training.configs import HeadsTrainConfig
-from headway.training.datasets import rows_of
+from headway.training.datasets import build_dataset
 from headway.training.draft_vocabulary import most_frequent
 
 QUICK = {"max_length": 48, "batch_size": 4, "max_steps": 4, "learning_rate": 1e-2, "completion_only": True}
@@ -41,7 +41,7 @@ def test_heads_that_know_few_tokens_draft_them_alone_and_change_no_output(
     )
     train_heads(config)
     tokenizer = load_tokenizer(model)
-    rows = rows_of(config, tokenizer, completion_only=True)
+    rows = build_dataset(config, tokenizer, completion_only=True)
     counted = Counter(label for row in rows for label in row["labels"] if label != -100)
     trained = HeadwayModel.from_pretrained(out).eval()
     ranked = sorted(range(61), key=lambda token: (-counted[token], token))[:6]

@@ -14,8 +14,9 @@ from headway.cli import main
 from headway.decoding.exactness import exactness_issue
 from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
 from headway.evaluation.configs import Quantize
+from headway.model import load_tokenizer
 from headway.training.configs import HeadsTrainConfig
-from headway.training.stages.finetune import check
+from headway.training.validate import validate
 from headway.trunk.quantization import SCHEMES, dequantized, is_quantized, quantize_layers, stored_bytes
 from headway.trunk.quantized_layers import FEW, IntegerLinear, PackedLinear, WideningLinear, adapt_layer, integer_kernel_is_exact
 from headway.trunk.roofline import choose
@@ -264,7 +265,7 @@ def test_a_trunk_whose_products_depend_on_their_company_decodes_plainly_with_a_w
 def test_a_quantised_model_is_not_trained(tmp_path: Path) -> None:
     config = HeadsTrainConfig(model="a-model", data="stdlib", output_dir=tmp_path, max_length=64)
     with pytest.raises(ConfigError, match="a-model is quantised and cannot be trained"):
-        check(config, small("int8").trunk)
+        validate(config, small("int8"), load_tokenizer("embedded"))
 
 
 def test_the_choice_follows_the_timings_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,7 +196,7 @@ class HeadwayModel(nn.Module):
         """Position of each token within its document, (batch, seq), and attention masks; arguments as in `forward`."""
         positions = positions_of(segments) if segments is not None else _arange_like(input_ids)
         one_document = segments is None or bool((segments.clamp(min=0) == 0).all())
-        if one_document and prefix is None and self.view.plain_causal(input_ids.shape[1]):
+        if one_document and prefix is None and (self.view.plain_causal(input_ids.shape[1]) or not self.view.takes_masks):
             return _arange_like(input_ids), None
         return positions, self.view.masks(positions, positions, segments, segments, prefix=prefix)
 

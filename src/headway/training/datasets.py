@@ -46,7 +46,7 @@ class PackedDataset(Dataset):
         return {name: array[start : self.ends[index]].tolist() for name, array in self.arrays.items()}
 
 
-def rows_of(
+def build_dataset(
     config: TrainingConfig,
     tokenizer: PreTrainedTokenizerBase,
     completion_only: bool = False,
@@ -62,13 +62,13 @@ def rows_of(
     Raises: DataError where nothing is left to learn from, or as `load_examples` does.
     """
     denoising = denoising_of(config, tokenizer)
-    rows = _rows_of(config, tokenizer, denoising, completion_only, validation, cache)
+    rows = _build_packed_dataset(config, tokenizer, denoising, completion_only, validation, cache)
     if denoising.transform is None:
         return rows
     return DenoisedRows(rows, denoising.transform, config.seed, config.bidirectional_prefix, denoising.added)
 
 
-def _rows_of(
+def _build_packed_dataset(
     config: TrainingConfig,
     tokenizer: PreTrainedTokenizerBase,
     denoising: Denoising,
@@ -107,11 +107,11 @@ def _rows_of(
     return rows
 
 
-def validation_of(
+def build_validation_dataset(
     config: TrainingConfig, tokenizer: PreTrainedTokenizerBase, completion_only: bool = False
 ) -> PackedDataset | DenoisedRows | None:
     """Rows of the validation data, if there is any."""
-    return None if config.validation is None else rows_of(config, tokenizer, completion_only, validation=True)
+    return None if config.validation is None else build_dataset(config, tokenizer, completion_only, validation=True)
 
 
 def _texts(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, length: int) -> Iterator[Encoded]:

@@ -97,7 +97,7 @@ def _prefix_lm(document: Encoded, draw: random.Random, bos: int | None) -> Denoi
     return prefix_lm(document["input_ids"], document["labels"], draw, bos)
 
 
-def fit_to(rows: Dataset, model: HeadwayModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def resize_embeddings_for(rows: Dataset, model: HeadwayModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Make room for tokens that denoising added, and check that the trunk sees a prefix both ways where that is asked.
 
     Raises: ConfigError where their embeddings could not learn, UnsupportedModelError where masks do nothing.

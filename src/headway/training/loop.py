@@ -36,8 +36,18 @@ OLD_KEYS = {
 }
 HISTORY = "history.json"
 SCHEDULERS = {"cosine": "cosine", "constant": "constant_with_warmup", "linear": "linear"}
-# a run may be continued with other values of these: none changes what is learnt from one step to the next
-FREE = {"output_dir", "save_steps", "save_limit", "log_steps", "resume", "report_to", "quiet", "validation", "validation_split"}
+# settings that a resumed run may change: none of them affects a training step
+RESUME_OVERRIDABLE = {
+    "output_dir",
+    "save_steps",
+    "save_limit",
+    "log_steps",
+    "resume",
+    "report_to",
+    "quiet",
+    "validation",
+    "validation_split",
+}
 
 OLD_VALUES = {("teacher", "itself"): "online", ("teacher", "original"): "frozen"}
 C = TypeVar("C", bound=TrainingConfig)
@@ -74,7 +84,7 @@ def run(
         sharded=config.sharding == "fsdp" and arguments.world_size > 1,
     )
     trainer.remove_callback(PrinterCallback)
-    with explained(out):
+    with report_disk_errors(out):
         try:
             if found is not None and _finished(found):
                 trainer.load_checkpoint(found)
@@ -91,7 +101,7 @@ def run(
     return trainer
 
 
-def finish(
+def save_run(
     config: TrainingConfig,
     trainer: HeadwayTrainer,
     model: HeadwayModel,
@@ -110,7 +120,7 @@ def finish(
             "seed": config.seed,
             "losses": losses,
         }
-        with explained(out):
+        with report_disk_errors(out):
             model.save_pretrained(out, training=record)
             tokenizer.save_pretrained(out)
         write_json(out / HISTORY, history)
@@ -124,12 +134,12 @@ def copy_tokenizer(source: str | Path, folder: Path) -> None:
         tokenizer = load_tokenizer(source)
     except CheckpointError:
         return
-    with explained(folder):
+    with report_disk_errors(folder):
         tokenizer.save_pretrained(folder)
 
 
 @contextmanager
-def explained(out: Path) -> Iterator[None]:
+def report_disk_errors(out: Path) -> Iterator[None]:
     """A full disk, which torch and safetensors report each in its own way, as one HeadwayError."""
     try:
         yield
@@ -152,7 +162,7 @@ def _start(config: TrainingConfig, out: Path, arguments: TrainingArguments) -> P
     if found is not None and (out / CONFIG).is_file():
         before = read_settings(type(config), out / CONFIG)
         for name in vars(config):
-            if name not in FREE and getattr(before, name) != getattr(config, name):
+            if name not in RESUME_OVERRIDABLE and getattr(before, name) != getattr(config, name):
                 raise ConfigError(
                     f"{found} is of a run with {name}: {getattr(before, name)}, not {getattr(config, name)}. "
                     "Use the same settings, another output_dir, or --no-resume to start over."

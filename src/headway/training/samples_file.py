@@ -26,22 +26,22 @@ class Samples:
 
     def __init__(self, path: Path, settings: Mapping[str, Any], resume: bool = True) -> None:
         self.path, self.settings = path, json.loads(json.dumps(settings))
-        self.unfinished = path.with_name(f"{path.name}.unfinished")
-        self.told = path.with_name(f"{path.name}.settings.json")
-        self.places: dict[Key, int] = {}  # where the line of a sample begins
+        self.partial_file = path.with_name(f"{path.name}.unfinished")
+        self.settings_file = path.with_name(f"{path.name}.settings.json")
+        self.offsets: dict[Key, int] = {}  # where the line of a sample begins
         self.tokens = self.cut_off = 0
         self.file: BinaryIO | None = None
-        if path.is_file() and not self.told.is_file():
+        if path.is_file() and not self.settings_file.is_file():
             raise ConfigError(
                 f"{path} exists, and nothing beside it says that samples were written there: choose another output_file."
             )
         try:
             if not resume:
-                for file in (self.path, self.unfinished, self.told):
+                for file in (self.path, self.partial_file, self.settings_file):
                     file.unlink(missing_ok=True)
-            self.whole = self.path.is_file()
-            if self.whole:
-                settings = json.loads(self.told.read_text(encoding="utf-8"))
+            self.complete = self.path.is_file()
+            if self.complete:
+                settings = json.loads(self.settings_file.read_text(encoding="utf-8"))
                 if settings != self.settings:
                     self._refuse(self.path, settings)
                 self._read(self.path, 0)
@@ -52,10 +52,10 @@ class Samples:
             raise self._explained(error) from error
 
     def __contains__(self, key: Key) -> bool:
-        return key in self.places
+        return key in self.offsets
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.offsets)
 
     def add(self, sample: Mapping[str, Any]) -> None:
         """Append one: a mapping that JSON can hold, with `number`, `sample`, `tokens` and `finish_reason`."""
@@ -68,16 +68,16 @@ class Samples:
             raise self._explained(error) from error
         self._count(sample, place)
 
-    def finish(self) -> None:
+    def save_run(self) -> None:
         """Put all into the file, in order, and clear away what was beside it."""
-        if not self.whole:
-            write_json(self.told, self.settings)
-            with self.unfinished.open("rb") as lines, replacing_file(self.path) as file:
-                for _, place in sorted(self.places.items()):
+        if not self.complete:
+            write_json(self.settings_file, self.settings)
+            with self.partial_file.open("rb") as lines, replacing_file(self.path) as file:
+                for _, place in sorted(self.offsets.items()):
                     lines.seek(place)
                     file.write(lines.readline())
         self.close()
-        self.unfinished.unlink(missing_ok=True)
+        self.partial_file.unlink(missing_ok=True)
 
     def close(self) -> None:
         if self.file is not None:
@@ -86,8 +86,8 @@ class Samples:
     def _open(self) -> None:
         """Read what is there up to the first line that is not whole, and go on behind it."""
         heading = (json.dumps({"settings": self.settings}, ensure_ascii=False) + "\n").encode()
-        self.unfinished.touch()
-        self.file = self.unfinished.open("rb+")
+        self.partial_file.touch()
+        self.file = self.partial_file.open("rb+")
         first = self.file.readline()
         if (before := _parsed(first)) is None:
             self.file.seek(0)
@@ -95,8 +95,8 @@ class Samples:
             end = len(heading)
         else:
             if before != {"settings": self.settings}:
-                self._refuse(self.unfinished, before["settings"])
-            end = self._read(self.unfinished, len(first))
+                self._refuse(self.partial_file, before["settings"])
+            end = self._read(self.partial_file, len(first))
         self.file.truncate(end)
         self.file.seek(end)
 
@@ -112,7 +112,7 @@ class Samples:
         return start
 
     def _count(self, sample: Mapping[str, Any], place: int) -> None:
-        self.places[sample.get("number", -1), sample.get("sample", place)] = place  # a finished file may have been edited
+        self.offsets[sample.get("number", -1), sample.get("sample", place)] = place  # a finished file may have been edited
         self.tokens += sample.get("tokens", 0)
         self.cut_off += sample.get("finish_reason") == "length"
 

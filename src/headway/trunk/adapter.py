@@ -19,6 +19,7 @@ from headway.trunk.attention import BOOLEAN_MASKS, GQA_PACKED
 NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "final_norm", "norm_f", "layer_norm", "embedding_norm")
 CACHE_NAMES = ("past_key_values", "layer_past", "past_key_value")
 VAR_KEYWORD = "**"
+PROBE = 6  # tokens
 MASKED = ("full_attention", "sliding_attention")  # kinds of layers that masks are made for
 Masks = Tensor | dict[str, Tensor] | None
 
@@ -107,6 +108,25 @@ class TrunkView:
     def maskable(self) -> bool:
         """Whether masks alone say what a token sees: not so in linear-attention and other recurrent layers."""
         return set(self.layer_types or ()) <= set(MASKED)
+
+    @cached_property
+    @torch.no_grad()
+    def takes_masks(self) -> bool:
+        """True if 4-D masks and positions keep the documents of a row apart, tried out on a row of two documents.
+
+        False for trunks that build masks of their own from a 2-D mask, as BLOOM and Falcon with alibi do, and for recurrent trunks.
+        """
+        ids = torch.arange(1, PROBE + 1, device=self.model.device).view(2, -1) % self.config.vocab_size
+        positions = torch.arange(PROBE // 2, device=ids.device).expand_as(ids)
+        segments = torch.arange(2, device=ids.device)[:, None].expand_as(ids)
+        row = [each.reshape(1, -1) for each in (ids, positions, segments)]
+        with eval_mode(self.model):
+            apart = self.run(ids, positions, None).last.float()
+            try:
+                together = self.run(row[0], row[1], self.masks(row[1], row[1], row[2], row[2])).last.float().view_as(apart)
+            except (UnsupportedModelError, TypeError, ValueError, IndexError, RuntimeError):
+                return False
+        return bool((together - apart).norm() <= 0.02 * apart.norm())
 
     def run(
         self,

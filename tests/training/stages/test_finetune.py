@@ -14,7 +14,7 @@ from headway.model import HeadwayModel, load_tokenizer
 from headway.objectives import OBJECTIVES
 from headway.training import finetune, pretrain, train_heads
 from headway.training.configs import FinetuneConfig, HeadsTrainConfig, PretrainConfig
-from headway.training.datasets import rows_of
+from headway.training.datasets import build_dataset
 from headway.training.loop import run
 from headway.training.recipes import for_finetuning
 from headway.training.stages.finetune import freeze, load_model
@@ -126,7 +126,7 @@ def test_heads_have_their_own_learning_rate_and_norms_no_decay(model: str, data:
     ours = load_model(config)
     config = for_finetuning(config, "sequential", fresh=True)
     freeze(config, ours)
-    trainer = run(config, ours, OBJECTIVES[config.objective](config, ours), rows_of(config, tokenizer))
+    trainer = run(config, ours, OBJECTIVES[config.objective](config, ours), build_dataset(config, tokenizer))
     found = {(group["initial_lr"], group["weight_decay"]) for group in trainer.optimizer.param_groups}
     assert found == {(1e-2, 0.0), (1e-2, 0.01), (4e-2, 0.0), (4e-2, 0.01)}
     for group in trainer.optimizer.param_groups:

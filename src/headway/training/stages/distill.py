@@ -16,18 +16,17 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from headway import model_path
 from headway.data import Example, encode_prompt, load_examples
 from headway.decoding.generation_config import resolve
 from headway.decoding.requests import Request, complete, drafter_of
 from headway.decoding.stopping import eos_tokens
 from headway.errors import DataError
-from headway.model import HeadwayModel, best_device, load_tokenizer
+from headway.model import HeadwayModel, load_model_and_tokenizer
 from headway.training.configs import DistillConfig
 from headway.training.samples_file import Samples
 from headway.trunk.quantization import is_quantized
 
-FREE = ("output_file", "batch_size", "resume", "quiet")  # no sample depends on these
+RESUME_OVERRIDABLE = ("output_file", "batch_size", "resume", "quiet")  # no sample depends on these
 
 
 @dataclass(frozen=True)
@@ -72,17 +71,15 @@ def distill(config: DistillConfig) -> Distilled:
     Raises: CheckpointError for a model that cannot be loaded, DataError for data that cannot be read or has no prompt that fits,
         ConfigError where there are samples of other settings already.
     """
-    tokenizer = load_tokenizer(config.model)
-    dtype = torch.float32 if config.float32 else None
-    model = HeadwayModel.from_pretrained(model_path(config.model), dtype=dtype).to(best_device()).eval()
+    model, tokenizer = load_model_and_tokenizer(config.model, dtype=torch.float32 if config.float32 else None)
     prompts, left_out = prompts_of(config, tokenizer, model.view.context)
-    settings = {name: value for name, value in asdict(config).items() if name not in FREE}
+    settings = {name: value for name, value in asdict(config).items() if name not in RESUME_OVERRIDABLE}
     settings |= {"data": config.sources, "prompts": _digest(prompts), "weights": _weights(model.trunk)}
     samples = Samples(config.output_file, settings, config.resume)
     before, began = samples.tokens, time.monotonic()
     try:
-        per_forward = 0.0 if samples.whole else _draw(config, model, tokenizer, prompts, samples)
-        samples.finish()
+        per_forward = 0.0 if samples.complete else _draw(config, model, tokenizer, prompts, samples)
+        samples.save_run()
     finally:
         samples.close()
     drawn, seconds = samples.tokens - before, time.monotonic() - began
@@ -97,8 +94,8 @@ def prompts_of(config: DistillConfig, tokenizer: PreTrainedTokenizerBase, contex
     Raises: DataError where none is left.
     """
     longest = config.max_prompt_tokens
-    if longest is None and context is not None:
-        longest = context - config.max_new_tokens
+    if context is not None:
+        longest = context - config.max_new_tokens if longest is None else min(longest, context - 1)
     found, left_out, number = [], 0, 0
     for source in config.sources:
         for example in load_examples(source, config.split, config.limit, config.columns):

@@ -1,10 +1,7 @@
 """The second stage: trunk and heads learn a task together, in full or through LoRA (arXiv 2106.09685)."""
 
-import dataclasses
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from peft import LoraConfig
@@ -15,16 +12,13 @@ from transformers import PreTrainedModel, TrainerCallback, set_seed
 from headway.errors import ConfigError
 from headway.model import HeadwayModel, has_heads, load_tokenizer
 from headway.objectives import OBJECTIVES
-from headway.training.configs import FinetuneConfig, HeadsTrainConfig
-from headway.training.datasets import rows_of, validation_of
-from headway.training.denoising import fit_to
+from headway.training.configs import FinetuneConfig
+from headway.training.datasets import build_dataset, build_validation_dataset
+from headway.training.denoising import resize_embeddings_for
 from headway.training.distributed import gather
-from headway.training.loop import finish, run
+from headway.training.loop import run, save_run
 from headway.training.recipes import for_finetuning, recipe_of
-from headway.trunk import TrunkView
-from headway.trunk.quantization import trunk_is_quantized
-
-Settings = TypeVar("Settings", FinetuneConfig, HeadsTrainConfig)
+from headway.training.validate import resolve_packing, validate
 
 
 def finetune(config: FinetuneConfig, callbacks: Sequence[TrainerCallback] = ()) -> Path:
@@ -37,14 +31,14 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[TrainerCallback] = ()) 
     set_seed(config.seed)
     model = load_model(config)
     config = for_finetuning(config, model.heads.config.family if model.heads is not None else None, asks_for_fresh_heads(config))
-    check(config, model.trunk)
-    config = fitting(config, model.trunk)
+    validate(config, model, tokenizer)
     dtype = model.trunk.dtype
     cast(model, torch.float32)
+    config = resolve_packing(config, model.view)
     adapters = freeze(config, model)
-    rows = rows_of(config, tokenizer, config.completion_only)
-    validation = validation_of(config, tokenizer, config.completion_only)
-    fit_to(rows, model, tokenizer)
+    rows = build_dataset(config, tokenizer, config.completion_only)
+    validation = build_validation_dataset(config, tokenizer, config.completion_only)
+    resize_embeddings_for(rows, model, tokenizer)
     trainer = run(config, model, OBJECTIVES[config.objective](config, model, adapters), rows, validation, callbacks)
     gather(trainer.step)
     if adapters is not None:
@@ -52,7 +46,7 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[TrainerCallback] = ()) 
     cast(model, dtype)
     model.eval()
     record = {"stage": "finetune", "objective": config.objective, "model": config.model, "lora": config.lora}
-    return finish(config, trainer, model, tokenizer, record)
+    return save_run(config, trainer, model, tokenizer, record)
 
 
 def load_model(config: FinetuneConfig) -> HeadwayModel:
@@ -87,26 +81,6 @@ def freeze(config: FinetuneConfig, model: HeadwayModel) -> LoraModel | None:
         return None
     settings = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     return LoraModel(model.trunk, settings, "default")
-
-
-def check(config: FinetuneConfig | HeadsTrainConfig, trunk: PreTrainedModel) -> None:
-    """Raise ConfigError where the settings do not fit the model."""
-    if Path(config.output_dir).resolve() == Path(config.model).resolve():
-        raise ConfigError(f"output_dir is the model's own folder, {config.model}: choose another, so that the run can be resumed.")
-    if trunk_is_quantized(trunk):
-        raise ConfigError(f"{config.model} is quantised and cannot be trained: train the model it was made from, then quantise.")
-    limit = TrunkView(trunk).context
-    if limit is not None and config.max_length > limit:
-        raise ConfigError(f"max_length {config.max_length} is more than the {limit} tokens that {config.model} can read.")
-
-
-def fitting(config: Settings, trunk: PreTrainedModel) -> Settings:
-    """The settings with a document a row where several cannot be kept apart, with a UserWarning."""
-    if not config.pack or TrunkView(trunk).maskable:
-        return config
-    recurrent = "has recurrent layers, in which documents of one row would see each other"
-    warnings.warn(f"{type(trunk).__name__} {recurrent}: each gets a row of its own.", UserWarning, stacklevel=2)
-    return dataclasses.replace(config, pack=False)
 
 
 def cast(module: nn.Module, dtype: torch.dtype | str) -> None:

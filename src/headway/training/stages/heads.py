@@ -4,18 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, set_seed
 
 from headway.model import HeadwayModel, load_tokenizer, load_trunk
 from headway.objectives import MultiToken
 from headway.training.configs import HeadsTrainConfig
-from headway.training.datasets import rows_of, validation_of
-from headway.training.denoising import fit_to
+from headway.training.datasets import build_dataset, build_validation_dataset
+from headway.training.denoising import resize_embeddings_for
 from headway.training.distributed import gather
 from headway.training.draft_vocabulary import restrict_heads
-from headway.training.loop import finish, run
+from headway.training.loop import run, save_run
 from headway.training.recipes import for_heads, recipe_of
-from headway.training.stages.finetune import cast, check, fitting
+from headway.training.stages.finetune import cast
+from headway.training.validate import resolve_packing, validate
 
 
 def train_heads(config: HeadsTrainConfig, callbacks: Sequence[TrainerCallback] = ()) -> Path:
@@ -27,11 +29,11 @@ def train_heads(config: HeadsTrainConfig, callbacks: Sequence[TrainerCallback] =
     tokenizer = load_tokenizer(config.model)
     set_seed(config.seed)
     trunk = load_trunk(config.model)
-    check(config, trunk)
-    config = fitting(config, trunk)
-    dtype = trunk.dtype
-    cast(trunk, "float32")
     model = HeadwayModel.from_trunk(trunk, count=0)
+    validate(config, model, tokenizer)
+    dtype = trunk.dtype
+    cast(trunk, torch.float32)
+    config = resolve_packing(config, model.view)
     if config.heads is not None:
         model.attach(config.heads, config.num_heads)
     elif config.family is None and model.native_mtp is not None:
@@ -46,9 +48,9 @@ def train_heads(config: HeadsTrainConfig, callbacks: Sequence[TrainerCallback] =
     objective = MultiToken(
         config.head_weights, config.beta, next_token=False, distill=distill, feature_weight=config.feature_weight
     )
-    rows = rows_of(config, tokenizer, config.completion_only)
-    validation = validation_of(config, tokenizer, config.completion_only)
-    fit_to(rows, model, tokenizer)
+    rows = build_dataset(config, tokenizer, config.completion_only)
+    validation = build_validation_dataset(config, tokenizer, config.completion_only)
+    resize_embeddings_for(rows, model, tokenizer)
     record: dict[str, Any] = {"stage": "heads", "objective": config.objective, "model": config.model}
     if config.draft_vocabulary is not None:
         record |= restrict_heads(model, rows, config.draft_vocabulary, tokenizer, config.quiet)
@@ -56,4 +58,4 @@ def train_heads(config: HeadsTrainConfig, callbacks: Sequence[TrainerCallback] =
     gather(trainer.step)
     cast(model, dtype)
     model.eval()
-    return finish(config, trainer, model, tokenizer, record)
+    return save_run(config, trainer, model, tokenizer, record)

@@ -8,10 +8,10 @@ from headway.errors import ConfigError
 from headway.model import HeadwayModel, load_tokenizer
 from headway.objectives import NextToken
 from headway.training.configs import PretrainConfig
-from headway.training.datasets import rows_of, validation_of
-from headway.training.denoising import fit_to
+from headway.training.datasets import build_dataset, build_validation_dataset
+from headway.training.denoising import resize_embeddings_for
 from headway.training.distributed import gather
-from headway.training.loop import finish, run
+from headway.training.loop import run, save_run
 
 
 def pretrain(config: PretrainConfig) -> Path:
@@ -22,14 +22,14 @@ def pretrain(config: PretrainConfig) -> Path:
     """
     tokenizer = load_tokenizer(config.tokenizer)
     set_seed(config.seed)
-    rows = rows_of(config, tokenizer, cache=Path(config.output_dir) / "cache")
-    validation = validation_of(config, tokenizer)
+    rows = build_dataset(config, tokenizer, cache=Path(config.output_dir) / "cache")
+    validation = build_validation_dataset(config, tokenizer)
     model = HeadwayModel.from_trunk(fresh_trunk(config, tokenizer), count=0)
-    fit_to(rows, model, tokenizer)
+    resize_embeddings_for(rows, model, tokenizer)
     trainer = run(config, model, NextToken(), rows, validation)
     gather(trainer.step)
     model.eval()
-    return finish(config, trainer, model, tokenizer, {"stage": "pretrain", "objective": "next-token"})
+    return save_run(config, trainer, model, tokenizer, {"stage": "pretrain", "objective": "next-token"})
 
 
 def fresh_trunk(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
