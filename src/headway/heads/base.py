@@ -1,9 +1,8 @@
-"""What every head family offers, and the two files that heads live in on disk."""
+"""Interface of a head family, and the two files of saved heads: `headway.json` and `headway.safetensors`."""
 
 import copy
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -13,18 +12,19 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from headway.errors import CheckpointError, ConfigError, UnsupportedModelError, first_line
-from headway.files import replacing_folder, write_json
+from headway.files import read_json, replacing_folder, write_json
 from headway.ops import Unembedding
 from headway.trunk import ForwardContext, HiddenStates, TrunkView
 from headway.trunk.quantization import dequantized, from_safetensors, is_quantized, to_safetensors
 
 CONFIG_FILE = "headway.json"
 TENSORS_FILE = "headway.safetensors"
+VERSION = 1  # of the format of both files
 
 
 @dataclass(frozen=True)
 class HeadsConfig:
-    """What `headway.json` says: the heads, and the trunk they fit."""
+    """Contents of `headway.json`: the heads, and the trunk that the heads fit."""
 
     family: str
     count: int
@@ -32,17 +32,17 @@ class HeadsConfig:
     hidden_size: int
     layers: int  # of the trunk
     options: dict[str, Any] = field(default_factory=dict)
-    training: dict[str, Any] = field(default_factory=dict)  # how they were trained, for the reader
-    version: int = 1
+    training: dict[str, Any] = field(default_factory=dict)  # record of the training run, for readers
+    version: int = VERSION
 
     @property
     def default_draft_vocab(self) -> Tensor | None:
-        """As many tokens as a reduced vocabulary has, until it is known which."""
+        """Placeholder token ids for a reduced vocabulary, (size,); None for the whole vocabulary."""
         size = self.options.get("draft_vocabulary")
         return None if size is None else torch.arange(size)
 
     def check_fits(self, view: TrunkView, source: str) -> None:
-        """Raise CheckpointError, naming both sides, unless these heads fit that trunk."""
+        """Raise CheckpointError, naming both sides, unless the heads fit the trunk."""
         ours = (self.architecture, self.hidden_size)
         theirs = (view.config.model_type, view.config.hidden_size)
         if ours != theirs:
@@ -55,19 +55,20 @@ class HeadsConfig:
 class HeadStack(nn.Module):
     """Heads 0..count-1; head k at position i predicts the token at i + k + 2 (the trunk predicts i + 1).
 
-    Heads are drafted with (`headway.decoding`) in one of these ways:
-        parallel: all at once; head k at i depends on the text up to i alone.
-        chained: head k at i reads head k - 1 at i and the token at i + k + 1, and attends to head k at earlier positions.
-        recursive: head k goes on from what head k - 1 carried and the token that followed, as if it stood at i + k;
-            it attends to nothing, or to the text up to i and to the drafts it goes on from.
-        masked: recursive, and what head 0 starts from are the trunk's own states of mask tokens behind i.
+    `headway.decoding` drafts with heads in one of four ways:
+        parallel: all heads at once; head k at i depends only on the text up to i.
+        chained: head k at i takes the state of head k - 1 at i and the token at i + k + 1, and attends to head k at earlier
+            positions.
+        recursive: head k takes the recurrent state of head k - 1 and the next token, as if the head stood at position i + k;
+            attention, if any, covers the text up to i and the drafts before.
+        masked: recursive; head 0 starts from the trunk's own hidden states of mask tokens after i.
     """
 
     family: ClassVar[str]
-    options: ClassVar[frozenset[str]] = frozenset()  # beside those that all families have
+    options: ClassVar[frozenset[str]] = frozenset()  # in addition to the options of all families
     drafting: ClassVar[Literal["parallel", "chained", "recursive", "masked"]]
-    predicts_hidden_states: ClassVar[bool] = False  # head k's state at i is of the kind of the trunk's last state at i + k + 1
-    draft_tokens: Tensor | None  # of a reduced vocabulary: which the heads know, (tokens,), ascending
+    predicts_hidden_states: ClassVar[bool] = False  # head k's state at i approximates the trunk's last state at i + k + 1
+    draft_tokens: Tensor | None  # token ids of a reduced vocabulary, (tokens,), ascending
 
     def __init__(self, config: HeadsConfig) -> None:
         super().__init__()
@@ -80,22 +81,22 @@ class HeadStack(nn.Module):
 
     @property
     def hidden_state_layers(self) -> tuple[int, ...]:
-        """The trunk's layers whose input `select_inputs` needs."""
+        """Trunk layers with inputs that `select_inputs` needs."""
         return ()
 
     @property
     def attends(self) -> bool:
-        """Whether heads look at other positions; where they do not, drafting keeps nothing of them."""
+        """True if heads attend to other positions: drafting then needs a KV cache for the heads."""
         return True
 
     @classmethod
     def from_trunk(cls, view: TrunkView, count: int, options: Mapping[str, Any]) -> Self:
-        """Fresh heads for that trunk, initialised from its weights. Raises ConfigError for an option that the family has not."""
+        """Untrained heads, initialised from the trunk's weights. Raises ConfigError for an unknown option."""
         raise TypeError(f"{cls.__name__} is not a head family")
 
     @classmethod
     def config_for(cls, view: TrunkView, count: int, options: Mapping[str, Any]) -> HeadsConfig:
-        """What `from_trunk` writes down. Raises ConfigError for an option that the family does not have."""
+        """Config of untrained heads. Raises ConfigError for an option that the family does not have."""
         known = cls.options | {"draft_vocabulary"}
         if unknown := set(options) - known:
             raise ConfigError(
@@ -108,66 +109,77 @@ class HeadStack(nn.Module):
         return HeadsConfig(cls.family, count, config.model_type, config.hidden_size, config.num_hidden_layers, dict(options))
 
     def select_inputs(self, hidden_states: HiddenStates) -> Tensor:
-        """What the heads start from, (batch, seq, width)."""
+        """Inputs of the heads, (batch, seq, width)."""
         raise TypeError(f"{type(self).__name__} is not a head family")
 
     def states(self, hidden: Tensor, input_ids: Tensor, context: ForwardContext, count: int | None = None) -> list[Tensor]:
-        """States of the first `count` heads (default: all) over whole sequences, each (batch, seq, hidden), normed and ready
-        for the unembedding; `hidden` is what `select_inputs` gives."""
+        """Hidden states of the first heads over whole sequences, each (batch, seq, hidden), normed for the unembedding.
+
+        Args:
+            hidden: inputs from `select_inputs`, (batch, seq, width).
+            input_ids: (batch, seq).
+            context: positions, masks and trunk.
+            count: number of heads; default: all.
+        """
         found = []
         for k in range(self.count if count is None else count):
-            # past the end of a row or a segment the token is a wrong one: no label reads those positions
+            # past the end of a row or a segment the token is wrong; no label reads the state there
             tokens = torch.roll(input_ids, -(k + 1), dims=1)
             hidden, state = self.step(k, hidden, tokens, context)
             found.append(state)
         return found
 
     def step(self, k: int, carried: Tensor, tokens: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:
-        """Head k of a chained or recursive family at positions i, given the token at i + k + 1.
+        """Head k of a chained or recursive family at positions i.
 
-        Args: carried: what head k - 1 carried on, for k = 0 what `select_inputs` gives, (batch, seq, width); tokens (batch, seq);
-            context: at i where heads are chained, at i + k where they are recursive.
-        Returns: what head k + 1 goes on from, (batch, seq, width), and the state that its unembedding reads.
+        Args:
+            k: index of the head, from 0.
+            carried: recurrent state of head k - 1, (batch, seq, width); for k = 0 the result of `select_inputs`.
+            tokens: tokens at i + k + 1, (batch, seq).
+            context: positions i for chained heads, i + k for recursive heads.
+        Returns: recurrent state for head k + 1, (batch, seq, width), and the state for the unembedding, (batch, seq, hidden).
         """
         raise TypeError(f"{type(self).__name__} heads have no steps")
 
     def run_with_mask_tokens(
         self, input_ids: Tensor, context: ForwardContext, count: int | None = None, groups: int | None = None
     ) -> HiddenStates:
-        """One pass of the trunk over tokens and, behind all of them, groups of the first `count` mask tokens.
+        """One forward of the trunk over tokens and groups of mask tokens; all mask tokens come after all tokens.
 
         Args:
-            input_ids: (batch, seq). context: of (batch, seq + groups * count).
-            groups: in a row; default: one for each token.
+            input_ids: (batch, seq).
+            context: positions and masks of (batch, seq + groups * count).
+            count: number of mask tokens a group; default: one for each head.
+            groups: number of groups a row; default: one for each token.
         """
         raise TypeError(f"{type(self).__name__} heads have no mask tokens")
 
     def unembeddings(self, view: TrunkView) -> list[Unembedding]:
-        """What each head's states are read through to choose a token: the trunk's, or what a reduced vocabulary leaves of it."""
+        """Unembedding of each head: the trunk's, restricted to the reduced vocabulary if there is one."""
         shared = view.unembedding
         return [shared if self.draft_tokens is None else shared.restricted(self.draft_tokens)] * self.count
 
     def set_draft_vocab(self, tokens: Tensor) -> None:
-        """Let the heads know these tokens alone; (tokens,), all different. What they draft is verified by the whole trunk."""
+        """Restrict drafts to `tokens`, distinct ids, (tokens,). The trunk verifies with its whole vocabulary."""
         self.draft_tokens = tokens.sort().values
         self.config = replace(self.config, options={**self.config.options, "draft_vocabulary": len(tokens)})
 
     def checkpoint_tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint holds: parameters, what layers of the trunk's kind keep beside them (the biases that balance experts),
-        and the tokens of a reduced vocabulary."""
+        """Tensors of a checkpoint: parameters and persistent buffers (biases that balance experts, a reduced vocabulary)."""
         buffers = {name: value for name, value in self.state_dict(keep_vars=True).items() if not isinstance(value, nn.Parameter)}
         return dict(self.named_parameters()) | buffers
 
     def checkpoint_names(self) -> dict[str, str]:
-        """Name of what is kept -> name on disk."""
+        """Name in `checkpoint_tensors` -> name on disk."""
         return {name: name for name in self.checkpoint_tensors()}
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `headway.json` and `headway.safetensors`, whole or not at all."""
+        """Write `headway.json` and `headway.safetensors`, completely or not at all."""
         with replacing_folder(folder) as temporary:
             self.write_files(temporary)
 
     def write_files(self, folder: Path) -> None:
+        """Write `headway.json` and `headway.safetensors` into `folder`."""
         names = self.checkpoint_names()
         tensors, metadata = to_safetensors({names[name]: value.detach().cpu() for name, value in self.checkpoint_tensors().items()})
         tensors = {name: value.contiguous() for name, value in tensors.items()}
@@ -175,7 +187,10 @@ class HeadStack(nn.Module):
         write_json(folder / CONFIG_FILE, asdict(self.config))
 
     def read_tensors(self, folder: Path) -> None:
-        """Fill what is kept from disk, quantised ones as they are; a tensor missing or of another shape is a CheckpointError."""
+        """Fill `checkpoint_tensors` from disk; quantised tensors stay quantised.
+
+        Raises: CheckpointError where a tensor is missing or of another shape.
+        """
         path = folder / TENSORS_FILE
         try:
             with safe_open(path, framework="pt") as file:
@@ -201,34 +216,51 @@ class HeadStack(nn.Module):
 
 
 def read_config(folder: Path) -> HeadsConfig:
-    """Read `headway.json`. Raises CheckpointError where it is missing or not what Headway writes."""
+    """Contents of `headway.json`, of this version of the format or an earlier one.
+
+    Raises: CheckpointError where the file is missing, damaged, or written by a newer Headway.
+    """
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise CheckpointError(f"{folder} holds no heads: {CONFIG_FILE} is missing.")
-    try:
-        return HeadsConfig(**json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged or of another version: {error}.") from error
+    values = read_json(path)
+    version = values.get("version", 1)
+    if isinstance(version, int) and version > VERSION:
+        raise CheckpointError(
+            f"{path} was written by a newer Headway: its format is version {version}, and this Headway reads up to {VERSION}. "
+            "Install a newer Headway."
+        )
+    if unknown := sorted(set(values) - {item.name for item in fields(HeadsConfig)}):
+        raise CheckpointError(f"{path} is damaged: Headway does not know its setting {', '.join(unknown)}.")
+    kinds = {"family": str, "count": int, "architecture": str, "hidden_size": int, "layers": int}
+    optional = {"options": dict, "training": dict, "version": int}
+    for name, kind in (kinds | {name: kind for name, kind in optional.items() if name in values}).items():
+        if not isinstance(values.get(name), kind) or isinstance(values[name], bool):
+            problem = f"is {values[name]!r}" if name in values else "is missing"
+            raise CheckpointError(f"{path} is damaged: its setting {name} {problem}, and must be of type {kind.__name__}.")
+    return HeadsConfig(**values)
 
 
 def check_layer_runs(view: TrunkView) -> None:
-    """Raise UnsupportedModelError where a layer of this trunk needs more than states, positions and a mask (as BLOOM's does)."""
+    """Raise UnsupportedModelError for a trunk with layers that need more than states, positions and a mask (as BLOOM's)."""
     layer = view.layers[-1]
     like = next(layer.parameters())
     hidden = torch.zeros(1, 2, view.config.hidden_size, device=like.device, dtype=like.dtype)
     try:
         with torch.no_grad():
             view.norm(view.run_layer(layer, hidden, torch.arange(2, device=like.device)[None], None))
-    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except UnsupportedModelError:
+        raise
+    except Exception as error:  # another library's code: a layer that lacks something raises any error (KeyError in Beam)
         raise UnsupportedModelError(
-            f"A layer of {type(view.model).__name__} cannot be run as a head: {first_line(error)}"
+            f"A layer of {type(view.model).__name__} cannot be run as a head: {type(error).__name__}: {first_line(error)}"
         ) from error
 
 
 def copy_layer(layer: nn.Module, index: int) -> nn.Module:
-    """A copy of a trunk layer, with weights in full precision, that uses its own entry `index` of a cache."""
+    """Copy of a trunk layer, with weights in full precision, that uses its own entry `index` of a cache."""
     shared = {id(module.config): module.config for module in layer.modules() if hasattr(module, "config")}
-    copied = dequantized(copy.deepcopy(layer, dict(shared)))  # attends as the trunk does, whatever it is switched to
+    copied = dequantized(copy.deepcopy(layer, dict(shared)))  # shares the config: attention follows the trunk's implementation
     for module in copied.modules():
         if hasattr(module, "layer_idx"):
             setattr(module, "layer_idx", index)  # noqa: B010  nn.Module declares no such attribute

@@ -69,26 +69,25 @@ def load_tokenizer(source: str | Path, padding_side: Literal["left", "right"] | 
 def load_model_and_tokenizer(source: str | Path, **options: Any) -> tuple[HeadwayModel, Any]:
     """`load_model` and `load_tokenizer` of one source; `options` are those of `load_model`.
 
+    A padding token without an embedding becomes the end-of-text token.
+
     Raises: CheckpointError also for a tokenizer with tokens that the model does not embed.
     """
     model, tokenizer = load_model(source, **options), load_tokenizer(source)
     check_tokenizer_fits(model, tokenizer)
+    if (tokenizer.pad_token_id or 0) >= num_embeddings(model.trunk):
+        tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
 
 
 def check_tokenizer_fits(model: HeadwayModel | PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check that the model embeds all tokens of the tokenizer.
-
-    A padding token without an embedding becomes the end-of-text token: no prediction depends on padding.
+    """Check that the model embeds all tokens of the tokenizer, the padding token aside.
 
     Raises: CheckpointError naming the first token without an embedding.
     """
-    trunk = model if isinstance(model, PreTrainedModel) else model.trunk
-    size = num_embeddings(trunk)
-    padding = None
-    if (tokenizer.pad_token_id or 0) >= size and tokenizer.eos_token_id is not None and tokenizer.eos_token_id < size:
-        padding, tokenizer.pad_token = tokenizer.pad_token, tokenizer.eos_token
-    beyond = sorted((index, token) for token, index in tokenizer.get_vocab().items() if index >= size and token != padding)
+    size = num_embeddings(model if isinstance(model, PreTrainedModel) else model.trunk)
+    vocabulary = tokenizer.get_vocab().items()
+    beyond = sorted((index, token) for token, index in vocabulary if index >= size and token != tokenizer.pad_token)
     if beyond:
         raise CheckpointError(
             f"The tokenizer has {len(tokenizer)} tokens, and the model embeds {size}: {beyond[0][1]!r} (token {beyond[0][0]}) has "

@@ -78,7 +78,7 @@ def held_out_on(
         DataError: no token is left to score.
     """
     rows = pack(encode_all(examples, tokenizer, max_length)[0], max_length)
-    collate = Collator(tokenizer.pad_token_id or 0)
+    collate = Collator(0)  # a token that every model embeds; no label depends on padding
     metrics = held_out(model, (collate(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)))
     if not metrics.tokens:
         raise DataError(

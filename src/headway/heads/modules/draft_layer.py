@@ -118,7 +118,7 @@ def _first(config: Any, names: Sequence[str]) -> Any:
 
 def _rope(trunk: Any) -> dict[str, Any]:
     parameters = getattr(trunk, "rope_parameters", None) or {}
-    parameters = parameters.get("full_attention", parameters)  # some trunks have one for each kind of layer
+    parameters = parameters.get("full_attention", parameters) or {}  # some trunks have one for each kind of layer
     if parameters.get("rope_type", "default") not in ROPES:
         parameters = {name: value for name, value in parameters.items() if name == "rope_theta"}
     whole = {name: value for name, value in parameters.items() if name != "partial_rotary_factor"}
