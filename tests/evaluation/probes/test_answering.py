@@ -1,4 +1,4 @@
-"""Answers are the model's own, whatever drafts, whoever decodes beside them, and wherever a journal already has them."""
+"""Answers are the model's own: with any drafts, in any batch, and with any part of them in the log."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from headway import HeadwayModel, embedded_path
 from headway.errors import ConfigError, DataError
 from headway.evaluation.probes.answer_log import AnswerLog, fingerprint
-from headway.evaluation.probes.answering import Answerer, drawn
+from headway.evaluation.probes.answering import Answerer, subsample
 from tests.tiny import tiny_trunk
 from tests.training.recipes import save_tokenizer
 
@@ -35,16 +35,16 @@ def test_answers_are_those_of_transformers_with_heads_and_without(model, tokeniz
                 inputs["input_ids"], attention_mask=inputs["attention_mask"], max_new_tokens=12, do_sample=False
             )
         expected.append(tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
-    for plain in (False, True):
-        assert Answerer(model, tokenizer, max_new_tokens=12, batch_size=2, plain=plain)(PROMPTS) == expected
+    for speculative in (False, True):
+        assert Answerer(model, tokenizer, max_new_tokens=12, batch_size=2, speculative=speculative)(PROMPTS) == expected
 
 
-def test_what_is_drawn_rests_on_the_seed_alone(model, tokenizer) -> None:
+def test_a_sampled_answer_depends_on_its_seed_alone(model, tokenizer) -> None:
     def answers(prompts: list[str], seeds: list[int], **how: object) -> list[str]:
         return Answerer(model, tokenizer, max_new_tokens=10, temperature=0.9, **how)(prompts, seeds)
 
     together = answers(PROMPTS[:3], [7, 8, 9], batch_size=3)
-    assert together == answers(PROMPTS[:3], [7, 8, 9], batch_size=2, plain=True)
+    assert together == answers(PROMPTS[:3], [7, 8, 9], batch_size=2, speculative=False)
     assert together[1:2] == answers(PROMPTS[1:2], [8])
     assert len(set(answers(PROMPTS[:1] * 6, list(range(6))))) > 1
 
@@ -56,7 +56,7 @@ def test_a_stop_string_ends_an_answer(model, tokenizer) -> None:
     assert whole.startswith(cut) and cut.split("\n")[0] == whole.split("\n")[0] and len(cut) < len(whole)
 
 
-def test_a_trunk_that_ragged_batches_do_not_suit_answers_all_the_same(tmp_path: Path) -> None:
+def test_a_trunk_unsuited_to_ragged_batches_answers_as_well(tmp_path: Path) -> None:
     save_tokenizer(tmp_path)
     words = AutoTokenizer.from_pretrained(tmp_path)
     odd = tiny_trunk(
@@ -70,11 +70,11 @@ def test_a_trunk_that_ragged_batches_do_not_suit_answers_all_the_same(tmp_path: 
         assert text == words.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
 
 
-def test_what_the_journal_has_is_not_computed_again(model, tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logged_answers_are_not_computed_again(model, tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.answers.jsonl"
 
     def answerer(**how: object) -> Answerer:
-        return Answerer(model, tokenizer, **{"max_new_tokens": 6, "journal": AnswerLog(path), "name": "m"} | how)
+        return Answerer(model, tokenizer, **{"max_new_tokens": 6, "answer_log": AnswerLog(path), "identity": "m"} | how)
 
     first = answerer()(PROMPTS[:3])
     with path.open("a") as file:
@@ -88,14 +88,14 @@ def test_what_the_journal_has_is_not_computed_again(model, tokenizer, tmp_path: 
 
     monkeypatch.setattr("headway.evaluation.probes.answering.Engine.submit", forbidden)
     assert answerer()(PROMPTS[:4]) == answered and answered[:3] == first
-    for other in ({"name": "another"}, {"max_new_tokens": 7}, {"plain": True}, {"stop": ["x"]}):
+    for other in ({"identity": "another"}, {"max_new_tokens": 7}, {"speculative": False}, {"stop": ["x"]}):
         with pytest.raises(AssertionError, match="computed again"):
             answerer(**other)(PROMPTS[:1])
     with pytest.raises(AssertionError, match="computed again"):
-        answerer()(PROMPTS[:1], [0])  # drawn, not greedy
+        answerer()(PROMPTS[:1], [0])  # sampled, not greedy
 
 
-def test_an_interrupted_call_keeps_what_was_done(model, tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_call_keeps_its_finished_answers(model, tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from headway.decoding import Engine
 
     step, count = Engine.step, [0]
@@ -109,28 +109,28 @@ def test_an_interrupted_call_keeps_what_was_done(model, tokenizer, tmp_path: Pat
     monkeypatch.setattr(Engine, "step", tiring)
     path = tmp_path / "a.answers.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        Answerer(model, tokenizer, max_new_tokens=8, batch_size=1, plain=True, journal=AnswerLog(path))(PROMPTS)
+        Answerer(model, tokenizer, max_new_tokens=8, batch_size=1, speculative=False, answer_log=AnswerLog(path))(PROMPTS)
     assert 1 <= len(AnswerLog(path).texts) < len(PROMPTS)
 
 
-def test_too_long_a_prompt_is_an_error_and_never_cut(model, tokenizer) -> None:
+def test_a_prompt_beyond_the_context_length_is_an_error(model, tokenizer) -> None:
     answer = Answerer(model, tokenizer, max_new_tokens=8)
-    assert answer.window is not None
-    with pytest.raises(DataError, match=f"are more than the {answer.window} tokens"):
-        answer(["word " * answer.window])
+    assert answer.context_length is not None
+    with pytest.raises(DataError, match=f"are more than the {answer.context_length} tokens"):
+        answer(["word " * answer.context_length])
     with pytest.raises(ConfigError, match="no chat template"):
         Answerer(model, tokenizer, max_new_tokens=8, chat=True)
     with pytest.raises(DataError, match="empty"):
         answer([""])
 
 
-def test_weights_that_changed_are_another_model(tmp_path: Path) -> None:
+def test_changed_weights_have_another_fingerprint(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"abc")
     before = fingerprint(str(tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"abcd")
     assert fingerprint(str(tmp_path)) != before
 
 
-def test_a_limit_draws_in_order_and_with_the_seed() -> None:
-    assert drawn("abcdef", 3, 1) == drawn("abcdef", 3, 1) == sorted(drawn("abcdef", 3, 1))
-    assert drawn("abc", None, 0) == drawn("abc", 9, 0) == ["a", "b", "c"]
+def test_a_subsample_keeps_the_order_and_depends_on_the_seed() -> None:
+    assert subsample("abcdef", 3, 1) == subsample("abcdef", 3, 1) == sorted(subsample("abcdef", 3, 1))
+    assert subsample("abc", None, 0) == subsample("abc", 9, 0) == ["a", "b", "c"]

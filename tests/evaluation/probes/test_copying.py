@@ -13,15 +13,15 @@ SOURCE = "one two three four five six seven eight nine ten"
 
 
 def test_a_copy_is_all_copied_and_other_words_are_not() -> None:
-    found = probe([(SOURCE, ["x", SOURCE]), ("quite other words", [SOURCE]), ("", [SOURCE])], [1, 8])
-    assert found["answers"] == 2 and found["empty"] == 1
-    assert found["copied"][8]["mean"] == found["coverage"]["mean"] == 0.5
-    assert found["density"]["mean"] == 5.0 and found["longest"]["median"] == 5.0
+    result = probe([(SOURCE, ["x", SOURCE]), ("quite other words", [SOURCE]), ("", [SOURCE])], [1, 8])
+    assert result.answers == 2 and result.empty == 1
+    assert result.copied[8].mean == result.coverage.mean == 0.5
+    assert result.density.mean == 5.0 and result.longest.median == 5.0
     with pytest.raises(DataError, match="no answer"):
         probe([("", [SOURCE])], [1])
 
 
-def test_the_verb_reads_sources_of_all_forms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_reads_sources_of_all_forms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sources = [SOURCE, [SOURCE], [{"text": SOURCE}], [{"content": SOURCE}], [["one two three four", "five six"]]]
     rows = [{"answer": "four five six [bold]", "sources": each} for each in sources]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -42,7 +42,7 @@ def test_real_answers_copy_more_than_half_in_long_spans(shared: Path, tmp_path: 
     out = tmp_path / "r.json"
     words = ["--data", str(shared / "data" / "qa_feedback" / "dev_feedback.jsonl.gz"), "--limit", "50", "--output-file", str(out)]
     assert main(["probe", "copying", *words, "--answer", "prediction 1", "--sources", "passages"]) == 0
-    mine = json.loads(out.read_text())
+    answers = json.loads(out.read_text())
     assert main(["probe", "copying", *words, "--answer", "question", "--sources", "passages"]) == 0
     questions = json.loads(out.read_text())
-    assert mine["copied"]["8"]["mean"] > 0.5 > 0.1 > questions["copied"]["8"]["mean"]
+    assert answers["copied"]["8"]["mean"] > 0.5 > 0.1 > questions["copied"]["8"]["mean"]

@@ -8,7 +8,7 @@ import torch
 from headway import HeadwayModel
 from headway.errors import ConfigError, DataError
 from headway.evaluation.probes.configs import SimpleQAConfig
-from headway.evaluation.probes.graders import by_model, by_string, grader_of, imported, log_likelihoods
+from headway.evaluation.probes.graders import build_grader, by_model, by_string, imported, log_likelihoods
 from tests.tiny import tiny_trunk
 
 
@@ -76,7 +76,7 @@ def test_what_is_too_long_for_the_grader_is_refused() -> None:
 def test_a_function_of_ones_own_grades(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_grading.py").write_text("def strict(question, reference, answer):\n    return 'INCORRECT'\nnumber = 3\n")
     monkeypatch.chdir(tmp_path)
-    grade = grader_of(SimpleQAConfig(data=Path("x"), grader="my_grading:strict"))
+    grade = build_grader(SimpleQAConfig(data=Path("x"), grader="my_grading:strict"))
     assert grade("Who?", "I", "I") == "INCORRECT"
     for name, message in [("my_grading:lax", "lax"), ("no_such:f", "no_such"), ("my_grading:number", "is a int")]:
         with pytest.raises(ConfigError, match=message):

@@ -1,4 +1,4 @@
-"""Key-value tasks: the JSON is JSON, the pair goes where it should, and models of known sight score as they must."""
+"""Key-value tasks: valid JSON, the target pair at its position, and known scores of known models."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from headway.errors import ConfigError, DataError
 from headway.evaluation.probes.configs import KeyValueConfig
-from headway.evaluation.probes.key_value import by_pairs, generated, load_tasks, moved, probe, prompt, shortened, value
+from headway.evaluation.probes.key_value import by_pairs, generated, load_tasks, moved, probe, prompt, shortened
 from tests.evaluation.probes.fakes import Fake
 
 
@@ -25,25 +25,25 @@ def last(text: str, _: int | None) -> str:
     return list(read(text)[0].values())[-1]
 
 
-def test_a_perfect_reader_is_right_everywhere_and_one_of_the_last_pair_only_there() -> None:
+def test_a_perfect_reader_is_right_everywhere_and_a_reader_of_the_last_pair_only_there() -> None:
     tasks = {8: generated(6, 8, 0), 3: generated(6, 3, 0)}
-    found = probe(Fake(perfect), tasks, KeyValueConfig())["contexts"]
+    found = probe(Fake(perfect), tasks, KeyValueConfig()).contexts
     assert list(found) == ["3 pairs", "8 pairs"]
-    assert {p["share"] for each in found.values() for p in each["positions"]} == {1.0}
-    found = probe(Fake(last), tasks, KeyValueConfig(positions=[0, 1, 2]))["contexts"]
-    assert [p["share"] for p in found["3 pairs"]["positions"]] == [0, 0, 1]
-    assert [p["share"] for p in found["8 pairs"]["positions"]] == [0, 0, 0]
+    assert {at.score.share for scores in found.values() for at in scores.positions} == {1.0}
+    found = probe(Fake(last), tasks, KeyValueConfig(positions=[0, 1, 2])).contexts
+    assert [at.score.share for at in found["3 pairs"].positions] == [0, 0, 1]
+    assert [at.score.share for at in found["8 pairs"].positions] == [0, 0, 0]
 
 
-def test_only_the_pair_that_is_asked_for_moves() -> None:
+def test_only_the_target_pair_moves() -> None:
     task = generated(1, 5, 1)[0]
-    rest = [record for n, record in enumerate(task.records) if n != task.asked]
+    rest = [record for n, record in enumerate(task.records) if n != task.target]
     for place in range(5):
         other = moved(task, place)
-        assert other.records[place] == task.records[task.asked] and value(other) == value(task)
+        assert other.records[place] == task.records[task.target] and other.value == task.value
         assert [record for n, record in enumerate(other.records) if n != place] == rest
     assert shortened(task, 5) == task
-    assert len(shortened(task, 2).records) == 2 and value(shortened(task, 2)) == value(task)
+    assert len(shortened(task, 2).records) == 2 and shortened(task, 2).value == task.value
 
 
 def test_the_same_seed_gives_the_same_tasks_and_all_keys_differ() -> None:
@@ -55,10 +55,10 @@ def test_the_same_seed_gives_the_same_tasks_and_all_keys_differ() -> None:
 
 
 def test_too_many_pairs_are_an_error_that_names_how_many_fit() -> None:
-    fake = Fake(perfect, window=40)
+    fake = Fake(perfect, context_length=40)
     with pytest.raises(DataError, match=r"contexts of 30 pairs .* Ask for --pairs 12,"):
         probe(fake, {30: generated(3, 30, 0)}, KeyValueConfig())
-    assert probe(fake, {12: generated(3, 12, 0)}, KeyValueConfig())["tasks"] == {12: 3}
+    assert probe(fake, {12: generated(3, 12, 0)}, KeyValueConfig()).tasks == {12: 3}
     with pytest.raises(DataError, match="contexts of 13 pairs"):
         probe(fake, {13: generated(3, 13, 0)}, KeyValueConfig())
 
@@ -75,9 +75,9 @@ def test_the_real_tasks_are_read_and_solved_by_a_perfect_reader(shared: Path, tm
         tasks = load_tasks(shared / "data" / "lost_in_the_middle" / f"kv-retrieval-{count}_keys.jsonl.gz")
         assert {n: len(each) for n, each in by_pairs(tasks).items()} == {count: 500}
         assert read(prompt(tasks[0]))[0] == dict(tasks[0].records)
-    found = probe(Fake(perfect), {140: tasks[:5]}, KeyValueConfig())
-    assert [p["position"] for p in found["contexts"]["140 pairs"]["positions"]] == [0, 34, 69, 104, 139]
-    assert {p["share"] for p in found["contexts"]["140 pairs"]["positions"]} == {1.0}
+    positions = probe(Fake(perfect), {140: tasks[:5]}, KeyValueConfig()).contexts["140 pairs"].positions
+    assert [at.position for at in positions] == [0, 34, 69, 104, 139]
+    assert {at.score.share for at in positions} == {1.0}
     (tmp_path / "bad.jsonl").write_text('{"ordered_kv_records": [["a", "b"], ["c", "d"]], "key": "x", "value": "b"}')
     with pytest.raises(DataError, match=r"bad\.jsonl, line 1 needs ordered_kv_records"):
         load_tasks(tmp_path / "bad.jsonl")

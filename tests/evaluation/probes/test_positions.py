@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from headway.evaluation.probes.lost_in_the_middle import paper_positions
-from headway.evaluation.probes.positions import by_position, evenly, remark
+from headway.evaluation.probes.positions import by_position, evenly
 
 
 def test_positions_are_those_of_the_paper() -> None:
@@ -19,13 +19,14 @@ def test_positions_are_those_of_the_paper() -> None:
 def test_ends_over_middle_is_a_paired_difference() -> None:
     draw = numpy.random.default_rng(0)
     solved = {place: [bool(v) for v in draw.random(60) < p] for place, p in [(0, 0.9), (4, 0.4), (9, 0.4), (14, 0.8)]}
-    found = by_position(solved)
+    scores = by_position(solved)
     ends = (numpy.array(solved[0], float) + numpy.array(solved[14], float)) / 2
     middle = (numpy.array(solved[4], float) + numpy.array(solved[9], float)) / 2
     theirs = stats.ttest_rel(ends, middle).confidence_interval()
-    d = found["ends_over_middle"]
-    assert d["mean"] == pytest.approx((ends - middle).mean())
-    assert (d["low"], d["high"]) == (pytest.approx(theirs.low, abs=0.02), pytest.approx(theirs.high, abs=0.02))
-    assert [p["position"] for p in found["positions"]] == [0, 4, 9, 14]
-    assert "better at the ends" in remark("x", found)
-    assert "ends_over_middle" not in by_position({0: [True], 1: [True]})
+    d = scores.ends_over_middle
+    assert d is not None
+    assert d.mean == pytest.approx((ends - middle).mean())
+    assert (d.low, d.high) == (pytest.approx(theirs.low, abs=0.02), pytest.approx(theirs.high, abs=0.02))
+    assert [at.position for at in scores.positions] == [0, 4, 9, 14]
+    assert "better at the ends" in scores.remark("x")
+    assert by_position({0: [True], 1: [True]}).ends_over_middle is None

@@ -62,7 +62,7 @@ def test_exemplars_are_others_as_many_as_asked_and_differ_from_set_to_set() -> N
     assert "A: City" in fake.asked[0][0] and fake.asked[0][0].endswith("capital 3?\nA:")
 
 
-def test_what_is_drawn_for_an_example_does_not_depend_on_which_others_are_asked() -> None:
+def test_samples_of_an_example_do_not_depend_on_the_other_examples_asked() -> None:
     alone, together = Fake(knows), Fake(knows)
     probe(alone, EXAMPLES, [""] * 8, [3], config())
     probe(together, EXAMPLES, [""] * 8, range(8), config())
@@ -103,7 +103,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "train.jsonl"
 
 
-def test_the_verb_writes_categories_and_a_file_that_training_reads(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_categories_and_a_file_that_training_reads(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = data.parent / "slick.json"
     words = ["probe", "slick", "--data", str(data), "--group", "relation", "--limit", "3", "--shots", "2"]
     words += ["--exemplar-sets", "2", "--samples", "2", "--max-new-tokens", "4"]

@@ -12,10 +12,10 @@ from transformers import AutoTokenizer
 from headway import HeadwayModel
 from headway.cli import main
 from headway.errors import CheckpointError, ConfigError, DataError
-from headway.evaluation.probes.checkpoints import learnt_by, stages
+from headway.evaluation.probes.checkpoints import run_models, training_examples
 from headway.evaluation.probes.configs import VerbatimConfig
 from headway.evaluation.probes.ngrams import CorpusNgrams
-from headway.evaluation.probes.verbatim import copies_of, learnt, prompt_of, rates
+from headway.evaluation.probes.verbatim import CopiedShare, copies_of, learnt, prompt_and_reference, rates
 from tests.training.recipes import WORDS, save_data, save_model
 
 tokens = st.lists(st.integers(0, 2), max_size=15)
@@ -45,16 +45,16 @@ def test_a_model_that_recites_copies_all_and_one_that_repeats_its_prompt_nothing
     index = [CorpusNgrams([tokenizer(known, add_special_tokens=False)["input_ids"]], n) for n in (4, 8)]
     recited = "three four five six seven eight nine ten plus minus"
     found = rates([recited], ["one"], tokenizer, index)
-    assert [found["copied"][n]["share"] for n in (4, 8)] == [1.0, 1.0]
-    assert found["longest"] == found["tokens"] == 10
+    assert [found.copied[n].share for n in (4, 8)] == [1.0, 1.0]
+    assert found.longest == found.tokens == 10
     repeated = rates([recited], ["the cat three four five six seven eight nine ten plus minus"], tokenizer, index)
-    assert [repeated["copied"][n]["share"] for n in (4, 8)] == [0.0, 0.0] and repeated["longest"] == 0
+    assert [repeated.copied[n].share for n in (4, 8)] == [0.0, 0.0] and repeated.longest == 0
     half = rates(["two three four five cat one two three four"], ["x"], tokenizer, index)
-    assert half["copied"][4]["share"] == pytest.approx(2 / 6) and half["copied"][8]["share"] == 0 and half["longest"] == 4
-    assert rates(["one two"], ["x"], tokenizer, index)["copied"][8] == {"share": None, "low": None, "high": None, "ngrams": 0}
+    assert half.copied[4].share == pytest.approx(2 / 6) and half.copied[8].share == 0 and half.longest == 4
+    assert rates(["one two"], ["x"], tokenizer, index).copied[8] == CopiedShare(None, None, None, 0)
 
 
-def test_only_what_is_learnt_goes_into_the_index(tiny: Path) -> None:
+def test_only_label_tokens_go_into_the_index(tiny: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny)
     found = list(learnt({"prompt": "one two", "completion": "three four"}, tokenizer))
     assert found == [[*tokenizer("three four", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]]
@@ -64,9 +64,9 @@ def test_only_what_is_learnt_goes_into_the_index(tiny: Path) -> None:
 def test_a_text_is_cut_into_prompt_and_reference(tiny: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny)
     config = VerbatimConfig(models=["x"], data=["x"], prompts="x", prompt_tokens=2, max_new_tokens=3)
-    assert prompt_of({"text": "one two three four five six"}, tokenizer, config) == ("one two", "three four five")
+    assert prompt_and_reference({"text": "one two three four five six"}, tokenizer, config) == ("one two", "three four five")
     with pytest.raises(DataError, match="has 2 tokens; ask for fewer --prompt-tokens"):
-        prompt_of({"text": "one two"}, tokenizer, config)
+        prompt_and_reference({"text": "one two"}, tokenizer, config)
 
 
 @pytest.mark.parametrize("how", [[], ["--lora"], ["--objective", "registers"]], ids=["full", "lora", "registers"])
@@ -75,20 +75,20 @@ def test_the_last_checkpoint_of_a_run_is_the_model_that_it_saved(tiny: Path, tmp
     words = ["finetune", "--model", str(tiny), "--data", str(data), "--limit", "20", "--family", "parallel", "--num-heads", "1"]
     words += ["--max-steps", "3", "--save-steps", "1", "--save-limit", "0", "--batch-size", "2", "--max-length", "64", "--quiet"]
     assert main([*words, "--learning-rate", "1e-2", "--output-dir", str(out), *how]) == 0
-    found = stages(out)
-    assert [name for name, _, _ in found] == ["start", "step 1", "step 2", "step 3"]
-    assert len(learnt_by(out)) == 20
-    last, saved = found[-1][2](), HeadwayModel.from_pretrained(out)
+    models = run_models(out)
+    assert [model.name for model in models] == ["start", "step 1", "step 2", "step 3"]
+    assert len(training_examples(out)) == 20
+    last, saved = models[-1].load(), HeadwayModel.from_pretrained(out)
     ids = torch.tensor([[5, 6, 7, 8]])
     assert torch.allclose(last.trunk(input_ids=ids).logits, saved.trunk(input_ids=ids).logits, atol=1e-5)
-    assert not torch.allclose(found[1][2]().trunk(input_ids=ids).logits, saved.trunk(input_ids=ids).logits, atol=1e-3)
+    assert not torch.allclose(models[1].load().trunk(input_ids=ids).logits, saved.trunk(input_ids=ids).logits, atol=1e-3)
     assert {n for n, _ in last.named_parameters()} == {n for n, _ in saved.named_parameters()}
     if how != ["--lora"]:
         for (name, ours), (_, theirs) in zip(sorted(last.named_parameters()), sorted(saved.named_parameters()), strict=True):
             assert torch.equal(ours, theirs), name
 
 
-def test_the_verb_sees_a_run_learn_by_heart(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_sees_a_run_learn_by_heart(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     secret = " ".join(WORDS[(7 * n) % len(WORDS)] for n in range(1, 13))
     (tmp_path / "train.jsonl").write_text((json.dumps({"prompt": "one", "completion": secret}) + "\n") * 16)
     held_out = [{"prompt": "one", "completion": "two three four five six"}, {"prompt": "two", "completion": "ten ten ten ten"}]
@@ -112,12 +112,12 @@ def test_the_verb_sees_a_run_learn_by_heart(tiny: Path, tmp_path: Path, capsys: 
     assert again[str(out)]["texts"] == found["step 60"]["texts"] and again[str(tiny)]["texts"] == found["start"]["texts"]
 
 
-def test_what_is_no_run_is_named(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no folder of a run"):
-        stages(tmp_path)
+        run_models(tmp_path)
     (tmp_path / "config.headway.yaml").write_text("tokenizer: x\n")
     with pytest.raises(CheckpointError, match="is not of `headway finetune`"):
-        stages(tmp_path)
+        run_models(tmp_path)
     with pytest.raises(ConfigError, match="either --run"):
         VerbatimConfig(prompts="x")
     with pytest.raises(ConfigError, match="--models needs --data"):

@@ -1,1 +1,1 @@
-"""Probes: what a model knows, where in its context it looks, and what it copies. One probe a file, each `run(config)`."""
+"""Probes of a model: knowledge, use of the context, and copying. One probe a file, each with `run(config)`."""

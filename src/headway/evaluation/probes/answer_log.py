@@ -1,4 +1,4 @@
-"""Answers that were paid for once: a line each, written as they come, so that a repeated command goes on where it was killed."""
+"""Log of answers: one line an answer, written at once, so that a repeated command continues after an interruption."""
 
 import hashlib
 import json
@@ -9,10 +9,12 @@ from headway.errors import HeadwayError
 
 
 class AnswerLog:
-    """key -> text, in memory and, with a path, in a file of JSON lines.
+    """Answers by key, in memory and, with a path, in a file of JSON lines.
 
-    Lines that cannot be read, such as one that was being written when the power failed, are as if they were not there.
-    Raises: HeadwayError where the file cannot be read or written.
+    Unreadable lines are ignored, such as a line half written during a power failure.
+
+    Raises:
+        HeadwayError: the file cannot be read or written.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -26,6 +28,7 @@ class AnswerLog:
             raise HeadwayError(f"cannot read {path}: {error.strerror or error}.") from error
 
     def add(self, entries: dict[str, str]) -> None:
+        """Add answers by key and append them to the file."""
         self.texts |= entries
         if self.path is None or not entries:
             return
@@ -46,12 +49,12 @@ class AnswerLog:
             return
 
 
-def key_of(*parts: Any) -> str:
-    """One short key for everything that an answer depends on."""
+def answer_key(*parts: Any) -> str:
+    """A short key for all settings and tokens that determine an answer."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def fingerprint(folder: str) -> list[Any]:
-    """What tells the weights in a local folder from those that stood there before: name, size and time of each file."""
+    """Identity of the weights in a local folder: name, size and modification time of each file."""
     files = sorted(Path(folder).glob("*.safetensors"))
     return [folder, *((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)]

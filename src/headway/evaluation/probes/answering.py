@@ -1,4 +1,4 @@
-"""Prompts in, texts out, through the engine: rows join and leave one by one, heads draft, and the texts are the trunk's own."""
+"""Answers of a model to prompts, through the engine, with a log of the answers already computed."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -12,40 +12,53 @@ from headway.decoding import DecodeStats, Engine, exactness_issue
 from headway.decoding.batch import SequenceState
 from headway.decoding.requests import drafter_of
 from headway.errors import ConfigError, DataError
-from headway.evaluation.probes.answer_log import AnswerLog, fingerprint, key_of
+from headway.evaluation.probes.answer_log import AnswerLog, answer_key, fingerprint
 from headway.evaluation.probes.configs import AnsweringConfig
-from headway.evaluation.tasks.exact_match import left_padded
+from headway.evaluation.prompts import left_padded
 from headway.model import HeadwayModel, load_model_and_tokenizer
 from headway.trunk.attention import decoding
 
 T = TypeVar("T")
-JOURNAL = ".answers.jsonl"  # in place of the suffix of the results
+LOG_SUFFIX = ".answers.jsonl"  # replaces the suffix of the output file
 
 
 class Answers(Protocol):
-    """All that a probe needs of a model; `Answerer` is one, and so is any function of yours with these three."""
+    """The part of a model that a probe uses. `Answerer` implements it.
 
-    window: int | None
+    context_length: tokens of prompt and answer together that the model reads; None if unknown.
+    """
+
+    context_length: int | None
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int] | None = None) -> list[str]: ...
 
-    def length(self, prompt: str) -> int: ...
+    def num_tokens(self, prompt: str) -> int: ...
 
 
-def drawn(items: Sequence[T], limit: int | None, seed: int) -> list[T]:
-    """`limit` of the items at random, in their order; all where there are no more."""
+def subsample(items: Sequence[T], limit: int | None, seed: int) -> list[T]:
+    """At most `limit` random items, in their original order."""
     if limit is None or limit >= len(items):
         return list(items)
-    return [items[place] for place in sorted(random.Random(seed).sample(range(len(items)), limit))]
+    return [items[index] for index in sorted(random.Random(seed).sample(range(len(items)), limit))]
 
 
 class Answerer:
-    """Continues prompts with a model, greedily, or drawn where there are seeds.
+    """Answers of one model: greedy, or sampled with a seed for each prompt.
 
     Args:
-        window: tokens that prompt and answer may have together, None where the model says nothing about it.
-        stop: strings that end an answer; they are part of it. journal: answers of earlier calls, which are not computed again.
-        name: what tells this model's answers from another's in a journal.
+        model: the model.
+        tokenizer: its tokenizer.
+        max_new_tokens: longest answer.
+        batch_size: prompts decoded together.
+        speculative: draft with the heads. The answers are the same without drafts.
+        chat: wrap each prompt as a user's message in the chat template.
+        stop: strings that end an answer. The string stays at the end of the answer.
+        temperature: temperature of sampled answers.
+        top_k: sample from the k tokens with the highest probability; 0 for all tokens.
+        answer_log: answers of earlier calls, not computed again.
+        identity: distinguishes this model's answers from other models' answers in the log.
+    Raises:
+        ConfigError: `chat` without a chat template.
     """
 
     def __init__(
@@ -55,72 +68,76 @@ class Answerer:
         *,
         max_new_tokens: int,
         batch_size: int = 16,
-        plain: bool = False,
+        speculative: bool = True,
         chat: bool = False,
         stop: Sequence[str] = (),
         temperature: float = 1.0,
         top_k: int = 0,
-        journal: AnswerLog | None = None,
-        name: Any = None,
+        answer_log: AnswerLog | None = None,
+        identity: Any = None,
     ) -> None:
         if chat and not tokenizer.chat_template:
             raise ConfigError("this model has no chat template; leave out --chat.")
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
-        self.plain, self.chat, self.max_new_tokens, self.stop = plain, chat, max_new_tokens, list(stop)
+        self.speculative, self.chat, self.max_new_tokens, self.stop = speculative, chat, max_new_tokens, list(stop)
         self.sampling = {"do_sample": True, "temperature": temperature, "top_k": top_k, "top_p": 1.0}
-        self.journal, self.name = journal or AnswerLog(None), name
+        self.answer_log, self.identity = answer_log or AnswerLog(None), identity
         self.stats: list[DecodeStats] = []
-        self.window: int | None = model.view.context
+        self.context_length: int | None = model.view.context
 
     @classmethod
-    def from_config(cls, config: AnsweringConfig, **how: Any) -> Self:
-        """Load what the settings of a probe ask for. Raises CheckpointError and ConfigError."""
+    def from_config(cls, config: AnsweringConfig, **options: Any) -> Self:
+        """The model of a probe's settings. Raises CheckpointError if the model cannot be loaded."""
         model, tokenizer = load_model_and_tokenizer(config.model)
-        journal = AnswerLog(config.output_file.with_suffix(JOURNAL) if config.output_file is not None else None)
-        if journal.texts:
-            Console(stderr=True).print(f"{len(journal.texts)} answers are kept from before.", style="dim", markup=False)
-        how |= {name: getattr(config, name) for name in ("max_new_tokens", "batch_size", "chat")} | {
-            "plain": not config.speculative
-        }
-        return cls(model, tokenizer, journal=journal, name=fingerprint(model_path(config.model)), **how)
+        answer_log = AnswerLog(config.output_file.with_suffix(LOG_SUFFIX) if config.output_file is not None else None)
+        if answer_log.texts:
+            Console(stderr=True).print(f"{len(answer_log.texts)} answers are kept from before.", style="dim", markup=False)
+        options |= {name: getattr(config, name) for name in ("max_new_tokens", "batch_size", "chat", "speculative")}
+        identity = fingerprint(model_path(config.model))
+        return cls(model, tokenizer, answer_log=answer_log, identity=identity, **options)
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int] | None = None) -> list[str]:
-        """The text that follows each prompt, special tokens left out; with a seed each, drawn.
+        """The answer to each prompt, without special tokens.
 
-        Raises: DataError for a prompt that leaves no room for its answer in the model's window; nothing is cut.
+        Args:
+            prompts: the prompts.
+            seeds: a seed for each prompt; answers are then sampled.
+        Raises:
+            DataError: a prompt and its answer are longer than the context length. No prompt is cut.
         """
         encoded = [self.encode(prompt) for prompt in prompts]
         longest = max(map(len, encoded), default=0)
-        if self.window is not None and longest + self.max_new_tokens > self.window:
+        if self.context_length is not None and longest + self.max_new_tokens > self.context_length:
             raise DataError(
-                f"a prompt of {longest} tokens and an answer of {self.max_new_tokens} are more than the {self.window} tokens "
-                "that the model reads. Use shorter prompts, fewer --max-new-tokens, or a model with a longer context."
+                f"a prompt of {longest} tokens and an answer of {self.max_new_tokens} are more than the {self.context_length} "
+                "tokens that the model reads. Use shorter prompts, fewer --max-new-tokens, or a model with a longer context."
             )
-        given = [None] * len(prompts) if seeds is None else list(seeds)
-        settings = (self.name, self.plain, self.chat, self.max_new_tokens, self.stop, self.sampling if seeds is not None else None)
-        shared = key_of(*settings)
-        keys = [key_of(shared, ids, seed) for ids, seed in zip(encoded, given, strict=True)]
-        missing = {key: place for place, key in enumerate(keys) if key not in self.journal.texts}
-        places = sorted(missing.values(), key=lambda place: -len(encoded[place]))
+        seed_of = [None] * len(prompts) if seeds is None else list(seeds)
+        sampling = self.sampling if seeds is not None else None
+        shared = answer_key(self.identity, not self.speculative, self.chat, self.max_new_tokens, self.stop, sampling)
+        keys = [answer_key(shared, ids, seed) for ids, seed in zip(encoded, seed_of, strict=True)]
+        missing = {key: index for index, key in enumerate(keys) if key not in self.answer_log.texts}
+        todo = sorted(missing.values(), key=lambda index: -len(encoded[index]))
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
-            task = progress.add_task("answering", total=len(prompts), completed=len(prompts) - len(places))
+            task = progress.add_task("answering", total=len(prompts), completed=len(prompts) - len(todo))
             decode = self._together if exactness_issue(self.model.trunk) is None else self._in_batches
-            for found in decode([(encoded[place], given[place]) for place in places]):
-                self.journal.add({keys[places[number]]: text for number, text in found.items()})
-                progress.advance(task, len(found))
-        return [self.journal.texts[key] for key in keys]
+            for texts in decode([(encoded[index], seed_of[index]) for index in todo]):
+                self.answer_log.add({keys[todo[number]]: text for number, text in texts.items()})
+                progress.advance(task, len(texts))
+        return [self.answer_log.texts[key] for key in keys]
 
-    def length(self, prompt: str) -> int:
-        """Tokens that the prompt takes with those of the answer."""
+    def num_tokens(self, prompt: str) -> int:
+        """Tokens of the prompt and of the longest answer together."""
         return len(self.encode(prompt)) + self.max_new_tokens
 
     def encode(self, prompt: str) -> list[int]:
+        """Tokens of the prompt. Raises DataError if there is none."""
         if self.chat:
             turns = [{"role": "user", "content": prompt}]
             prompt = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         ids: list[int] = self.tokenizer(prompt, add_special_tokens=not self.chat, verbose=False)["input_ids"]
-        if not self.chat and len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id:  # some tokenizers close what they get
+        if not self.chat and len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id:  # some tokenizers append an end token
             ids = ids[:-1]
         if not ids:
             raise DataError("a prompt is empty; leave its example out.")
@@ -128,12 +145,12 @@ class Answerer:
 
     @property
     def tokens_per_forward(self) -> float:
-        """Of what was decoded in this process, answers from the journal left aside."""
+        """Tokens per forward of the answers computed in this process, without answers from the log."""
         return DecodeStats.together(self.stats).tokens_per_forward
 
     def _together(self, asked: list[tuple[list[int], int | None]]) -> Iterator[dict[int, str]]:
         """Number -> text, as rows of one running batch end."""
-        engine = Engine(self.model, drafter_of(self.model, "heads", self.plain), max_rows=self.batch_size)
+        engine = Engine(self.model, drafter_of(self.model, "heads", not self.speculative), max_rows=self.batch_size)
         waiting, running = iter(enumerate(asked)), dict[int, SequenceState]()
         with decoding(self.model.view.config):
             while True:

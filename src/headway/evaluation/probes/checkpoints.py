@@ -1,6 +1,7 @@
-"""The models of a fine-tuning run: as it started, at each checkpoint that was kept, and as it ended."""
+"""Models of a fine-tuning run: at the start, at each kept checkpoint, and at the end."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,27 +19,36 @@ from headway.training.loop import CONFIG, read_settings
 from headway.training.stages.finetune import cast, freeze, load_model
 from headway.training.trainer import WEIGHTS
 
-Load = Callable[[], HeadwayModel]
+
+@dataclass(frozen=True)
+class RunModel:
+    """A model of a run: its name in tables, the folder of its weights, and a function that loads it."""
+
+    name: str
+    folder: str
+    load: Callable[[], HeadwayModel]
 
 
-def stages(run: Path) -> list[tuple[str, str, Load]]:
-    """(name, folder, how to load it) in the order of training; a run without checkpoints has only its start and end.
+def run_models(run: Path) -> list[RunModel]:
+    """Models in the order of training. A run without checkpoints has only its start and its end.
 
-    Raises: CheckpointError where the folder is of no fine-tuning run.
+    Raises:
+        CheckpointError: the folder is of no fine-tuning run.
     """
-    config = settings_of(run)
-    whole = sorted((folder for folder in run.glob("checkpoint-*") if (folder / MARKER).is_file()), key=steps_of)
-    found: list[tuple[str, str, Load]] = [("start", model_path(config.model), partial(saved, config.model))]
-    found += [(f"step {steps_of(folder)}", str(folder), partial(load_checkpoint, config, folder)) for folder in whole]
-    if not whole:  # the last checkpoint of a finished run is its end
+    config = run_settings(run)
+    checkpoints = sorted((folder for folder in run.glob("checkpoint-*") if (folder / MARKER).is_file()), key=steps_of)
+    models = [RunModel("start", model_path(config.model), partial(load_saved, config.model))]
+    for folder in checkpoints:
+        models.append(RunModel(f"step {steps_of(folder)}", str(folder), partial(load_checkpoint, config, folder)))
+    if not checkpoints:  # the last checkpoint of a finished run is its end
         if not (run / "config.json").is_file():
-            raise CheckpointError(f"{run} holds neither a whole checkpoint nor a finished model.")
-        found.append(("end", str(run), partial(saved, run)))
-    return found
+            raise CheckpointError(f"{run} holds neither a complete checkpoint nor a finished model.")
+        models.append(RunModel("end", str(run), partial(load_saved, run)))
+    return models
 
 
-def settings_of(run: Path) -> FinetuneConfig:
-    """Raises CheckpointError where the folder is of no fine-tuning run."""
+def run_settings(run: Path) -> FinetuneConfig:
+    """The settings of a run. Raises CheckpointError if the folder is of no fine-tuning run."""
     if not (run / CONFIG).is_file():
         raise CheckpointError(f"{run} is no folder of a run: {CONFIG} is missing. Give --models FOLDER ... in its place.")
     try:
@@ -47,27 +57,29 @@ def settings_of(run: Path) -> FinetuneConfig:
         raise CheckpointError(f"{run} is not of `headway finetune` ({error}). Give --models FOLDER ... in its place.") from error
 
 
-def learnt_by(run: Path) -> list[Example]:
-    """The examples that a run learns from."""
-    config = settings_of(run)
+def training_examples(run: Path) -> list[Example]:
+    """The training data of a run."""
+    config = run_settings(run)
     return [e for source in config.sources for e in load_examples(source, config.split, config.limit, config.columns)]
 
 
-def saved(folder: str | Path) -> HeadwayModel:
+def load_saved(folder: str | Path) -> HeadwayModel:
+    """The model of a folder or hub id, in evaluation mode."""
     return HeadwayModel.from_pretrained(folder).eval()
 
 
 def load_checkpoint(config: FinetuneConfig, folder: Path) -> HeadwayModel:
-    """The model as `headway finetune` would have saved it there: what learnt over what it started with, adapters merged.
+    """The model that `headway finetune` would have saved at a checkpoint: trained weights over the initial ones, adapters merged.
 
-    Raises: CheckpointError where the checkpoint is damaged or of another model.
+    Raises:
+        CheckpointError: the checkpoint is damaged or of another model.
     """
     model = load_model(config)
     dtype = model.trunk.dtype
     cast(model, torch.float32)
     adapters = freeze(config, model)
     try:
-        # what an objective learns for itself, such as registers, is no part of the model
+        # parameters of the objective, such as registers, are no part of the model
         tensors = {name: t for name, t in load_file(folder / WEIGHTS).items() if not name.startswith("objective.")}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder} is damaged: {error}.") from error

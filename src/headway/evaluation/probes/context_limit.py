@@ -1,4 +1,4 @@
-"""Contexts that a model can read: nothing is ever cut, so what is too long is an error or is left out and counted."""
+"""Check of contexts against the context length of the model. No context is ever cut: a long one is an error, or left out."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -7,26 +7,40 @@ from headway.errors import DataError
 from headway.evaluation.probes.answering import Answers
 
 
-def lengths_of(answer: Answers, prompts: Sequence[Sequence[str]]) -> list[int]:
-    """Tokens of each task with its answer, the most of all positions; prompts: (positions, tasks)."""
-    return [max(map(answer.length, each)) for each in zip(*prompts, strict=True)]
-
-
-def require_room(
-    window: int, lengths: Sequence[int], smaller: Callable[[int], Sequence[int]], size: int, what: str, hint: str = ""
-) -> None:
-    """Raise DataError where a task is longer than the window, naming the largest size of which all tasks fit.
+def context_tokens(answer: Answers, prompts: Sequence[Sequence[str]]) -> list[int]:
+    """Tokens of each task with its answer, the maximum over positions.
 
     Args:
-        lengths: of tasks of `size`; smaller: those of the same tasks with fewer. what: name of the setting. hint: of other ways.
+        prompts: (positions, tasks).
     """
-    long = sum(length > window for length in lengths)
-    if not long:
+    return [max(map(answer.num_tokens, of_task)) for of_task in zip(*prompts, strict=True)]
+
+
+def require_context(
+    context_length: int,
+    lengths: Sequence[int],
+    lengths_of_size: Callable[[int], Sequence[int]],
+    size: int,
+    unit: str,
+    hint: str = "",
+) -> None:
+    """Raise DataError if a task is longer than the context length. The error names the largest size of which all tasks fit.
+
+    Args:
+        context_length: tokens that the model reads.
+        lengths: tokens of the tasks of `size`.
+        lengths_of_size: tokens of the same tasks at a smaller size.
+        size: number of documents or pairs in a context.
+        unit: name of the setting for the size.
+        hint: further advice for the error.
+    """
+    too_long = sum(length > context_length for length in lengths)
+    if not too_long:
         return
-    fitting = 1 + bisect_left(range(2, size), True, key=lambda fewer: max(smaller(fewer)) > window)
+    largest = 1 + bisect_left(range(2, size), True, key=lambda smaller: max(lengths_of_size(smaller)) > context_length)
     raise DataError(
-        f"{long} of {len(lengths)} contexts of {size} {what} are longer than the {window} tokens that the model reads "
+        f"{too_long} of {len(lengths)} contexts of {size} {unit} are longer than the {context_length} tokens that the model reads "
         f"(the longest takes {max(lengths)} with its answer), and none is cut. "
-        + (f"Ask for --{what} {fitting}, the most that fits all" if fitting > 1 else f"Not even 2 {what} fit all")
+        + (f"Ask for --{unit} {largest}, the most that fits all" if largest > 1 else f"Not even 2 {unit} fit all")
         + f", ask for fewer --max-new-tokens,{hint} or take a model with a longer context."
     )

@@ -1,4 +1,4 @@
-"""Graders of short answers: a function of question, reference and answer that gives one of three grades."""
+"""Graders of short answers: functions of question, reference and answer that return one of three grades."""
 
 import re
 import sys
@@ -52,8 +52,13 @@ Verdict:"""
 OPTIONS = (" A", " B", " C")
 
 
-def grader_of(config: SimpleQAConfig) -> Grader:
-    """The grader that the settings name. Raises ConfigError where there is none, CheckpointError for its model."""
+def build_grader(config: SimpleQAConfig) -> Grader:
+    """The grader of the settings.
+
+    Raises:
+        ConfigError: the grader does not exist.
+        CheckpointError: the model of the grader cannot be loaded.
+    """
     if config.grader == "string":
         return by_string
     if config.grader_model is not None:
@@ -63,9 +68,9 @@ def grader_of(config: SimpleQAConfig) -> Grader:
 
 
 def by_string(question: str, reference: str, answer: str) -> Grade:
-    """A stand-in for a judge: the reference in whole words, else a phrase of refusal, else incorrect.
+    """A stand-in for a judge: correct with the reference in whole words, not attempted with a phrase of refusal, else incorrect.
 
-    It knows no synonyms, no other spelling of a date, and no contradiction beside the right words.
+    The stand-in recognises no synonyms, no other spelling of a date, and no contradiction beside the reference.
     """
     if contains_words(answer, reference):
         return "CORRECT"
@@ -74,11 +79,11 @@ def by_string(question: str, reference: str, answer: str) -> Grade:
 
 
 def by_model(model: HeadwayModel, tokenizer: Any) -> Grader:
-    """A language model reads a grading template; its likeliest option counts."""
+    """A grader that fills a template and takes the option with the highest likelihood under the model."""
 
     def grade(question: str, reference: str, answer: str) -> Grade:
         texts = {"question": question, "reference": reference, "answer": answer}
-        prompt = re.sub(r"\{(\w+)\}", lambda found: " ".join(texts[found[1]].split()), TEMPLATE)  # a line each, come what may
+        prompt = re.sub(r"\{(\w+)\}", lambda match: " ".join(texts[match[1]].split()), TEMPLATE)  # each text on one line
         scores = log_likelihoods(model, tokenizer, prompt, OPTIONS)
         return GRADES[scores.index(max(scores))]
 
@@ -87,36 +92,39 @@ def by_model(model: HeadwayModel, tokenizer: Any) -> Grader:
 
 @torch.inference_mode()
 def log_likelihoods(model: HeadwayModel, tokenizer: Any, prompt: str, options: Sequence[str]) -> list[float]:
-    """Log-probability of each option after the prompt, in nats, split into tokens as lm-eval does: together, then cut.
+    """Log-probability of each option after the prompt, in nats. Prompt and option are tokenised together, as in lm-eval.
 
-    Raises: DataError where prompt and option are more than the model reads.
+    Raises:
+        DataError: prompt and option are longer than the context length of the model.
     """
-    window = model.view.context
+    context_length = model.view.context
     start = len(tokenizer(prompt, verbose=False)["input_ids"])
-    read: dict[tuple[int, ...], torch.Tensor] = {}  # options of one token share a forward
+    states: dict[tuple[int, ...], torch.Tensor] = {}  # options of one token share a forward
     scores = []
     for option in options:
         ids = tokenizer(prompt + option, verbose=False)["input_ids"]
-        if window is not None and len(ids) > window:
-            raise DataError(f"the grader reads at most {window} tokens, and an answer to grade takes {len(ids)} with its question.")
+        if context_length is not None and len(ids) > context_length:
+            raise DataError(
+                f"the grader reads at most {context_length} tokens, and an answer to grade takes {len(ids)} with its question."
+            )
         before = tuple(ids[:-1])
-        if before not in read:
-            read[before] = model(torch.tensor([before], device=model.device), count=0).hidden_states[0][0, start - 1 :]
+        if before not in states:
+            states[before] = model(torch.tensor([before], device=model.device), count=0).hidden_states[0][0, start - 1 :]
         tokens = torch.tensor(ids[start:], device=model.device)
-        scores.append(float(linear_log_probs(read[before], tokens, model.unembedding).log_probs.sum()))
+        scores.append(float(linear_log_probs(states[before], tokens, model.unembedding).log_probs.sum()))
     return scores
 
 
 def imported(name: str) -> Grader:
-    """`module:function` from the Python path or the working directory. Raises ConfigError where it cannot be had."""
+    """The function `module:function`, from the Python path or the working directory. Raises ConfigError if there is none."""
     module, _, function = name.partition(":")
     sys.path.insert(0, "")
     try:
-        found = getattr(import_module(module), function)
+        grader = getattr(import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"the grader {name!r} cannot be imported: {error}. It is named module:function.") from error
     finally:
         sys.path.remove("")
-    if not callable(found):
-        raise ConfigError(f"the grader {name!r} is a {type(found).__name__}, not a function of question, reference and answer.")
-    return found  # type: ignore[no-any-return]
+    if not callable(grader):
+        raise ConfigError(f"the grader {name!r} is a {type(grader).__name__}, not a function of question, reference and answer.")
+    return grader  # type: ignore[no-any-return]

@@ -1,23 +1,23 @@
-"""Key-value retrieval (Liu et al. 2023, arXiv 2307.03172, section 3): can a model copy the value of a key out of JSON at all?
+"""Key-value retrieval (Liu et al. 2023, arXiv 2307.03172, section 3): copying the value of a key out of a JSON object.
 
-Keys and values are random UUIDs, so that nothing but the context helps. An answer is right if the value stands in it.
+Keys and values are random UUIDs, so that only the context helps. An answer is correct if it contains the value.
 """
 
 import json
 import random
 import uuid
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from headway.data import load_rows
 from headway.errors import ConfigError, DataError
 from headway.evaluation.probes import positions
-from headway.evaluation.probes.answering import Answerer, Answers, drawn
+from headway.evaluation.probes.answering import Answerer, Answers, subsample
 from headway.evaluation.probes.configs import KeyValueConfig
-from headway.evaluation.probes.context_limit import lengths_of, require_room
+from headway.evaluation.probes.context_limit import context_tokens, require_context
+from headway.evaluation.probes.positions import PositionScores
 from headway.evaluation.probes.report import save_results
 from headway.reports.tables import print_table
 
@@ -25,111 +25,137 @@ PROMPT = 'Give the value that belongs to the key in this JSON object.\n\nJSON:\n
 
 
 @dataclass(frozen=True)
-class Task:
-    """Pairs, and which of them is asked for."""
+class KeyValueTask:
+    """Pairs of a key and a value, and the index of the pair asked for."""
 
     records: tuple[tuple[str, str], ...]
-    asked: int
+    target: int
+
+    @property
+    def value(self) -> str:
+        """The correct answer."""
+        return self.records[self.target][1]
 
 
-def run(config: KeyValueConfig) -> dict[str, Any]:
-    """Measure, show, and write JSON and a plot if asked. Raises DataError, CheckpointError and ConfigError."""
+@dataclass(frozen=True)
+class KeyValueResult:
+    """Scores by number of pairs and position.
+
+    tasks: number of tasks by number of pairs.
+    contexts: scores by kind of context.
+    answers: texts by kind of context and position.
+    """
+
+    tasks: dict[int, int]
+    contexts: dict[str, PositionScores]
+    answers: dict[str, list[str]]
+
+
+def run(config: KeyValueConfig) -> KeyValueResult:
+    """Run the probe, print a table, and write JSON and a plot.
+
+    Raises:
+        DataError: a row is no task, or a context does not fit the model.
+        CheckpointError: the model cannot be loaded.
+        ConfigError: a position is beyond the pairs of the data.
+    """
     tasks = {count: generated(config.tasks, count, config.seed) for count in config.pairs}
     if config.data is not None:
         tasks = by_pairs(load_tasks(config.data))
-    tasks = {count: drawn(given, config.limit, config.seed) for count, given in tasks.items()}
+    tasks = {count: subsample(of_count, config.limit, config.seed) for count, of_count in tasks.items()}
     answer = Answerer.from_config(config)
-    results = probe(answer, tasks, config)
-    results["settings"] = asdict(config) | {"data": str(config.data), "output_file": str(config.output_file)}
-    results["tokens_per_forward"] = answer.tokens_per_forward
-    contexts = results["contexts"]
-    remarks = [positions.remark(name, found) for name, found in contexts.items()]
-    rows = positions.rows(contexts)
-    print_table(f"Key-value retrieval: {config.model}", ["context", "pair at", "correct", "95 % interval"], rows, remarks)
-    save_results(config.output_file, results, positions.plot(contexts, "position of the pair that is asked for"))
-    return results
+    result = probe(answer, tasks, config)
+    remarks = [scores.remark(name) for name, scores in result.contexts.items()]
+    headings = ["context", "pair at", "correct", "95 % interval"]
+    print_table(f"Key-value retrieval: {config.model}", headings, positions.table_rows(result.contexts), remarks)
+    figure = positions.plot(result.contexts, "position of the pair asked for")
+    save_results(config, result, figure, answer.tokens_per_forward)
+    return result
 
 
-def probe(answer: Answers, tasks: dict[int, list[Task]], config: KeyValueConfig) -> dict[str, Any]:
-    """Scores for each number of pairs and position; the pair that is asked for moves, the others keep their order.
+def probe(answer: Answers, tasks: Mapping[int, list[KeyValueTask]], config: KeyValueConfig) -> KeyValueResult:
+    """Scores for each number of pairs and each position. The target pair moves; the other pairs keep their order.
 
-    Raises: DataError where contexts do not fit the model, ConfigError for a position beyond the pairs of the data.
+    Raises:
+        DataError: a context does not fit the model.
+        ConfigError: a position is beyond the pairs of the data.
     """
 
-    def prompts(given: Sequence[Task], place: int, size: int) -> list[str]:
-        return [prompt(moved(shortened(task, size), place)) for task in given]
+    def prompts(of_count: Sequence[KeyValueTask], position: int, size: int) -> list[str]:
+        return [prompt(moved(shortened(task, size), position)) for task in of_count]
 
-    def shorter(given: Sequence[Task], size: int) -> list[int]:
-        return lengths_of(answer, [prompts(given, 0, size)])
+    def lengths_of_size(of_count: Sequence[KeyValueTask], size: int) -> list[int]:
+        return context_tokens(answer, [prompts(of_count, 0, size)])
 
-    def places(count: int) -> list[int]:
+    def target_positions(count: int) -> list[int]:
         return config.positions or positions.evenly(count)
 
-    for count, given in tasks.items():  # before anything is decoded
+    for count, of_count in tasks.items():  # before anything is decoded
         if config.positions is not None and max(config.positions) >= count:
             raise ConfigError(f"position {max(config.positions)} is beyond tasks of {count} pairs: it is counted from 0.")
-        if answer.window is not None:
-            lengths = lengths_of(answer, [prompts(given, place, count) for place in places(count)])
-            require_room(answer.window, lengths, partial(shorter, given), count, "pairs")
+        if answer.context_length is not None:
+            lengths = context_tokens(answer, [prompts(of_count, position, count) for position in target_positions(count)])
+            require_context(answer.context_length, lengths, partial(lengths_of_size, of_count), count, "pairs")
     contexts, texts = {}, {}
-    for count, given in sorted(tasks.items()):
-        solved = {}
-        for place in places(count):
-            found = answer(prompts(given, place, count))
-            texts[f"{count} pairs, asked at {place}"] = found
-            solved[place] = [value(task).lower() in text.lower() for task, text in zip(given, found, strict=True)]
-        contexts[f"{count} pairs"] = positions.by_position(solved)
-    return {"tasks": {count: len(given) for count, given in tasks.items()}, "contexts": contexts, "answers": texts}
+    for count, of_count in sorted(tasks.items()):
+        correct = {}
+        for position in target_positions(count):
+            answers = answer(prompts(of_count, position, count))
+            texts[f"{count} pairs, asked at {position}"] = answers
+            correct[position] = [task.value.lower() in text.lower() for task, text in zip(of_count, answers, strict=True)]
+        contexts[f"{count} pairs"] = positions.by_position(correct)
+    return KeyValueResult({count: len(of_count) for count, of_count in tasks.items()}, contexts, texts)
 
 
-def generated(tasks: int, pairs: int, seed: int) -> list[Task]:
-    """Random UUIDs (version 4) as keys and values; the same seed gives the same tasks."""
-    draw = random.Random(f"{seed} {pairs}")
+def generated(tasks: int, pairs: int, seed: int) -> list[KeyValueTask]:
+    """Tasks with random UUIDs (version 4) as keys and values. The same seed gives the same tasks."""
+    rng = random.Random(f"{seed} {pairs}")
 
-    def fresh() -> str:
-        return str(uuid.UUID(int=draw.getrandbits(128), version=4))
+    def random_uuid() -> str:
+        return str(uuid.UUID(int=rng.getrandbits(128), version=4))
 
-    return [Task(tuple((fresh(), fresh()) for _ in range(pairs)), draw.randrange(pairs)) for _ in range(tasks)]
+    return [KeyValueTask(tuple((random_uuid(), random_uuid()) for _ in range(pairs)), rng.randrange(pairs)) for _ in range(tasks)]
 
 
-def load_tasks(path: Path) -> list[Task]:
-    """The published form: ordered_kv_records, key and value. Raises DataError, with its line, for a row that is not of it."""
-    found = []
-    for place, row in load_rows(path):
+def load_tasks(path: Path) -> list[KeyValueTask]:
+    """Tasks in the published form: ordered_kv_records, key and value.
+
+    Raises:
+        DataError: a row, named with its line, has another form, or there is no row.
+    """
+    tasks = []
+    for location, row in load_rows(path):
         try:
-            records = tuple((str(key), str(each)) for key, each in row["ordered_kv_records"])
-            asked = [key for key, _ in records].index(row["key"])
+            records = tuple((str(key), str(value)) for key, value in row["ordered_kv_records"])
+            target = [key for key, _ in records].index(row["key"])
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{place} needs ordered_kv_records, a list of pairs, and a key that is one of theirs.") from error
+            raise DataError(f"{location} needs ordered_kv_records, a list of pairs, and a key that is one of theirs.") from error
         if len(records) < 2:
-            raise DataError(f"{place} has {len(records)} pair, and at least 2 are needed.")
-        found.append(Task(records, asked))
-    if not found:
+            raise DataError(f"{location} has {len(records)} pair, and at least 2 are needed.")
+        tasks.append(KeyValueTask(records, target))
+    if not tasks:
         raise DataError(f"{path} has no tasks.")
-    return found
+    return tasks
 
 
-def by_pairs(tasks: Sequence[Task]) -> dict[int, list[Task]]:
+def by_pairs(tasks: Sequence[KeyValueTask]) -> dict[int, list[KeyValueTask]]:
+    """Tasks by number of pairs."""
     return {count: [t for t in tasks if len(t.records) == count] for count in sorted({len(t.records) for t in tasks})}
 
 
-def moved(task: Task, place: int) -> Task:
-    """The pair that is asked for at `place`, the others in their order."""
-    rest = [record for number, record in enumerate(task.records) if number != task.asked]
-    return Task((*rest[:place], task.records[task.asked], *rest[place:]), place)
+def moved(task: KeyValueTask, position: int) -> KeyValueTask:
+    """The task with the target pair at `position` and the other pairs in their order."""
+    others = [record for index, record in enumerate(task.records) if index != task.target]
+    return KeyValueTask((*others[:position], task.records[task.target], *others[position:]), position)
 
 
-def shortened(task: Task, size: int) -> Task:
-    """The pair that is asked for, and the first others."""
-    rest = [record for number, record in enumerate(task.records) if number != task.asked]
-    return moved(Task((task.records[task.asked], *rest[: size - 1]), 0), min(task.asked, size - 1))
+def shortened(task: KeyValueTask, size: int) -> KeyValueTask:
+    """The task with the target pair and the first `size` - 1 other pairs."""
+    others = [record for index, record in enumerate(task.records) if index != task.target]
+    return moved(KeyValueTask((task.records[task.target], *others[: size - 1]), 0), min(task.target, size - 1))
 
 
-def prompt(task: Task) -> str:
-    """One pair a line, as the paper shows them."""
-    records = ",\n ".join(f"{json.dumps(key)}: {json.dumps(each)}" for key, each in task.records)
-    return PROMPT.replace("{key}", task.records[task.asked][0]).replace("{records}", f"{{{records}}}")
-
-
-def value(task: Task) -> str:
-    return task.records[task.asked][1]
+def prompt(task: KeyValueTask) -> str:
+    """The prompt of the paper, with one pair a line."""
+    records = ",\n ".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in task.records)
+    return PROMPT.replace("{key}", task.records[task.target][0]).replace("{records}", f"{{{records}}}")

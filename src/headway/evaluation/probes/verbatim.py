@@ -1,12 +1,12 @@
-"""Over-fitting watch: how much of what models write stands verbatim in their training data, from checkpoint to checkpoint.
+"""Memorisation probe: share of generated text that occurs verbatim in the training data, from checkpoint to checkpoint.
 
-The rate of a length n is the share of the n-grams of tokens that models write which occur in the training completions and not
-in the prompt. Text of one kind shares n-grams with its like, so the held-out references' own rate is the level to compare with:
-a model that learns copies about as much as they do, one that learns by heart copies more.
+The rate of a length n is the share of generated n-grams of tokens that occur in the training completions and not in the prompt.
+Texts of one kind share n-grams, so the rate of the held-out references is the level to compare with. A model that generalises
+copies about as much as the references; a model that memorises copies more.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,8 +18,8 @@ from headway import model_path
 from headway.data import Example, encode, load_examples
 from headway.errors import DataError
 from headway.evaluation.probes.answer_log import AnswerLog, fingerprint
-from headway.evaluation.probes.answering import JOURNAL, Answerer
-from headway.evaluation.probes.checkpoints import learnt_by, saved, settings_of, stages
+from headway.evaluation.probes.answering import LOG_SUFFIX, Answerer
+from headway.evaluation.probes.checkpoints import load_saved, run_models, run_settings, training_examples
 from headway.evaluation.probes.configs import VerbatimConfig
 from headway.evaluation.probes.fragments import covered
 from headway.evaluation.probes.ngrams import CorpusNgrams
@@ -33,81 +33,124 @@ REFERENCE = "held-out references"
 RESAMPLES = 2000
 
 
-def run(config: VerbatimConfig) -> dict[str, Any]:
-    """Measure, show, and write JSON and a plot if asked. Raises DataError, CheckpointError and ConfigError."""
-    logging.disable_progress_bar()  # of loading, which takes a moment
+@dataclass(frozen=True)
+class CopiedShare:
+    """Share of copied n-grams with its 95 % interval; None without n-grams."""
+
+    share: float | None
+    low: float | None
+    high: float | None
+    ngrams: int
+
+
+@dataclass(frozen=True)
+class CopyRates:
+    """Copies in the texts of one model.
+
+    tokens: number of generated tokens.
+    copied: share of copied n-grams, by n.
+    longest: tokens of the longest stretch whose n-grams, for the smallest n, are all copies.
+    texts: the generated texts.
+    """
+
+    tokens: int
+    copied: dict[int, CopiedShare]
+    longest: int
+    texts: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class VerbatimResult:
+    """Copy rates by model, the held-out references included."""
+
+    training_tokens: int
+    prompts: int
+    models: dict[str, CopyRates]
+
+
+def run(config: VerbatimConfig) -> VerbatimResult:
+    """Run the probe, print a table, and write JSON and a plot.
+
+    Raises:
+        DataError: a prompt cannot be used.
+        CheckpointError: a model cannot be loaded, or the folder is of no fine-tuning run.
+    """
+    logging.disable_progress_bar()  # loading takes a moment
     models = _models(config)
-    tokenizer: Any = load_tokenizer(models[0].tokenizer)  # counts n-grams alike for all
+    tokenizer: Any = load_tokenizer(models[0].tokenizer)  # counts the n-grams of all models
     if config.run is not None and not config.data:
-        training = learnt_by(config.run)
+        training = training_examples(config.run)
     else:
         training = [example for source in config.data for example in load_examples(source, config.split)]
-    documents = [part for example in training for part in learnt(example, tokenizer)]
+    documents = [tokens for example in training for tokens in learnt(example, tokenizer)]
     indices = [CorpusNgrams(documents, length) for length in config.lengths]
     held_out = load_examples(config.prompts, config.prompts_split, config.limit)
-    pairs = [prompt_of(example, tokenizer, config) for example in held_out]
+    pairs = [prompt_and_reference(example, tokenizer, config) for example in held_out]
     prompts = [prompt for prompt, _ in pairs]
-    results: dict[str, Any] = {"training_tokens": indices[0].tokens, "prompts": len(prompts), "models": {}}
-    results["models"][REFERENCE] = rates([text for _, text in pairs], prompts, tokenizer, indices, config.seed)
-    journal = AnswerLog(config.output_file.with_suffix(JOURNAL) if config.output_file is not None else None)
-    for each in models:
-        model = each.load().to(best_device())
+    results = {REFERENCE: rates([text for _, text in pairs], prompts, tokenizer, indices, config.seed)}
+    answer_log = AnswerLog(config.output_file.with_suffix(LOG_SUFFIX) if config.output_file is not None else None)
+    for model in models:
         answer = Answerer(
-            model,
-            load_tokenizer(each.tokenizer),
+            model.load().to(best_device()),
+            load_tokenizer(model.tokenizer),
             max_new_tokens=config.max_new_tokens,
             batch_size=config.batch_size,
-            plain=not config.speculative,
+            speculative=config.speculative,
             temperature=config.temperature or 1.0,
-            journal=journal,
-            name=each.identity,
+            answer_log=answer_log,
+            identity=model.identity,
         )
         seeds = [1000 * config.seed + number for number in range(len(prompts))] if config.temperature else None
         texts = answer(prompts, seeds)
-        results["models"][each.name] = rates(texts, prompts, tokenizer, indices, config.seed) | {"texts": texts}
-    results["settings"] = asdict(config) | {"output_file": str(config.output_file), "run": str(config.run)}
-    rows = [[name, *_cells(found)] for name, found in results["models"].items()]
+        results[model.name] = replace(rates(texts, prompts, tokenizer, indices, config.seed), texts=texts)
+    result = VerbatimResult(indices[0].tokens, len(prompts), results)
     headings = ["model", *(f"{n}-grams copied, 95 %" for n in config.lengths), "longest copy", "tokens"]
     known = {example.get("prompt") for example in training}
     seen = sum(example.get("prompt") in known for example in held_out if "prompt" in example)
-    remarks = [f"{results['training_tokens']} training tokens."]
+    remarks = [f"{result.training_tokens} training tokens."]
     remarks += [f"{seen} of the {len(prompts)} prompts are in the training data."] if seen else []
-    print_table("What stands verbatim in the training data", headings, rows, remarks)
-    save_results(config.output_file, results, _plot(results["models"], config.lengths))
-    return results
+    print_table(
+        "Verbatim copies of the training data", headings, [[name, *_cells(found)] for name, found in results.items()], remarks
+    )
+    save_results(config, result, _plot(results, config.lengths))
+    return result
 
 
 def rates(
     texts: Sequence[str], prompts: Sequence[str], tokenizer: Any, indices: Sequence[CorpusNgrams], seed: int = 0
-) -> dict[str, Any]:
-    """By length n: the share of all n-grams of the texts that occur in the index and not in the text's own prompt.
+) -> CopyRates:
+    """Copy rates of texts, with bootstrap intervals over prompts.
 
-    Intervals are of the bootstrap over prompts, at 95 %. `longest` counts the tokens of the longest stretch all of whose
-    n-grams, for the smallest n, are copies.
+    Args:
+        texts: generated texts.
+        prompts: prompt of each text. Its n-grams are no copies.
+        tokenizer: splits texts and prompts.
+        indices: n-grams of the training data, one index for each n.
+        seed: seed of the bootstrap.
     """
     written = [tokens_of(text, tokenizer) for text in texts]
     shown = [tokens_of(prompt, tokenizer) for prompt in prompts]
-    found: dict[str, Any] = {"tokens": sum(map(len, written)), "copied": {}}
+    shares = {}
     for index in indices:
         copies = [copies_of(text, prompt, index) for text, prompt in zip(written, shown, strict=True)]
-        found["copied"][index.length] = _share([sum(c) for c in copies], [len(c) for c in copies], seed)
+        shares[index.length] = _share([sum(c) for c in copies], [len(c) for c in copies], seed)
     smallest = min(indices, key=lambda index: index.length)
     stretches = [
         covered(copies_of(text, prompt, smallest) + [False] * (smallest.length - 1), smallest.length)[: len(text)]
         for text, prompt in zip(written, shown, strict=True)
     ]
-    found["longest"] = max(map(longest_run, stretches), default=0)
-    return found
+    return CopyRates(sum(map(len, written)), shares, max(map(longest_run, stretches), default=0))
 
 
 def copies_of(text: Sequence[int], prompt: Sequence[int], index: CorpusNgrams) -> list[bool]:
-    """Which n-grams of the text are in the index and not in the prompt."""
+    """True for each n-gram of the text that is in the index and not in the prompt."""
     n = index.length
-    own = {tuple(prompt[start : start + n]) for start in range(len(prompt) - n + 1)}
-    return [there and tuple(text[start : start + n]) not in own for start, there in enumerate(index.contains(text))]
+    of_prompt = {tuple(prompt[start : start + n]) for start in range(len(prompt) - n + 1)}
+    return [known and tuple(text[start : start + n]) not in of_prompt for start, known in enumerate(index.contains(text))]
 
 
 def longest_run(flags: Sequence[bool]) -> int:
+    """Length of the longest run of True."""
     longest = run = 0
     for flag in flags:
         run = run + 1 if flag else 0
@@ -116,7 +159,7 @@ def longest_run(flags: Sequence[bool]) -> int:
 
 
 def learnt(example: Example, tokenizer: Any) -> Iterator[list[int]]:
-    """The stretches of an example that are learnt: a completion, the assistant's turns, or all of a text."""
+    """Stretches of an example with label tokens: a completion, the assistant's turns, or a whole text."""
     for part in encode(example, tokenizer, max_length=2**40):
         stretch: list[int] = []
         for token, label in zip(part["input_ids"], part["labels"], strict=True):
@@ -129,8 +172,8 @@ def learnt(example: Example, tokenizer: Any) -> Iterator[list[int]]:
             yield stretch
 
 
-def prompt_of(example: Example, tokenizer: Any, config: VerbatimConfig) -> tuple[str, str]:
-    """What to write on, and what stands there in truth. Raises DataError for conversations."""
+def prompt_and_reference(example: Example, tokenizer: Any, config: VerbatimConfig) -> tuple[str, str]:
+    """Prompt and true continuation of an example. Raises DataError for conversations and for short texts."""
     if "prompt" in example:
         return example["prompt"], example["completion"]
     if "messages" in example:
@@ -138,8 +181,8 @@ def prompt_of(example: Example, tokenizer: Any, config: VerbatimConfig) -> tuple
     ids = tokens_of(example["text"], tokenizer)
     if len(ids) <= config.prompt_tokens:
         raise DataError(f"a text of {config.prompts} has {len(ids)} tokens; ask for fewer --prompt-tokens, or longer texts.")
-    rest = ids[config.prompt_tokens :][: config.max_new_tokens]
-    return tokenizer.decode(ids[: config.prompt_tokens]), tokenizer.decode(rest)
+    reference = ids[config.prompt_tokens :][: config.max_new_tokens]
+    return tokenizer.decode(ids[: config.prompt_tokens]), tokenizer.decode(reference)
 
 
 def tokens_of(text: str, tokenizer: Any) -> list[int]:
@@ -150,47 +193,54 @@ def tokens_of(text: str, tokenizer: Any) -> list[int]:
 @dataclass(frozen=True)
 class _Model:
     name: str
-    identity: Any  # what tells its texts from others'
+    identity: Any  # distinguishes the texts of this model from others in the answer log
     tokenizer: str
     load: Callable[[], HeadwayModel]
 
 
 def _models(config: VerbatimConfig) -> list[_Model]:
     if config.run is not None:
-        tokenizer = settings_of(config.run).model
-        return [_Model(name, fingerprint(folder), tokenizer, load) for name, folder, load in stages(config.run)]
-    return [_Model(model, fingerprint(model_path(model)), model, partial(saved, model)) for model in config.models]
+        tokenizer = run_settings(config.run).model
+        return [_Model(model.name, fingerprint(model.folder), tokenizer, model.load) for model in run_models(config.run)]
+    return [_Model(model, fingerprint(model_path(model)), model, partial(load_saved, model)) for model in config.models]
 
 
-def _share(copied: Sequence[int], of: Sequence[int], seed: int) -> dict[str, Any]:
-    total = sum(of)
+def _share(copied: Sequence[int], counts: Sequence[int], seed: int) -> CopiedShare:
+    """Share of copied n-grams, with a bootstrap interval over texts.
+
+    Args:
+        copied: number of copied n-grams of each text.
+        counts: number of n-grams of each text.
+        seed: seed of the bootstrap.
+    """
+    total = sum(counts)
     if not total:
-        return {"share": None, "low": None, "high": None, "ngrams": 0}
-    drawn = numpy.random.default_rng(seed).integers(len(of), size=(RESAMPLES, len(of)))
-    sums = numpy.asarray(of)[drawn].sum(1)
-    low, high = numpy.percentile((numpy.asarray(copied)[drawn].sum(1) / sums.clip(min=1)), (2.5, 97.5))
-    return {"share": sum(copied) / total, "low": float(low), "high": float(high), "ngrams": total}
+        return CopiedShare(None, None, None, 0)
+    resamples = numpy.random.default_rng(seed).integers(len(counts), size=(RESAMPLES, len(counts)))
+    sums = numpy.asarray(counts)[resamples].sum(1)
+    low, high = numpy.percentile((numpy.asarray(copied)[resamples].sum(1) / sums.clip(min=1)), (2.5, 97.5))
+    return CopiedShare(sum(copied) / total, float(low), float(high), total)
 
 
-def _cells(found: dict[str, Any]) -> list[str]:
+def _cells(rates: CopyRates) -> list[str]:
     cells = [
-        f"{f['share']:.1%}  {f['low']:.1%} - {f['high']:.1%}" if f["share"] is not None else "none written"
-        for f in found["copied"].values()
+        f"{copied.share:.1%}  {copied.low:.1%} - {copied.high:.1%}" if copied.share is not None else "none written"
+        for copied in rates.copied.values()
     ]
-    return [*cells, str(found["longest"]), str(found["tokens"])]
+    return [*cells, str(rates.longest), str(rates.tokens)]
 
 
-def _plot(models: dict[str, Any], lengths: Sequence[int]) -> Figure:
+def _plot(models: Mapping[str, CopyRates], lengths: Sequence[int]) -> Figure:
     figure, axes = labelled_axes("", "n-grams in the training data (%)", SIZE)
     names = [name for name in models if name != REFERENCE]
     for n in lengths:
-        shown = [(place, models[name]["copied"][n]) for place, name in enumerate(names)]
-        shown = [(place, f) for place, f in shown if f["share"] is not None]
-        places = [place for place, _ in shown]
-        (curve,) = axes.plot(places, [100 * f["share"] for _, f in shown], "o-", label=f"{n}-grams")
-        bounds = ([100 * f[end] for _, f in shown] for end in ("low", "high"))
-        axes.fill_between(places, *bounds, color=curve.get_color(), alpha=0.15, lw=0)
-        level = models[REFERENCE]["copied"][n]["share"]
+        shown = [(index, models[name].copied[n]) for index, name in enumerate(names)]
+        shown = [(index, copied) for index, copied in shown if copied.ngrams]
+        indices = [index for index, _ in shown]
+        (curve,) = axes.plot(indices, [100 * (copied.share or 0.0) for _, copied in shown], "o-", label=f"{n}-grams")
+        bounds = ([100 * getattr(copied, end) for _, copied in shown] for end in ("low", "high"))
+        axes.fill_between(indices, *bounds, color=curve.get_color(), alpha=0.15, lw=0)
+        level = models[REFERENCE].copied[n].share
         if level is not None:
             axes.axhline(100 * level, color=curve.get_color(), lw=1, ls="--", label=f"{n}-grams, {REFERENCE}")
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
