@@ -138,6 +138,7 @@ _ALL = (
         "headway.cli.interop:run_export",
         EXCHANGE,
         details="Example: headway export --model FOLDER --to FORMAT --output-dir FOLDER",
+        listing=("--list-formats", "headway.interop.formats:format_list"),
     ),
     Command(
         "import",
@@ -146,6 +147,7 @@ _ALL = (
         "headway.cli.interop:run_import",
         EXCHANGE,
         details="Example: headway import FOLDER --from FORMAT --output-dir FOLDER",
+        listing=("--list-formats", "headway.interop.formats:format_list"),
         positional="folder",
     ),
     Command(

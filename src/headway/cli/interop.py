@@ -6,8 +6,9 @@ from typing import Any
 
 from headway.cli.console import note
 from headway.config import field
+from headway.interop.formats import FORMATS
 
-FORMATS = "format: transformers, medusa, eagle, eagle3 or speculators"
+FORMAT_HELP = "format; --list-formats prints descriptions"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +16,7 @@ class ExportConfig:
     """Settings of `headway export`."""
 
     model: str = field(help="folder or hub id of the model with heads")
-    to: str = field(help=FORMATS)
+    to: str = field(help=FORMAT_HELP, choices=FORMATS)
     output_dir: Path = field(help="folder to write")
     options: dict[str, Any] | None = field(None, help="options of the format, such as {layout: deepseek}")
 
@@ -25,19 +26,19 @@ class ImportConfig:
     """Settings of `headway import`."""
 
     folder: Path = field(help="folder to read")
-    from_: str = field(help=FORMATS)
+    from_: str = field(help=FORMAT_HELP, choices=FORMATS)
     output_dir: Path = field(help="folder to write")
     trunk: str | None = field(None, help="folder or hub id of the model for the heads", default_text="the one in the folder")
 
 
 def run_export(config: ExportConfig) -> None:
     """Write the heads of a model, and print a line for every tensor. Raises HeadwayError."""
-    from headway.interop import FORMATS, export, recognise  # torch and transformers take seconds to import
+    from headway.interop import export, recognise  # torch and transformers take seconds to import
     from headway.model import HeadwayModel
     from headway.training.loop import copy_tokenizer
 
     report = export(HeadwayModel.from_pretrained(config.model), config.to, config.output_dir, config.options)
-    if FORMATS[config.to].whole:
+    if FORMATS[config.to].holds_trunk:
         copy_tokenizer(config.model, config.output_dir)
     print(report)
     note(f"{config.output_dir}, read by {recognise(config.output_dir)['engines']}")

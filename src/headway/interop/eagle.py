@@ -29,8 +29,6 @@ from headway.interop.draft_checkpoint import (
 from headway.interop.report import ConversionReport, TensorOutcome
 from headway.model import HeadwayModel
 
-ABOUT = "EAGLE-1 drafters as published"
-ENGINES = 'vLLM ({"method": "eagle"}), SGLang (EAGLE), SafeAILab\'s EAGLE'
 DEFAULTS = {"bias": False, "layer": {}, "noise": 0.1, "trained_steps": None}
 EMBEDDING, UNEMBEDDING = "embed_tokens.weight", "lm_head.weight"
 STEPS = 5  # that a published drafter takes, which no file says

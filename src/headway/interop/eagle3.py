@@ -35,8 +35,6 @@ from headway.interop.recognition import EAGLE31, LAYER_IDS, layer_ids
 from headway.interop.report import ConversionReport, TensorOutcome
 from headway.model import HeadwayModel
 
-ABOUT = "EAGLE-3 drafters as published"
-ENGINES = 'vLLM ({"method": "eagle3"}), SGLang (EAGLE3), SafeAILab\'s EAGLE'
 DEFAULTS = {"norm_before_residual": False, "layer": {}}
 
 

@@ -35,8 +35,6 @@ from headway.interop.report import ConversionReport, TensorOutcome
 from headway.model import HeadwayModel
 from headway.model.trunk_loading import ignoring_tensors
 
-ABOUT = "Medusa heads as vLLM reads them; import knows FasterDecoding's and ModelOpt's names too"
-ENGINES = 'vLLM up to 0.32 ({"method": "medusa"}; 0.33 dropped Medusa)'
 DEFAULTS = {"layers": 1, "tied": False}
 
 

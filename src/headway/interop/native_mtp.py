@@ -34,8 +34,6 @@ from headway.model.native_mtp.names import INPUT, MTP_TENSOR_NAMES, OUTPUT, MTPT
 from headway.model.native_mtp.write import mtp_tensors
 from headway.trunk.quantization import trunk_is_quantized
 
-ABOUT = "MTP layers among the trunk's own tensors, as DeepSeek-V3 has them"
-ENGINES = "transformers >= 5.20 (generate(use_mtp=True)), vLLM with --model-impl transformers"
 FAR_SIGHTED = "transformers' MTP layers for {} look back further than its window of {}: beyond it their drafts are worse."
 STATEFUL = "transformers does not decode {} with drafts, since its state cannot be rolled back; vLLM may."
 CODE = '''"""{base} that leaves the MTP layers in its checkpoint to `generate(use_mtp=True)`."""

@@ -14,8 +14,6 @@ from headway.interop.recognition import LAYER_IDS
 from headway.interop.report import ConversionReport, TensorOutcome
 from headway.model import HeadwayModel
 
-ABOUT = "EAGLE-3 drafters in the format of vllm-project/speculators"
-ENGINES = "vLLM (vllm serve FOLDER, where the verifier is named by its hub id), speculators 0.9 (to train on)"
 VERSION = "0.9.0"  # of speculators, whose format this is
 
 
