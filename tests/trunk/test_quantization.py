@@ -17,15 +17,13 @@ from headway.evaluation.configs import Quantize
 from headway.model import load_tokenizer
 from headway.training.configs import HeadsTrainConfig
 from headway.training.validate import validate
-from headway.trunk.quantization import SCHEMES, dequantized, is_quantized, quantize_layers, stored_bytes
-from headway.trunk.quantized_layers import FEW, IntegerLinear, PackedLinear, WideningLinear, adapt_layer, integer_kernel_is_exact
-from headway.trunk.roofline import choose
+from headway.trunk.quantization import SCHEMES, dequantized, is_quantized, stored_bytes
+from headway.trunk.quantized_layers import integer_kernel_is_exact
 from tests.tiny import tiny_trunk
 
 pytest.importorskip("torchao", reason="torchao is not installed: pip install 'headway[quantize]'")
 
-HERE = ["int8", "int8-dynamic"]  # what runs on a CPU in float32; int4 wants bfloat16
-CPU = torch.device("cpu")
+FLOAT32 = ["int8", "int8-dynamic"]  # schemes that run on a CPU in float32; int4 needs bfloat16
 
 
 def small(scheme: str, family: str = "parallel", architecture: str = "llama") -> HeadwayModel:
@@ -40,13 +38,6 @@ def in_bfloat16(model: HeadwayModel) -> None:
     """As loading does it: rotary frequencies stay in float32."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(torch.bfloat16)
-
-
-def quantized(scheme: str, inputs: int = 128, outputs: int = 96, dtype: torch.dtype = torch.bfloat16) -> nn.Linear:
-    """A linear layer of torchao's, not yet adapted."""
-    layers = nn.Sequential(nn.Linear(inputs, outputs).to(dtype))
-    quantize_layers(layers, SCHEMES[scheme], CPU)
-    return layers[0]
 
 
 def prompts(vocabulary: int = 61) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,13 +61,13 @@ def same_tokens(model: HeadwayModel, ids: torch.Tensor, mask: torch.Tensor, new:
         assert drafted.sequences[r, ids.shape[1] :].tolist()[: len(tokens)] == tokens
 
 
-@pytest.mark.parametrize("scheme", HERE)
+@pytest.mark.parametrize("scheme", FLOAT32)
 @pytest.mark.parametrize("family", ["parallel", "sequential", "eagle3", "gated-lora"])
 def test_speculative_output_is_the_quantised_trunks_own(scheme: str, family: str) -> None:
     same_tokens(small(scheme, family), *prompts())
 
 
-@pytest.mark.parametrize("scheme", HERE)
+@pytest.mark.parametrize("scheme", FLOAT32)
 @pytest.mark.parametrize("name", ["embedded", "stories260k"])
 def test_speculative_output_is_the_quantised_trunks_own_on_trained_models(
     scheme: str, name: str, request: pytest.FixtureRequest
@@ -90,7 +81,7 @@ def test_speculative_output_is_the_quantised_trunks_own_on_trained_models(
 
 
 @pytest.mark.parametrize("scheme", ["int4", "int8"])
-def test_in_bfloat16_every_drafted_token_is_the_quantised_trunks_likeliest_or_level_with_it(scheme: str) -> None:
+def test_in_bfloat16_every_token_has_the_quantised_trunks_highest_probability_up_to_rounding(scheme: str) -> None:
     model = HeadwayModel.from_pretrained("embedded").eval()
     in_bfloat16(model)
     model.quantize(scheme)
@@ -108,7 +99,7 @@ def test_in_bfloat16_every_drafted_token_is_the_quantised_trunks_likeliest_or_le
         assert (behind <= 2.0**-6 * logits.abs().amax(1)).all()  # two steps of bfloat16
 
 
-def test_quantised_activations_give_the_same_bits_however_many_tokens_go_together() -> None:
+def test_quantised_activations_are_batch_invariant_bit_for_bit() -> None:
     if not integer_kernel_is_exact():
         pytest.skip("this CPU has no exact product of bytes")
     trunk = small("int8-dynamic").trunk
@@ -119,62 +110,7 @@ def test_quantised_activations_give_the_same_bits_however_many_tokens_go_togethe
             assert torch.equal(trunk.model(ids[:, :length]).last_hidden_state[0], whole[:length])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_integer_layers_give_exactly_what_torchao_gives(dtype: torch.dtype) -> None:
-    if not integer_kernel_is_exact():
-        pytest.skip("this CPU has no exact product of bytes")
-    layer = quantized("int8-dynamic", 96, 64, dtype)
-    states = torch.randn(3, 5, 96) * torch.logspace(-9, 3, 5)[:, None]
-    states[0, 0] = 0
-    with torch.no_grad():
-        assert torch.equal(layer(states.to(dtype)), IntegerLinear(layer)(states.to(dtype)))
-
-
-@pytest.mark.parametrize(("scheme", "kind"), [("int8", WideningLinear), ("int4", PackedLinear)])
-def test_layers_of_few_tokens_multiply_by_the_weights_that_torchao_chose(scheme: str, kind: type[nn.Linear]) -> None:
-    layer = quantized(scheme)
-    adapted = adapt_layer(layer)
-    assert type(adapted) is kind and adapt_layer(adapted) is adapted
-    states = torch.randn(3, FEW, 128).to(torch.bfloat16)
-    wide = dequantized(nn.Sequential(layer))[0].weight.double()
-    assert layer.bias is not None
-    exact = states.double() @ wide.T + layer.bias.double()
-    with torch.no_grad():
-        for rows in (states, states[:1], states[0, :1]):  # more than few, few, one
-            found = adapted(rows)
-            assert found.dtype == torch.bfloat16 and found.shape == (*rows.shape[:-1], 96)
-        # a bfloat16 has 8 binary digits: the product is rounded once, the sum with the bias once more
-        bound = 2.0**-7 * (states.double().abs() @ wide.abs().T + layer.bias.double().abs()) + 1e-6
-        assert ((adapted(states).double() - exact).abs() <= bound).all()
-        together = adapted(states[0, :FEW])
-        for few in (1, 2, 5, 16):  # a row's bits do not depend on how many tokens go with it
-            assert torch.equal(adapted(states[0, :few]), together[:few])
-
-
-def test_packed_weights_go_to_disk_in_torchaos_plain_layout_and_come_back_as_they_were() -> None:
-    from torchao.quantization import Int4Tensor
-
-    packed = adapt_layer(quantized("int4"))
-    weight = packed.weight
-    wide = dequantized(nn.Sequential(adapt_layer(quantized("int4"))))[0].weight
-    assert wide.shape == weight.shape
-    plain = packed.state_dict()["weight"]
-    assert type(plain) is Int4Tensor and plain.qdata.shape == (96, 64) and plain.scale.shape == plain.zero_point.shape == (2, 96)
-    # the layout spelt out: two numbers from -8 in a byte, the first one below; value = number * scale + zero point of its group
-    byte = plain.qdata.to(torch.int64) & 0xFF
-    numbers = torch.stack([byte & 15, byte >> 4], dim=-1).flatten(1)
-    numbers = torch.where(numbers > 7, numbers - 16, numbers)
-    groups = torch.arange(128) // 64
-    expected = numbers * plain.scale.double().T[:, groups] + plain.zero_point.double().T[:, groups]
-    found = torch._weight_int4pack_mm_for_cpu(torch.eye(128, dtype=torch.bfloat16), weight.qdata, 64, weight.scale_and_zero).T
-    assert torch.allclose(found.double(), expected, rtol=2.0**-7, atol=1e-6)
-    layer = nn.Linear(128, 96, device="meta")
-    layer.weight, layer.bias = nn.Parameter(plain, requires_grad=False), packed.bias
-    again = adapt_layer(layer).weight
-    assert torch.equal(again.qdata, weight.qdata) and torch.equal(again.scale_and_zero, weight.scale_and_zero)
-
-
-def test_weights_shrink_and_embedding_and_unembedding_stay() -> None:
+def test_weights_shrink_and_embedding_and_unembedding_keep_full_precision() -> None:
     model = HeadwayModel.from_trunk(tiny_trunk(hidden_size=64, intermediate_size=128, tie_word_embeddings=False), count=1)
     before = stored_bytes(model)
     model.quantize("int8")
@@ -184,9 +120,9 @@ def test_weights_shrink_and_embedding_and_unembedding_stay() -> None:
     assert model.heads is not None and any(is_quantized(value) for value in model.heads.parameters())
 
 
-@pytest.mark.parametrize("scheme", [*HERE, "int4"])
+@pytest.mark.parametrize("scheme", [*FLOAT32, "int4"])
 @pytest.mark.parametrize("family", ["parallel", "sequential", "eagle3", "gated-lora"])
-def test_a_saved_model_says_the_same_after_loading_and_saving_again(scheme: str, family: str, tmp_path: Path) -> None:
+def test_output_is_the_same_after_saving_and_loading_twice(scheme: str, family: str, tmp_path: Path) -> None:
     model = small(scheme, family)
     ids, mask = prompts()
     expected = model.generate(ids, mask, max_new_tokens=16, do_sample=False, adaptive=False)
@@ -206,7 +142,7 @@ def test_a_saved_model_says_the_same_after_loading_and_saving_again(scheme: str,
     assert (theirs - ours).abs().max() < (1e-5 if scheme == "int8" else 0.05) * ours.abs().max()
 
 
-def test_heads_of_a_quantised_trunk_start_in_full_precision_and_take_heads_as_they_were_saved(tmp_path: Path) -> None:
+def test_new_heads_of_a_quantised_trunk_have_full_precision_and_saved_heads_stay_quantised(tmp_path: Path) -> None:
     model = small("int8")
     assert model.heads is not None
     model.heads.save_pretrained(tmp_path)
@@ -219,7 +155,7 @@ def test_heads_of_a_quantised_trunk_start_in_full_precision_and_take_heads_as_th
     same_tokens(full.eval(), *prompts())
 
 
-def test_dequantised_layers_are_near_what_they_were() -> None:
+def test_dequantised_weights_are_within_a_rounding_step() -> None:
     layer = nn.Sequential(nn.Linear(64, 32))
     before = layer[0].weight.detach().clone()
     from torchao.quantization import quantize_
@@ -253,7 +189,7 @@ def test_without_torchao_the_error_names_what_to_install(monkeypatch: pytest.Mon
         HeadwayModel.from_pretrained(tmp_path)
 
 
-def test_a_trunk_whose_products_depend_on_their_company_decodes_plainly_with_a_warning() -> None:
+def test_a_trunk_that_is_not_batch_invariant_is_decoded_autoregressively_with_a_warning() -> None:
     model = small("int8-dynamic", architecture="mixtral")  # its experts are not quantised: float32 sums before quantised layers
     ids, mask = prompts()
     if exactness_issue(model.trunk) is None:
@@ -268,28 +204,7 @@ def test_a_quantised_model_is_not_trained(tmp_path: Path) -> None:
         validate(config, small("int8"), load_tokenizer("embedded"))
 
 
-def test_the_choice_follows_the_timings_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    trunk = tiny_trunk()
-    monkeypatch.setattr("headway.trunk.roofline.SECONDS", 0.001)
-    for times, scheme in (
-        ({"none": 1.0, "int8": 0.95, "int8-dynamic": 1.2}, "none"),  # within the margin
-        ({"none": 1.0, "int8": 0.8, "int8-dynamic": 0.5}, "int8-dynamic"),
-    ):
-        monkeypatch.setattr("headway.trunk.roofline._time_schemes", lambda *_, found=times: found)
-        choice = choose(trunk, tokens=3)
-        assert choice.scheme == scheme and choice.why.startswith(f"{scheme}: a forward over 3 tokens reads")
-        assert "bounds it" in choice.why and "int8-dynamic" in choice.why and "int4: the int4 kernel takes bfloat16" in choice.why
-        assert choice.roofline.bandwidth > 0 and choice.roofline.compute > 0
-
-
-def test_every_scheme_that_runs_here_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headway.trunk.roofline.SECONDS", 0.001)
-    for trunk, schemes in ((tiny_trunk(), HERE), (tiny_trunk(hidden_size=64).to(torch.bfloat16), [*HERE, "int4"])):
-        times = choose(trunk, tokens=2).times
-        assert set(times) == {"none", *schemes} and all(value > 0 for value in times.values())
-
-
-def test_the_flags_name_the_schemes_there_are() -> None:
+def test_the_flags_are_the_schemes() -> None:
     assert set(Quantize.__args__) == {"none", "auto", *SCHEMES}
 
 

@@ -22,7 +22,7 @@ from headway.model.saving import check_no_adapter, save_model
 from headway.model.trunk_loading import folder_of, load_trunk, model_folder
 from headway.ops import Unembedding
 from headway.trunk import ForwardContext, HiddenStates, Masks, TrunkView
-from headway.trunk.quantization import adapt, quantize
+from headway.trunk.quantization import quantize, replace_with_fast_kernels
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class HeadwayModel(nn.Module):
         heads.read_tensors(path)
         heads.config = dataclasses.replace(ours, training=config.training)
         self.heads = heads.train(self.training) if count else None
-        adapt(self.trunk, self.heads)
+        replace_with_fast_kernels(self.trunk, self.heads)
 
     def _attach_native(self, native: NativeMTPCheckpoint, count: int | None) -> None:
         provenance = load_native_mtp(self.view, native)

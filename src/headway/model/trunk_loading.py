@@ -18,7 +18,7 @@ from headway.files import ADAPTER_CONFIG, ADAPTER_TENSORS, INDEX, SINGLE, read_j
 from headway.model.native_mtp import classes
 from headway.model.native_mtp.checkpoint import find_native_mtp
 from headway.temporarily import temporarily
-from headway.trunk.quantization import NO_TORCHAO, adapt, trunk_is_quantized
+from headway.trunk.quantization import NO_TORCHAO, replace_with_fast_kernels, trunk_is_quantized
 
 DOWNLOADED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 # transformers looks for an adapter in this subfolder, finds none, and leaves the adapter to `_merge_adapter`
@@ -128,7 +128,7 @@ def _load(folder: Path, dtype: torch.dtype | None) -> PreTrainedModel:
             reason = NO_TORCHAO
         raise CheckpointError(f"The model {str(folder)!r} cannot be loaded: {reason}") from error
     if trunk_is_quantized(trunk):
-        adapt(trunk, None)
+        replace_with_fast_kernels(trunk, None)
     return trunk
 
 

@@ -1,4 +1,7 @@
-"""Linear layers of torchao's weights on a CPU, by kernels of torch where torchao's way is missing or slower than not quantising."""
+"""Linear layers for torchao's weights on a CPU, with kernels of torch.
+
+On a CPU torchao's own product is missing for some weights, and slower than full precision for the rest.
+"""
 
 import functools
 from typing import Any
@@ -6,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# tokens up to which torch's kernel for int8 weights, which takes them one by one, is faster than making the weights wide again
-FEW = 24
+# torch's kernel for int8 weights handles tokens sequentially; with more tokens, bfloat16 copies of the weights are faster
+MAX_SEQUENTIAL_TOKENS = 24
 
 
-def adapt_layer(layer: nn.Linear) -> nn.Linear:
-    """`layer` itself, or one of the same weight that gives the same sooner."""
+def with_fast_kernel(layer: nn.Linear) -> nn.Linear:
+    """An equivalent, faster layer with the same weight; `layer` itself if there is none."""
     weight: Any = layer.weight
     if weight.device.type != "cpu" or isinstance(layer, IntegerLinear | WideningLinear | PackedLinear):
         return layer
@@ -29,8 +32,8 @@ def adapt_layer(layer: nn.Linear) -> nn.Linear:
     return IntegerLinear(layer) if per_token and not rescaled and integer_kernel_is_exact() else layer
 
 
-class _Adapted(nn.Linear):
-    """Takes over weight and bias of another linear layer."""
+class _Replacement(nn.Linear):
+    """Base class with weight and bias of the replaced layer."""
 
     def __init__(self, layer: nn.Linear, weight: Any = None) -> None:
         super().__init__(layer.in_features, layer.out_features, bias=False, device="meta")
@@ -38,17 +41,17 @@ class _Adapted(nn.Linear):
         self.bias = layer.bias
 
     def finished(self, products: Tensor, input: Tensor) -> Tensor:
-        """(tokens, out) with the bias, in the dtype and the dimensions of the input."""
+        """`products`, (tokens, out), plus bias, in the dtype and the dimensions of `input`."""
         if self.bias is not None:
             products = products + self.bias
         return products.to(input.dtype).reshape(*input.shape[:-1], self.out_features)
 
 
-class WideningLinear(_Adapted):
-    """A linear layer of int8 weights and bfloat16 activations: y = (x @ q_w.T) * s_w + bias, a scale s_w for each output.
+class WideningLinear(_Replacement):
+    """int8 weights and bfloat16 activations: y = (x @ q_w.T) * s_w + bias, with a scale s_w for every output.
 
-    torchao writes the weights out in bfloat16 in every call, which takes longer than to have kept them so; torch's kernel widens
-    them as it reads them. It takes tokens one by one, so that many are multiplied as torchao does.
+    torchao copies the weights to bfloat16 in every call, slower than a bfloat16 layer. torch's kernel converts weights while
+    reading, and handles tokens sequentially. Beyond `MAX_SEQUENTIAL_TOKENS` tokens torchao's product is faster.
     """
 
     def __init__(self, layer: nn.Linear) -> None:
@@ -59,7 +62,7 @@ class WideningLinear(_Adapted):
     def forward(self, input: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
         rows = input.reshape(-1, self.in_features)
-        if input.device.type != "cpu" or len(rows) > FEW or input.dtype != torch.bfloat16:
+        if input.device.type != "cpu" or len(rows) > MAX_SEQUENTIAL_TOKENS or input.dtype != torch.bfloat16:
             return super().forward(input)
         weight: Any = self.weight
         scale: Any = self.scale
@@ -67,11 +70,11 @@ class WideningLinear(_Adapted):
         return self.finished(found, input)
 
 
-class PackedLinear(_Adapted):
-    """A linear layer of int4 weights and bfloat16 activations: y = x @ (q_w * s_w + z_w).T + bias, by groups of inputs.
+class PackedLinear(_Replacement):
+    """int4 weights and bfloat16 activations: y = x @ (q_w * s_w + z_w).T + bias, by groups of inputs.
 
-    In memory the weights are as torch's kernel reads them, which depends on the CPU; on disk as torchao's `Int4Tensor`, which any
-    machine can read: q_w two to a byte, and scales and zero points (groups, out).
+    In memory the weights have the layout of torch's kernel, specific to the CPU. On disk the weights are torchao's `Int4Tensor`,
+    readable on any machine: two values of q_w a byte, scales and zero points (groups, out).
     """
 
     def __init__(self, layer: nn.Linear) -> None:
@@ -90,12 +93,13 @@ class PackedLinear(_Adapted):
         destination[prefix + "weight"] = _unpacked(self.weight)
 
 
-class IntegerLinear(_Adapted):
-    """A linear layer of int8 weights and int8 activations on a CPU with integer dot products.
+class IntegerLinear(_Replacement):
+    """int8 weights and int8 activations on a CPU with integer dot products.
 
-    y = (q_x @ q_w.T) * s_x * s_w + bias, q_x = round(x / s_x), a scale s_x for each token and s_w for each output. The kernel
-    wants unsigned activations, so 128 is added to each, and 128 * (sum of a row of weights) taken off again. torchao sums the
-    weights anew in every call, which costs more than the product; here they are summed once. Same integers, same floats.
+    y = (q_x @ q_w.T) * s_x * s_w + bias, q_x = round(x / s_x), with a scale s_x for every token and s_w for every output. The
+    kernel takes unsigned activations: 128 is added to q_x, and 128 * (row sum of q_w) is subtracted from the product. torchao
+    computes the row sums in every call, at a higher cost than the product. This layer computes the row sums once. The integers
+    and the floats are the same as torchao's.
     """
 
     def __init__(self, layer: nn.Linear) -> None:
@@ -120,19 +124,19 @@ class IntegerLinear(_Adapted):
 
 @functools.cache
 def integer_kernel_is_exact() -> bool:
-    """Whether the product of unsigned and signed bytes is right at the extremes; CPUs without VNNI may saturate."""
+    """True if the product of unsigned and signed bytes is exact for extreme values; CPUs without VNNI may saturate."""
     unsigned, signed = torch.full((2, 64), 255, dtype=torch.uint8), torch.full((8, 64), -128, dtype=torch.int8)
     try:
         return bool((torch._int_mm(unsigned, signed.t()) == -255 * 128 * 64).all())
-    except RuntimeError:  # this build of torch has no such kernel
+    except RuntimeError:  # this build of torch lacks the kernel
         return False
 
 
 def _packed(weight: Any) -> Any:
-    """torchao's `Int4Tensor` as its `Int4OpaqueTensor`, packed as this CPU's kernel wants it."""
+    """torchao's `Int4Tensor` as torchao's `Int4OpaqueTensor`, packed for the kernel of this CPU."""
     from torchao.prototype.quantization.int4 import Int4OpaqueTensor
 
-    # the kernel counts from 0; the plain layout has two numbers from -8 in a byte, the first one below
+    # kernel: values from 0; plain layout: two values from -8 in a byte, the first value in the lower half
     pairs = torch.stack([weight.qdata << 4 >> 4, weight.qdata >> 4], dim=-1)  # (out, in / 2, 2), the sign carried along
     packed = torch._convert_weight_to_int4pack_for_cpu(pairs.flatten(1).to(torch.int32) + 8, 1)
     scale_and_zero = torch.stack([weight.scale, weight.zero_point], dim=-1).contiguous()
@@ -140,10 +144,10 @@ def _packed(weight: Any) -> Any:
 
 
 def _unpacked(weight: Any) -> Any:
-    """The inverse of `_packed`."""
+    """Inverse of `_packed`."""
     from torchao.quantization import Int4Tensor
 
-    # how the kernel's numbers lie in memory depends on the CPU; with scales of one, its product with the identity says them exactly
+    # the packed layout depends on the CPU; the kernel's product with the identity, with all scales 1, gives the exact values
     scale, zero_point = (each.contiguous() for each in weight.scale_and_zero.unbind(-1))
     ones = torch.stack([torch.ones_like(scale), torch.zeros_like(scale)], dim=-1)
     identity = torch.eye(weight.shape[1], dtype=scale.dtype)
