@@ -29,6 +29,7 @@ RENAMED: dict[str, tuple[str, ...]] = {
     "schedule": ("lr_scheduler",),
     "grad_clip": ("max_grad_norm",),
     "plain": ("no_speculative",),
+    "denoising_sequential": ("ul2_s_denoiser_share",),
 }
 
 

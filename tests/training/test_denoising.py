@@ -203,7 +203,7 @@ def test_mistakes_have_clear_messages(model: str, data: str, texts: str, out: Pa
         finetune(config_of(model, data, out, max_steps=1))
     with pytest.raises(DataError, match="too short"):
         finetune(config_of(model, texts, out, max_length=5, max_steps=1))
-    with pytest.raises(ConfigError, match="denoising is none"):
+    with pytest.raises(ConfigError, match="bidirectional_prefix needs denoising"):
         config_of(model, texts, out, denoising="none", bidirectional_prefix=True)
     neo = tiny_trunk("gpt_neo", attention_types=[[["global"], 3]])
     with pytest.raises(UnsupportedModelError, match="both ways"):

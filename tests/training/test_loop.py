@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from headway.cli import main
+from headway.config import RENAMED
 from headway.errors import ConfigError
 from headway.training import finetune
 from headway.training.checkpoints import MARKER, newest
 from headway.training.configs import FinetuneConfig
-from headway.training.loop import CONFIG, OLD_KEYS
+from headway.training.loop import CONFIG
 from tests.training.recipes import losses, save_model, weights
 
 STEPS = 40
@@ -109,10 +110,11 @@ def test_a_run_of_an_earlier_version_is_resumed_though_its_settings_have_old_nam
     expected = weights(out)
     shutil.rmtree(out / "checkpoint-4")
     settings = (out / CONFIG).read_text()
-    for old, new in OLD_KEYS.items():
+    for old, (new, *_) in RENAMED.items():
         settings = settings.replace(f"\n{new}: ", f"\n{old}: ")
+    settings = settings.replace("output_dir: ", "out: ").replace("teacher: online", "teacher: itself")
     (out / CONFIG).write_text(settings)
-    assert "\nlength: 48" in settings
+    assert "\nlength: 48" in settings and "\ndenoising_sequential: 0.14" in settings and "output_dir" not in settings
     with pytest.raises(ConfigError, match="max_length: 48, not 40"):
         finetune(dataclasses.replace(config, max_length=40))
     finetune(config)

@@ -14,7 +14,7 @@ from headway.model import HeadwayModel
 from headway.objectives import MultiToken
 from headway.training import finetune, train_heads
 from headway.training.configs import FinetuneConfig, HeadsTrainConfig
-from headway.training.recipes import OF_HEADS, RECIPES, for_finetuning, for_heads
+from headway.training.recipes import RECIPES, for_finetuning, for_heads
 
 QUICK = {"max_length": 48, "batch_size": 4, "quiet": True, "max_steps": 1}
 
@@ -44,7 +44,9 @@ def test_each_family_is_trained_by_its_own_recipe_where_only_its_name_is_given(
     with pytest.raises(Asked) as found:
         train_heads(HeadsTrainConfig(model=model, data=data, output_dir=out, family=family, **QUICK))
     config, trained, objective = found.value.args
-    assert {name: getattr(config, name) for name in OF_HEADS} == {name: getattr(recipe, name) for name in OF_HEADS}
+    assert {name: getattr(config, name) for name in HeadsTrainConfig.FILLED_IN} == {
+        name: getattr(recipe, name) for name in HeadsTrainConfig.FILLED_IN
+    }
     assert (trained.heads.config.family, trained.count) == (family, recipe.num_heads)
     assert objective.distill == (recipe.objective == "distillation") and not objective.next_token
     with pytest.raises(Asked) as found:
@@ -59,7 +61,7 @@ def test_the_first_two_families_are_trained_as_they_were_before_there_were_recip
     before = {"objective": "multi-token", "head_weights": "constant", "beta": 0.6, "learning_rate": 5e-4, "lr_scheduler": "cosine"}
     before |= {"warmup_ratio": 0.03, "weight_decay": 0.01, "beta2": 0.999, "max_grad_norm": 1.0, "feature_weight": 0.0}
     heads = for_heads(HeadsTrainConfig(model="embedded", data="stdlib", output_dir=Path("x"), family=family), family)
-    assert {name: getattr(heads, name) for name in OF_HEADS} == before and RECIPES[family].num_heads == 2
+    assert {name: getattr(heads, name) for name in HeadsTrainConfig.FILLED_IN} == before and RECIPES[family].num_heads == 2
     for fresh in (False, True):
         tuned = for_finetuning(FinetuneConfig(model="embedded", data="stdlib", output_dir=Path("x")), family, fresh)
         assert (tuned.head_weights, tuned.beta, tuned.total_weight, tuned.weight_schedule) == ("constant", 0.6, 1.0, "constant")
@@ -123,3 +125,19 @@ def test_the_list_of_recipes_needs_no_other_setting(capsys: pytest.CaptureFixtur
     assert main(["heads", "train", "--list-recipes"]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown and recipe.source in shown for name, recipe in RECIPES.items())
+
+
+def test_a_family_without_a_recipe_is_refused_in_place_of_taking_another_recipe() -> None:
+    config = HeadsTrainConfig(model="embedded", data="stdlib", output_dir=Path("x"))
+    with pytest.raises(ConfigError, match=r"no recipe for heads of the family 'paralel'; did you mean 'parallel'\?"):
+        for_heads(config, "paralel")
+    with pytest.raises(ConfigError, match="no recipe for heads of the family 'zzz'; there are: parallel, sequential"):
+        for_finetuning(FinetuneConfig(model="embedded", data="stdlib", output_dir=Path("x")), "zzz", fresh=True)
+    assert for_heads(HeadsTrainConfig(model="m", data="d", output_dir=Path("x"), recipe="medusa"), "zzz").beta2 == 0.999
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "lr_scheduler", "max_grad_norm"])
+def test_a_setting_that_no_recipe_fills_in_cannot_be_none(name: str) -> None:
+    assert getattr(HeadsTrainConfig(model="m", data="d", output_dir=Path("x"), **{name: None}), name) is None
+    with pytest.raises(ConfigError, match=f"{name} cannot be none"):
+        FinetuneConfig(model="m", data="d", output_dir=Path("x"), **{name: None})

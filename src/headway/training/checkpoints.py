@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or ignored: a marker is written last, and only folders that have one are continued."""
+"""Checkpoints that are complete or ignored. A marker is written last, and runs resume only from folders with a marker."""
 
 import json
 import os
@@ -19,27 +19,28 @@ MARKER = "whole.json"
 
 
 def newest(out: Path) -> Path | None:
-    """The newest whole checkpoint in a folder."""
-    whole = [folder for folder in out.glob("checkpoint-*") if (folder / MARKER).is_file()]
-    return max(whole, key=steps_of, default=None)
+    """Newest complete checkpoint in a folder."""
+    complete = [folder for folder in out.glob("checkpoint-*") if (folder / MARKER).is_file()]
+    return max(complete, key=steps_of, default=None)
 
 
 def steps_of(folder: Path) -> int:
+    """Number of optimiser steps that a complete checkpoint comes after."""
     return int(json.loads((folder / MARKER).read_text(encoding="utf-8"))["step"])
 
 
-def clear(out: Path, keep_whole: bool) -> None:
-    """Delete checkpoints: those that were cut off while being written, or all."""
+def delete_checkpoints(out: Path, keep_complete: bool) -> None:
+    """Delete all checkpoints in a folder, or only incomplete ones, whose writing was interrupted."""
     for folder in out.glob("checkpoint-*"):
-        if not (keep_whole and (folder / MARKER).is_file()):
+        if not (keep_complete and (folder / MARKER).is_file()):
             shutil.rmtree(folder)
 
 
 class MarkComplete(TrainerCallback):
-    """Writes the marker once all processes have written their part and the disk has it."""
+    """Write the marker once all processes have written their part and the files have reached the disk."""
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        state.compute_steps(args, state.max_steps)  # a checkpoint brings along how often its own run saved and logged
+        state.compute_steps(args, state.max_steps)  # the state of a checkpoint holds the intervals of its own run
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         barrier()
@@ -54,26 +55,27 @@ class MarkComplete(TrainerCallback):
 
 
 class GracefulInterrupt(TrainerCallback):
-    """Ctrl-C finishes the step, saves a checkpoint and stops; a second one stops at once. One process only."""
+    """Stop on Ctrl-C after the current step and a checkpoint. A second Ctrl-C stops at once. For runs of one process."""
 
     def __init__(self) -> None:
-        self.asked = False
-        self.before: Any = None
+        self.requested = False
+        self.previous_handler: Any = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if threading.current_thread() is threading.main_thread() and args.world_size == 1:
-            self.before = signal.signal(signal.SIGINT, self._ask)
+            self.previous_handler = signal.signal(signal.SIGINT, self._request)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.asked:
+        if self.requested:
             control.should_save = True
             control.should_training_stop = True
 
     def restore(self) -> None:
-        if self.before is not None:
-            signal.signal(signal.SIGINT, self.before)
-            self.before = None
+        """Install the handler of Ctrl-C that was there before."""
+        if self.previous_handler is not None:
+            signal.signal(signal.SIGINT, self.previous_handler)
+            self.previous_handler = None
 
-    def _ask(self, _number: int, _frame: FrameType | None) -> None:
-        self.asked = True
+    def _request(self, _number: int, _frame: FrameType | None) -> None:
+        self.requested = True
         self.restore()

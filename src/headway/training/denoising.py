@@ -85,7 +85,7 @@ def denoising_of(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> 
         return Denoising(config.max_length)
     before = len(tokenizer)
     marks = marks_of(tokenizer, config.max_length, config.denoising_tokens)
-    transform = partial(_ul2, marks=marks, sequential=config.denoising_sequential)
+    transform = partial(_ul2, marks=marks, sequential=config.ul2_s_denoiser_share)
     return Denoising(longest(config.max_length, marks.grown), transform, marks.grown, len(tokenizer) - before)
 
 

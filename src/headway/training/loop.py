@@ -1,11 +1,12 @@
-"""What all stages share: arguments for the trainer, resuming, and the files a run leaves in its folder."""
+"""The training loop of all stages: arguments of the trainer, resuming, and the files of a run."""
 
+import dataclasses
 import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import yaml
@@ -14,11 +15,12 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, TrainerState, TrainingArguments
 
 import headway.config
+from headway.config import RENAMED
 from headway.errors import CheckpointError, ConfigError, HeadwayError
 from headway.files import write_json
 from headway.model import HeadwayModel, load_tokenizer
 from headway.objectives import Objective
-from headway.training.checkpoints import GracefulInterrupt, MarkComplete, clear, newest, steps_of
+from headway.training.checkpoints import GracefulInterrupt, MarkComplete, delete_checkpoints, newest, steps_of
 from headway.training.configs import TrainingConfig
 from headway.training.denoising import SetEpoch
 from headway.training.distributed import barrier
@@ -26,14 +28,6 @@ from headway.training.step import TrainingStep
 from headway.training.trainer import HeadwayTrainer
 
 CONFIG = "config.headway.yaml"
-# keys in the saved settings of runs up to December 2026
-OLD_KEYS = {
-    "out": "output_dir",
-    "length": "max_length",
-    "count": "num_heads",
-    "schedule": "lr_scheduler",
-    "grad_clip": "max_grad_norm",
-}
 HISTORY = "history.json"
 SCHEDULERS = {"cosine": "cosine", "constant": "constant_with_warmup", "linear": "linear"}
 # settings that a resumed run may change: none of them affects a training step
@@ -48,7 +42,7 @@ RESUME_OVERRIDABLE = {
     "validation",
     "validation_split",
 }
-
+# values in the saved settings of runs of earlier versions
 OLD_VALUES = {("teacher", "itself"): "online", ("teacher", "original"): "frozen"}
 C = TypeVar("C", bound=TrainingConfig)
 
@@ -61,10 +55,20 @@ def run(
     validation: Dataset | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> HeadwayTrainer:
-    """Train what requires a gradient, from the newest whole checkpoint on if there is one.
+    """Train all parameters that require a gradient, resuming from the newest complete checkpoint in `output_dir`.
 
-    Raises: ConfigError where `output_dir` holds checkpoints of a run with other settings, or what the log needs is not
-        installed; HeadwayError for a NaN loss or a full disk; KeyboardInterrupt after a Ctrl-C that saved a checkpoint.
+    Args:
+        config: settings of the run.
+        model: trunk and heads.
+        objective: loss to minimise. It collates the batches.
+        rows: training data, items as `objective.collate` takes them.
+        validation: data to measure the objective's metrics on.
+        callbacks: further callbacks of the trainer.
+    Returns: the trainer, with the history of the run in its state.
+    Raises:
+        ConfigError: `output_dir` holds checkpoints of a run with other settings, or the package of `report_to` is not installed.
+        HeadwayError: the loss became NaN, or the disk is full.
+        KeyboardInterrupt: after a Ctrl-C that saved a checkpoint.
     """
     out = Path(config.output_dir)
     arguments = _arguments(config)
@@ -80,7 +84,7 @@ def run(
         train_dataset=rows,
         eval_dataset=validation,
         callbacks=[*callbacks, MarkComplete(), SetEpoch(rows), stop],
-        heads_learning_rate=config.heads_lr,
+        heads_learning_rate=cast(float, config.heads_lr),
         sharded=config.sharding == "fsdp" and arguments.world_size > 1,
     )
     trainer.remove_callback(PrinterCallback)
@@ -93,7 +97,7 @@ def run(
                 trainer.train(resume_from_checkpoint=str(found) if found else None)
         finally:
             stop.restore()
-        if stop.asked:
+        if stop.requested:
             raise KeyboardInterrupt
         last = trainer.state.log_history[-2:]  # the last step may have been evaluated when it was saved
         if validation is not None and not any(name.startswith("eval_") for entry in last for name in entry):
@@ -108,7 +112,7 @@ def save_run(
     tokenizer: PreTrainedTokenizerBase,
     record: dict[str, Any],
 ) -> Path:
-    """Save model, tokenizer, history and a record of the run; every process has to call. Returns the folder."""
+    """Save model, tokenizer, history and a record of the run. Every process has to call. Returns the folder."""
     out = Path(config.output_dir)
     if trainer.args.should_save:
         history = trainer.state.log_history
@@ -140,7 +144,7 @@ def copy_tokenizer(source: str | Path, folder: Path) -> None:
 
 @contextmanager
 def report_disk_errors(out: Path) -> Iterator[None]:
-    """A full disk, which torch and safetensors report each in its own way, as one HeadwayError."""
+    """Raise HeadwayError for disk errors within, which torch and safetensors report in different ways."""
     try:
         yield
     except HeadwayError:
@@ -153,10 +157,10 @@ def report_disk_errors(out: Path) -> Iterator[None]:
 
 
 def _start(config: TrainingConfig, out: Path, arguments: TrainingArguments) -> Path | None:
-    """Prepare the folder; returns the checkpoint to continue."""
+    """Prepare the folder. Returns the checkpoint to resume from, if any."""
     barrier()
     if arguments.should_save and out.is_dir():
-        clear(out, keep_whole=config.resume)
+        delete_checkpoints(out, keep_complete=config.resume)
     barrier()
     found = newest(out) if out.is_dir() else None
     if found is not None and (out / CONFIG).is_file():
@@ -164,7 +168,7 @@ def _start(config: TrainingConfig, out: Path, arguments: TrainingArguments) -> P
         for name in vars(config):
             if name not in RESUME_OVERRIDABLE and getattr(before, name) != getattr(config, name):
                 raise ConfigError(
-                    f"{found} is of a run with {name}: {getattr(before, name)}, not {getattr(config, name)}. "
+                    f"{found} belongs to a run with {name}: {getattr(before, name)}, not {getattr(config, name)}. "
                     "Use the same settings, another output_dir, or --no-resume to start over."
                 )
     barrier()
@@ -174,15 +178,18 @@ def _start(config: TrainingConfig, out: Path, arguments: TrainingArguments) -> P
 
 
 def read_settings(cls: type[C], file: Path) -> C:
-    """The settings that a run saved beside its results, keys of earlier versions included.
+    """Settings that a run saved in its folder. Keys and values of earlier versions are translated.
 
-    Raises: ConfigError where the file is damaged or belongs to another command.
+    Raises:
+        ConfigError: the file is damaged, or another command wrote it.
     """
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
-    values = {OLD_KEYS.get(key, key): value for key, value in values.items()}
+    names = {field.name for field in dataclasses.fields(cls)}
+    present = {old: new for old, candidates in RENAMED.items() for new in candidates if new in names}
+    values = {present.get(key, key): value for key, value in values.items()}
     values = {key: OLD_VALUES.get((key, value), value) if isinstance(value, str) else value for key, value in values.items()}
     return headway.config.build(cls, values, str(file))
 
@@ -198,6 +205,14 @@ def _arguments(config: TrainingConfig) -> TrainingArguments:
         raise ConfigError(f"report_to: {config.report_to} needs a package that is not installed: pip install '{extra}'.")
     cpu = not torch.accelerator.is_available()
     sharded = config.sharding == "fsdp"
+    optimiser: dict[str, Any] = {  # never None here: a recipe has filled them in
+        "learning_rate": config.learning_rate,
+        "warmup_steps": config.warmup_ratio,
+        "lr_scheduler_type": SCHEDULERS[cast(str, config.lr_scheduler)],
+        "weight_decay": config.weight_decay,
+        "adam_beta2": config.beta2,
+        "max_grad_norm": config.max_grad_norm,
+    }
     return TrainingArguments(
         output_dir=str(config.output_dir),
         max_steps=config.max_steps or -1,
@@ -205,13 +220,8 @@ def _arguments(config: TrainingConfig) -> TrainingArguments:
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=config.batch_size,
         gradient_accumulation_steps=config.gradient_accumulation,
-        learning_rate=config.learning_rate,
-        warmup_steps=config.warmup_ratio,
-        lr_scheduler_type=SCHEDULERS[config.lr_scheduler],
-        weight_decay=config.weight_decay,
-        adam_beta2=config.beta2,
+        **optimiser,
         optim="adamw_torch",
-        max_grad_norm=config.max_grad_norm,
         bf16=config.bf16,
         seed=config.seed,
         data_seed=config.seed,
@@ -229,6 +239,6 @@ def _arguments(config: TrainingConfig) -> TrainingArguments:
         dataloader_pin_memory=not cpu,
         use_cpu=cpu,
         ddp_backend="gloo" if cpu and "RANK" in os.environ else None,
-        # shards need their gradients reduced at every pass; copies can wait for the last one of a step
+        # shards reduce their gradients in every pass, copies in the last pass of a step
         accelerator_config={"gradient_accumulation_kwargs": {"sync_each_batch": True}} if sharded else {},
     )

@@ -1,8 +1,8 @@
-"""What is known to work for each head family: the settings of a training run that nobody chose.
+"""Recipes: published settings for each head family, which fill in the settings of a run that are not given.
 
-Values are those of the papers, or of the authors' own training code where papers are silent; sources are named. They come from
-models of billions of parameters: small models bear larger learning rates. `parallel` and `sequential` are trained by the settings
-that Headway's own figures were measured with.
+Values come from the papers, or from the authors' training code where a paper is silent. `source` names both. The models there have
+billions of parameters; small models take larger learning rates. Recipes of `parallel` and `sequential` are the settings of
+Headway's own measurements.
 """
 
 import dataclasses
@@ -18,19 +18,22 @@ C = TypeVar("C", HeadsTrainConfig, FinetuneConfig)
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Fields are named as in `HeadsTrainConfig` and `FinetuneConfig`; defaults are Headway's own.
+    """Settings named as in `HeadsTrainConfig` and `FinetuneConfig`. Defaults are Headway's own.
 
-    feature_weight: of the distance of heads' states from the trunk's later ones, beside their other loss.
-    own_samples: whether the source trained on what the trunk itself writes (`headway heads distill`).
-    total_weight, weight_schedule: of trained heads that go on learning beside their trunk. Published values exist for Medusa-2
-        alone (axolotl fork of its authors: 0.2), other families take them over.
-    fresh_total_weight, fresh_weight_schedule: of heads that start beside their trunk (0.01 with a sine ramp there).
+    Args:
+        source: paper and file of the values.
+        own_samples: the source trained on samples of the trunk itself (`headway heads distill`).
+        total_weight: factor of the losses of pretrained heads beside their trunk. Only Medusa-2 publishes a value (0.2, in the
+            axolotl fork of its authors). Other families take it over.
+        weight_schedule: course of that factor.
+        fresh_total_weight: factor for randomly initialised heads beside their trunk (Medusa-2: 0.01 with a sine ramp).
+        fresh_weight_schedule: course of that factor.
     """
 
     source: str
     num_heads: int = 5
     objective: Literal["multi-token", "distillation"] = "multi-token"
-    head_weights: Literal["constant", "medusa", "beta"] = "constant"
+    head_weights: str = "constant"
     beta: float = 0.6
     learning_rate: float = 5e-4
     lr_scheduler: Literal["cosine", "constant", "linear"] = "cosine"
@@ -120,34 +123,34 @@ RECIPES: dict[str, Recipe] = {
         own_samples=False,
     ),
 }
-OF_HEADS = (
-    *("objective", "head_weights", "beta", "feature_weight", "learning_rate", "lr_scheduler", "warmup_ratio"),
-    *("weight_decay", "beta2", "max_grad_norm"),
-)
-OF_BOTH = ("head_weights", "beta", "feature_weight", "total_weight", "weight_schedule")
 
 
 def recipe_of(name: str | None, family: str | None) -> Recipe:
-    """The recipe of that name, or else of the family. Raises ConfigError for a name that there is not."""
-    if name is not None and name not in RECIPES:
-        raise ConfigError(f"There is no recipe {name!r}{nearest(name, RECIPES) or '; there are: ' + ', '.join(RECIPES) + '.'}")
-    # a family that there is not is refused where heads are made
-    return RECIPES.get(name or family or "parallel", RECIPES["parallel"])
+    """The recipe of that name, or else the recipe of the family; without a family that of parallel heads.
+
+    Raises:
+        ConfigError: there is no such recipe, or the family has none.
+    """
+    wanted = name or family or "parallel"
+    if wanted not in RECIPES:
+        missing = f"There is no recipe {wanted!r}" if name else f"There is no recipe for heads of the family {wanted!r}"
+        raise ConfigError(f"{missing}{nearest(wanted, RECIPES) or '; there are: ' + ', '.join(RECIPES) + '.'}")
+    return RECIPES[wanted]
 
 
 def for_heads(config: HeadsTrainConfig, family: str) -> HeadsTrainConfig:
-    """Settings with what was not given filled in, for heads of that family on a frozen trunk."""
-    recipe = dataclasses.asdict(recipe_of(config.recipe, family))
-    return _filled(config, {name: recipe[name] for name in OF_HEADS})
+    """Settings filled in by the recipe, for heads of that family on a frozen trunk."""
+    return _filled(config, dataclasses.asdict(recipe_of(config.recipe, family)))
 
 
 def for_finetuning(config: FinetuneConfig, family: str | None, fresh: bool) -> FinetuneConfig:
-    """Settings with what was not given filled in, for heads beside their trunk; `fresh`: heads that have learnt nothing yet."""
+    """Settings filled in by the recipe, for heads beside their trunk; `fresh`: the heads are randomly initialised."""
     recipe = dataclasses.asdict(recipe_of(config.recipe, family))
     if fresh:
         recipe |= {"total_weight": recipe["fresh_total_weight"], "weight_schedule": recipe["fresh_weight_schedule"]}
-    return _filled(config, {name: recipe[name] for name in OF_BOTH})
+    return _filled(config, recipe)
 
 
-def _filled(config: C, values: dict[str, Any]) -> C:
-    return dataclasses.replace(config, **{name: value for name, value in values.items() if getattr(config, name) is None})
+def _filled(config: C, recipe: dict[str, Any]) -> C:
+    missing = {name: recipe[name] for name in config.FILLED_IN if getattr(config, name) is None}
+    return dataclasses.replace(config, **missing)

@@ -16,7 +16,7 @@ from headway.model import HeadwayModel
 from headway.training.checkpoints import MARKER, steps_of
 from headway.training.configs import FinetuneConfig
 from headway.training.loop import CONFIG, read_settings
-from headway.training.stages.finetune import cast, freeze, load_model
+from headway.training.stages.finetune import cast_parameters, freeze, load_model
 from headway.training.trainer import WEIGHTS
 
 
@@ -76,7 +76,7 @@ def load_checkpoint(config: FinetuneConfig, folder: Path) -> HeadwayModel:
     """
     model = load_model(config)
     dtype = model.trunk.dtype
-    cast(model, torch.float32)
+    cast_parameters(model, torch.float32)
     adapters = freeze(config, model)
     try:
         # parameters of the objective, such as registers, are no part of the model
@@ -91,5 +91,5 @@ def load_checkpoint(config: FinetuneConfig, folder: Path) -> HeadwayModel:
             parameters[name].copy_(tensor)
     if adapters is not None:
         adapters.merge_and_unload()
-    cast(model, dtype)
+    cast_parameters(model, dtype)
     return model.eval()

@@ -33,7 +33,7 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[TrainerCallback] = ()) 
     config = for_finetuning(config, model.heads.config.family if model.heads is not None else None, asks_for_fresh_heads(config))
     validate(config, model, tokenizer)
     dtype = model.trunk.dtype
-    cast(model, torch.float32)
+    cast_parameters(model, torch.float32)
     config = resolve_packing(config, model.view)
     adapters = freeze(config, model)
     rows = build_dataset(config, tokenizer, config.completion_only)
@@ -43,7 +43,7 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[TrainerCallback] = ()) 
     gather(trainer.step)
     if adapters is not None:
         adapters.merge_and_unload()  # in place: the trunk's layers are the trunk's own again
-    cast(model, dtype)
+    cast_parameters(model, dtype)
     model.eval()
     record = {"stage": "finetune", "objective": config.objective, "model": config.model, "lora": config.lora}
     return save_run(config, trainer, model, tokenizer, record)
@@ -83,7 +83,7 @@ def freeze(config: FinetuneConfig, model: HeadwayModel) -> LoraModel | None:
     return LoraModel(model.trunk, settings, "default")
 
 
-def cast(module: nn.Module, dtype: torch.dtype | str) -> None:
+def cast_parameters(module: nn.Module, dtype: torch.dtype | str) -> None:
     """Parameters to another type, buffers left alone: rotary frequencies must stay in float32."""
     kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     for parameter in module.parameters():

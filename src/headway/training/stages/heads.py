@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import TrainerCallback, set_seed
@@ -16,7 +16,7 @@ from headway.training.distributed import gather
 from headway.training.draft_vocabulary import restrict_heads
 from headway.training.loop import run, save_run
 from headway.training.recipes import for_heads, recipe_of
-from headway.training.stages.finetune import cast
+from headway.training.stages.finetune import cast_parameters
 from headway.training.validate import resolve_packing, validate
 
 
@@ -32,7 +32,7 @@ def train_heads(config: HeadsTrainConfig, callbacks: Sequence[TrainerCallback] =
     model = HeadwayModel.from_trunk(trunk, count=0)
     validate(config, model, tokenizer)
     dtype = trunk.dtype
-    cast(trunk, torch.float32)
+    cast_parameters(trunk, torch.float32)
     config = resolve_packing(config, model.view)
     if config.heads is not None:
         model.attach(config.heads, config.num_heads)
@@ -44,9 +44,12 @@ def train_heads(config: HeadsTrainConfig, callbacks: Sequence[TrainerCallback] =
     assert model.heads is not None
     config = for_heads(config, model.heads.config.family)
     model.trunk.requires_grad_(False)
-    distill = config.objective == "distillation"
     objective = MultiToken(
-        config.head_weights, config.beta, next_token=False, distill=distill, feature_weight=config.feature_weight
+        cast(str, config.head_weights),
+        cast(float, config.beta),
+        next_token=False,
+        distill=config.objective == "distillation",
+        feature_weight=cast(float, config.feature_weight),
     )
     rows = build_dataset(config, tokenizer, config.completion_only)
     validation = build_validation_dataset(config, tokenizer, config.completion_only)
@@ -56,6 +59,6 @@ def train_heads(config: HeadsTrainConfig, callbacks: Sequence[TrainerCallback] =
         record |= restrict_heads(model, rows, config.draft_vocabulary, tokenizer, config.quiet)
     trainer = run(config, model, objective, rows, validation, callbacks)
     gather(trainer.step)
-    cast(model, dtype)
+    cast_parameters(model, dtype)
     model.eval()
     return save_run(config, trainer, model, tokenizer, record)
