@@ -7,7 +7,7 @@ from typing import Any, Literal
 from headway.cli.console import note, print_json, read_stdin
 from headway.config import at_least, field
 from headway.errors import ConfigError, DataError
-from headway.evaluation.configs import DTYPE_HELP, QUANTIZE_HELP, Dtype, Quantize
+from headway.evaluation.configs import DTYPE_HELP, QUANTIZE_CHOICES, QUANTIZE_HELP, Dtype
 
 PROMPTS, SAMPLING, DRAFTING, LOADING = "prompts", "length and sampling", "drafting", "model and device"
 
@@ -43,7 +43,7 @@ class GenerateConfig:
     compile: bool = field(False, "compile the decode step; takes seconds, pays for small models and many texts", group=DRAFTING)
     model: str = field("embedded", "folder or hub id; `embedded` is the model that ships with Headway", group=LOADING)
     dtype: Dtype = field("saved", DTYPE_HELP, group=LOADING)
-    quantize: Quantize = field("none", QUANTIZE_HELP, group=LOADING)
+    quantize: str = field("none", QUANTIZE_HELP, group=LOADING, choices=QUANTIZE_CHOICES)
     device: str = field("auto", "cpu, cuda or mps; auto is the accelerator, or the CPU without one", group=LOADING)
 
     def __post_init__(self) -> None:

@@ -1,49 +1,60 @@
-"""Settings of the measuring verbs. Importing this is fast: no torch, so that `--help` answers at once."""
+"""Settings of `headway eval` and `headway bench`. Importing this module is fast (no torch), so that `--help` answers at once."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from headway.config import at_least, field
+from headway.config import at_least, choices_from, field
 from headway.errors import ConfigError
 from headway.evaluation.tasks import CODE, TASKS, check_task
 
-Quantize = Literal["none", "auto", "int8", "int4", "int8-dynamic", "fp8-dynamic"]
 Dtype = Literal["saved", "float32", "bfloat16", "float16"]
-DTYPE_HELP = "of weights and arithmetic; int4 takes bfloat16"
-REFERENCE = "reference"  # in place of a model: the solutions that come with the problems
-QUANTIZE_HELP = "quantise the layers before use; auto measures which scheme is fastest here, if any"
+DTYPE_HELP = "data type of weights and arithmetic; int4 needs bfloat16"
+QUANTIZE_HELP = "quantise the linear layers; auto times the schemes and takes the fastest, if one is faster"
+QUANTIZE_CHOICES = choices_from("headway.trunk.scheme_names:QUANTIZE_CHOICES")
+DRAFTER_CHOICES = ("heads", "ngram")
+REFERENCE = "reference"  # in place of a model: the data set's own solutions
+TASK, MODEL, DECODING, CODE_TASKS, SPEED, OUTPUT = "task", "model", "decoding", "code", "speed", "output"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    """Score a model on a task. Raises ConfigError where a number is out of range."""
+    """Settings of `headway eval`. Raises ConfigError for a value out of range or a contradiction."""
 
-    model: str = field(help="folder or hub id of the model, `embedded`, or for code `reference`: the data set's own solutions")
-    task: str = field("gsm8k", help="what --list-tasks shows: a task of Headway, lm-eval:NAME,NAME or suite:CAPABILITY")
-    data: str | None = field(None, help="source of the examples, a file, folder or hub id (none: the task's own)")
-    split: str = field("test", help="split of hub and preset data sets")
-    limit: int | None = field(None, help="score only this many examples")
-    shots: int | None = field(None, help="solved examples before each question (none: the task's own number)")
-    max_new_tokens: int | None = field(None, help="longest answer (none: the task's own, 256 or 1024)")
-    batch_size: int = field(16, help="prompts decoded together")
-    max_length: int = field(512, help="tokens in a row of held-out text")
-    speculative: bool = field(True, help="draft and verify; else a token at a time")
-    drafter: Literal["heads", "ngram"] = field("heads", help="what drafts for code and lm-eval tasks")
-    samples: int = field(1, help="programs drawn for each problem")
-    pass_at: list[int] = field([1], help="k of pass@k, at most --samples each")
-    temperature: float = field(0.0, help="of the samples, 0 for greedy; Chen et al. took 0.2 for pass@1 and 0.8 for pass@100")
-    top_p: float = field(0.95, help="of the samples: draw from the likeliest tokens that together have this probability")
-    allow_code: bool = field(False, help="run what the model wrote, in a sandbox (docs/sandbox.md)")
-    code_seconds: int = field(5, help="processor time of a program")
-    code_memory: int = field(1024, help="MiB that a program may use")
-    include_path: Path | None = field(None, help="folder of further lm-eval task files")
-    speed: bool = field(True, help="time the heads against plain decoding of the same prompts")
-    speed_prompts: int = field(8, help="how many of the prompts to time, one at a time")
-    dtype: Dtype = field("saved", help=DTYPE_HELP)
-    quantize: Quantize = field("none", help=f"{QUANTIZE_HELP}; losses are reported before and after")
-    output_file: Path | None = field(None, help="JSON file for the results, with every answer")
-    seed: int = field(0, help="of the solved examples that are shown, and of what is drawn")
+    model: str = field(
+        help="folder or hub id; `embedded`; for code tasks also `reference`, the data set's own solutions", group=MODEL
+    )
+    task: str = field("gsm8k", help="name from --list-tasks, lm-eval:NAME,NAME or suite:CAPABILITY", group=TASK)
+    list_tasks: bool = field(False, help="print all tasks and suites", group=TASK)
+    data: str | None = field(None, help="file, folder or hub id of the examples", group=TASK, default_text="the task's own")
+    split: str = field("test", help="split of hub and preset data sets", group=TASK)
+    limit: int | None = field(None, help="number of examples to score", group=TASK, default_text="all")
+    shots: int | None = field(None, help="solved examples before each question", group=TASK, default_text="the task's own")
+    include_path: Path | None = field(None, help="folder with further lm-eval task files", group=TASK)
+    max_length: int = field(512, help="tokens in a row of held-out text", group=TASK)
+    dtype: Dtype = field("saved", help=DTYPE_HELP, group=MODEL)
+    quantize: str = field(
+        "none", help=f"{QUANTIZE_HELP}; losses are reported before and after", group=MODEL, choices=QUANTIZE_CHOICES
+    )
+    max_new_tokens: int | None = field(
+        None, help="maximum number of tokens in an answer", group=DECODING, default_text="the task's own, 256 or 1024"
+    )
+    batch_size: int = field(16, help="maximum number of prompts decoded at the same time", group=DECODING)
+    speculative: bool = field(True, help="draft and verify; the scores are the same without", group=DECODING)
+    drafter: str = field("heads", help="source of drafts for code and lm-eval tasks", group=DECODING, choices=DRAFTER_CHOICES)
+    seed: int = field(0, help="seed of the samples and of the solved examples", group=DECODING)
+    allow_code: bool = field(False, help="run generated code, in a sandbox (docs/sandbox.md)", group=CODE_TASKS)
+    samples: int = field(1, help="programs to sample for each problem", group=CODE_TASKS)
+    pass_at: list[int] = field([1], help="values of k for pass@k, at most --samples each", group=CODE_TASKS)
+    temperature: float = field(
+        0.0, help="temperature of the samples, 0 for greedy; Chen et al. use 0.2 for pass@1 and 0.8 for pass@100", group=CODE_TASKS
+    )
+    top_p: float = field(0.95, help="sample from the most probable tokens with this total probability", group=CODE_TASKS)
+    code_seconds: int = field(5, help="processor time of a program", group=CODE_TASKS)
+    code_memory: int = field(1024, help="memory of a program in MiB", group=CODE_TASKS)
+    speed: bool = field(True, help="time the heads beside autoregressive decoding of the same prompts", group=SPEED)
+    speed_prompts: int = field(8, help="number of prompts to time, one at a time", group=SPEED)
+    output_file: Path | None = field(None, help="JSON file for the results, with every answer", group=OUTPUT)
 
     def __post_init__(self) -> None:
         check_task(self.task)
@@ -81,7 +92,7 @@ class EvalConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:
-    """A training step beside stock transformers. Raises ConfigError where a number is out of range."""
+    """Settings of `headway bench train`."""
 
     heads: int = field(4, help="number of heads")
     vocabulary: int = field(128_256, help="tokens in the vocabulary")
@@ -89,63 +100,65 @@ class BenchConfig:
     layers: int = field(8, help="layers of the trunk")
     rows: int = field(2, help="rows in a batch")
     max_length: int = field(512, help="tokens in a row")
-    repeats: int = field(3, help="timed steps after one that is not counted")
+    repeats: int = field(3, help="timed steps, after a warm-up step")
     threads: int = field(1, help="torch threads")
     output_file: Path | None = field(None, help="JSON file for the results")
-    seed: int = field(0, help="of weights and tokens")
+    seed: int = field(0, help="seed of weights and tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeBenchConfig:
-    """Ways to decode, side by side. Raises ConfigError where a number is out of range."""
+    """Settings of `headway bench decode`. Raises ConfigError for a value out of range."""
 
     model: str = field("embedded", help="folder or hub id of the model, or `embedded`")
     data: str = field("word-problems", help="source of the prompts")
-    prompts: int = field(16, help="how many prompts")
-    prompt_tokens: int = field(64, help="longest prompt; longer ones are cut")
-    max_new_tokens: int = field(64, help="tokens to add to each prompt, no fewer either")
-    batches: list[int] = field([1, 4, 16], help="prompts decoded together; each size is measured")
-    assistant: str | None = field(None, help="smaller model with the same vocabulary that drafts as well")
-    compile: bool = field(False, help="time compiled decoding too, Headway's and transformers'; takes minutes")
+    prompts: int = field(16, help="number of prompts")
+    prompt_tokens: int = field(64, help="maximum number of tokens in a prompt; longer prompts are cut")
+    max_new_tokens: int = field(64, help="exact number of tokens to add to each prompt")
+    batches: list[int] = field([1, 4, 16], help="batch sizes to measure")
+    assistant: str | None = field(None, help="smaller model with the same vocabulary, as a further source of drafts")
+    compile: bool = field(False, help="time compiled decoding too, of Headway and of transformers; takes minutes")
     dtype: Dtype = field("saved", help=DTYPE_HELP)
-    repeats: int = field(5, help="timed rounds of all ways after one that warms up")
+    repeats: int = field(5, help="timed repeats of all variants, after a warm-up")
     threads: int = field(1, help="torch threads")
-    output_file: Path | None = field(None, help="JSON file for the results; a plot lies beside it")
-    seed: int = field(0, help="no number is drawn here")
+    output_file: Path | None = field(None, help="JSON file for the results, with a plot beside it")
+    seed: int = field(0, help="unused: nothing is random here")
 
     def __post_init__(self) -> None:
         at_least(self, 1, "prompts", "prompt_tokens", "max_new_tokens", "repeats", "threads")
-        _batch_sizes(self.batches)
+        _check_batch_sizes(self.batches)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanConfig:
-    """Whether heads would pay. Raises ConfigError where a number is out of range."""
+    """Settings of `headway bench plan`. Raises ConfigError for a value out of range."""
 
-    model: str = field("embedded", help="folder or hub id of the model, or `embedded`; heads it has are left aside")
-    shape: str | None = field(None, help="a random Llama in place of a model: HIDDENxLAYERSxHEADSxKV_HEADSxMLPxVOCABULARY")
+    model: str = field("embedded", help="folder or hub id of the model, or `embedded`; its own heads are ignored")
+    shape: str | None = field(
+        None, help="measure a randomly initialised Llama: HIDDENxLAYERSxHEADSxKV_HEADSxMLPxVOCABULARY", default_text="the model"
+    )
     family: str = field("parallel", help="family of the heads, see headway heads train --list-recipes")
-    heads: int = field(4, help="how many heads")
-    rates: list[float] = field([0.5, 0.7, 0.9], help="shares of drafts that are right")
-    batches: list[int] = field([1, 4, 16], help="prompts decoded together; each size is measured")
-    context: int = field(128, help="tokens of each prompt, random ones")
-    max_new_tokens: int = field(32, help="tokens to add")
-    turns: int = field(3, help="prompts for each place in the batch: rows end apart, and others take their places")
-    free: bool = field(False, help="drafts that cost nothing: what verifying alone allows")
-    adaptive: bool = field(False, help="let decoding choose how many drafts pay, in place of one of each head")
-    dtype: Literal["float32", "bfloat16"] = field("float32", help="of weights and arithmetic")
-    repeats: int = field(3, help="timed rounds after one that warms up")
+    heads: int = field(4, help="number of heads")
+    rates: list[float] = field([0.5, 0.7, 0.9], help="acceptance rates to simulate")
+    batches: list[int] = field([1, 4, 16], help="batch sizes to measure")
+    context: int = field(128, help="tokens in each prompt; the tokens are random")
+    max_new_tokens: int = field(32, help="number of tokens to add")
+    turns: int = field(3, help="prompts for each batch slot: sequences end at different steps, and the next prompts follow")
+    free: bool = field(False, help="use drafts without cost, to see the limit set by verification alone")
+    adaptive: bool = field(False, help="let decoding choose the number of drafts; otherwise one draft from each head")
+    dtype: Literal["float32", "bfloat16"] = field("float32", help="data type of weights and arithmetic")
+    repeats: int = field(3, help="timed repeats, after a warm-up")
     threads: int = field(1, help="torch threads")
     output_file: Path | None = field(None, help="JSON file for the results")
-    seed: int = field(0, help="of the prompts and of which drafts are right")
+    seed: int = field(0, help="seed of the prompts and of the accepted drafts")
 
     def __post_init__(self) -> None:
         at_least(self, 1, "heads", "context", "max_new_tokens", "turns", "repeats", "threads")
         if not self.rates or not all(0 <= rate <= 1 for rate in self.rates):
             raise ConfigError(f"rates must be from 0 to 1, got {self.rates}.")
-        _batch_sizes(self.batches)
+        _check_batch_sizes(self.batches)
 
 
-def _batch_sizes(batches: list[int]) -> None:
+def _check_batch_sizes(batches: list[int]) -> None:
     if not batches or min(batches) < 1:
         raise ConfigError(f"batches must be whole numbers from 1 on, got {batches}.")

@@ -1,4 +1,4 @@
-"""Settings of the probes. Importing this is fast: no torch, so that `--help` answers at once."""
+"""Settings of the probes. Importing this module is fast (no torch), so that `--help` answers at once."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +12,19 @@ Category = Literal["HighlyKnown", "MaybeKnown", "WeaklyKnown", "Unknown"]
 
 @dataclass(frozen=True, kw_only=True)
 class AnsweringConfig:
-    """What all probes share that let a model answer. Raises ConfigError where a number is out of range."""
+    """Settings of every probe with a model that answers. Raises ConfigError for a value out of range."""
 
     model: str = field("embedded", help="folder or hub id of the model, or `embedded`")
-    limit: int | None = field(None, help="use only this many examples, drawn with the seed")
-    max_new_tokens: int = field(100, help="longest answer")
-    batch_size: int = field(16, help="prompts decoded together")
+    limit: int | None = field(None, help="number of examples to use, chosen at random", default_text="all")
+    max_new_tokens: int = field(100, help="maximum number of tokens in an answer")
+    batch_size: int = field(16, help="maximum number of prompts decoded at the same time")
     chat: bool = field(False, help="wrap each prompt as a user's message in the model's chat template")
     speculative: bool = field(True, help="draft and verify; the answers are the same without")
-    output_file: Path | None = field(None, help="JSON file for the results; a plot and the answers, to go on from, lie beside it")
-    seed: int = field(0, help="of everything that is drawn")
+    output_file: Path | None = field(
+        None,
+        help="JSON file for the results, with a plot and a log of answers beside it; a repeated command continues from the log",
+    )
+    seed: int = field(0, help="seed of everything random")
 
     def __post_init__(self) -> None:
         at_least(self, 1, "limit", "max_new_tokens", "batch_size")
@@ -32,9 +35,11 @@ class SimpleQAConfig(AnsweringConfig):
     """Short questions of fact: correct, incorrect, not attempted (arXiv 2411.04368)."""
 
     data: Path = field(help="SimpleQA as published (.csv), or .jsonl with problem and answer")
-    grader: str = field("string", help="string (a stand-in), model (needs --grader-model), or module:function of your own")
-    grader_model: str | None = field(None, help="folder or hub id of the model that grades")
-    grader_check: int = field(10, help="try the grader on as many questions first, with answers whose grade is known; 0: do not")
+    grader: str = field(
+        "string", help="string (a stand-in for a judge), model (needs --grader-model), or module:function of your own"
+    )
+    grader_model: str | None = field(None, help="folder or hub id of the grading model")
+    grader_check: int = field(10, help="number of questions to test the grader on first, with answers of known grade")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,28 +52,30 @@ class SimpleQAConfig(AnsweringConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class LostInTheMiddleConfig(AnsweringConfig):
-    """Score by the place of the document that holds the answer (arXiv 2307.03172, section 2)."""
+    """Settings of the score by position of the document with the answer (arXiv 2307.03172, section 2)."""
 
     data: Path = field(help=".jsonl with question, answers and ctxs (the gold passage: title and text)")
-    documents: list[int] = field([10, 20, 30], help="how many documents in a context; each is measured")
-    positions: list[int] | None = field(None, help="places of the gold document, from 0 (none: first, every fifth and last)")
-    skip_long: bool = field(False, help="leave out questions whose context the model cannot read, and count them")
+    documents: list[int] = field([10, 20, 30], help="numbers of documents in a context to measure")
+    positions: list[int] | None = field(
+        None, help="positions of the gold document, from 0", default_text="first, every fifth and last"
+    )
+    skip_long: bool = field(False, help="leave out questions with a context longer than the model reads")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.documents or min(self.documents) < 2:
             raise ConfigError(f"documents must be whole numbers from 2 on, got {self.documents}.")
-        _places(self.positions, min(self.documents), "documents")
+        _check_positions(self.positions, min(self.documents), "documents")
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeyValueConfig(AnsweringConfig):
-    """Retrieval of a value from JSON by its key, by the key's place (arXiv 2307.03172, section 3)."""
+    """Settings of key-value retrieval by position of the key (arXiv 2307.03172, section 3)."""
 
-    data: Path | None = field(None, help=".jsonl with ordered_kv_records, key and value (none: random UUIDs)")
-    pairs: list[int] = field([75], help="pairs in a generated task; each number is measured")
-    tasks: int = field(100, help="how many tasks to generate")
-    positions: list[int] | None = field(None, help="places of the pair that is asked for, from 0 (none: five, evenly spread)")
+    data: Path | None = field(None, help=".jsonl with ordered_kv_records, key and value", default_text="random UUIDs")
+    pairs: list[int] = field([75], help="numbers of pairs in a generated task to measure")
+    tasks: int = field(100, help="number of tasks to generate")
+    positions: list[int] | None = field(None, help="positions of the target pair, from 0", default_text="five, evenly spread")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,25 +83,25 @@ class KeyValueConfig(AnsweringConfig):
         if not self.pairs or min(self.pairs) < 2:
             raise ConfigError(f"pairs must be whole numbers from 2 on, got {self.pairs}.")
         if self.data is None:
-            _places(self.positions, min(self.pairs), "pairs")
+            _check_positions(self.positions, min(self.pairs), "pairs")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlickConfig(AnsweringConfig):
-    """What a model knows of a fine-tuning set (arXiv 2405.05904, section 3)."""
+    """Settings of the knowledge of a fine-tuning set (arXiv 2405.05904, section 3)."""
 
-    data: str = field(help="what is to be learnt, with prompts and completions: a file, folder, hub id or generated task")
+    data: str = field(help="fine-tuning set with prompts and completions: a file, folder, hub id or generated task")
     split: str = field("train", help="split of hub and preset data sets")
-    group: str | None = field(None, help="column of a .jsonl file; solved examples come from the same group, such as a relation")
-    exemplar_sets: int = field(10, help="random sets of solved examples before each question (the paper's N_ex)")
+    group: str | None = field(None, help="column of a .jsonl file, such as a relation; solved examples come from the same group")
+    exemplar_sets: int = field(10, help="number of random sets of solved examples for each question (N_ex in the paper)")
     shots: int = field(4, help="solved examples in a set")
-    samples: int = field(16, help="answers drawn for each set")
-    temperature: float = field(0.5, help="of the drawn answers")
-    top_k: int = field(0, help="draw from the k likeliest tokens, 0 for all")
-    max_new_tokens: int = field(32, help="longest answer")
-    match: Literal["text", "number"] = field("text", help="compare the first line, or the number after #### as GSM8K does")
-    sample_all: bool = field(False, help="draw answers also where the greedy ones settle the category")
-    keep: list[Category] = field([], help="write the examples of these categories to a file that `headway finetune --data` reads")
+    samples: int = field(16, help="answers to sample for each set")
+    temperature: float = field(0.5, help="temperature of the sampled answers")
+    top_k: int = field(0, help="sample from the k most probable tokens; 0 for all")
+    max_new_tokens: int = field(32, help="maximum number of tokens in an answer")
+    match: Literal["text", "number"] = field("text", help="compare the first line, or the number after #### as in GSM8K")
+    sample_all: bool = field(False, help="sample answers even if the greedy answers decide the category")
+    keep: list[Category] = field([], help="categories to write to a file for `headway finetune --data`")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -108,57 +115,59 @@ class SlickConfig(AnsweringConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class CopyingConfig:
-    """How much of answers is copied from their sources (arXiv 1804.11283). Raises ConfigError for lengths below 1."""
+    """Settings of the copy rate of answers from their sources (arXiv 1804.11283). Raises ConfigError for lengths below 1."""
 
     data: Path = field(help=".jsonl with an answer and its sources in each line")
     answer: str = field("answer", help="column of the answer")
     sources: str = field("sources", help="column of the sources: a text, a list of texts, or objects with text or content")
-    lengths: list[int] = field([1, 2, 4, 8, 16], help="spans that count as copied: this many words or more")
-    tokenizer: str | None = field(None, help="count the tokens of this model in place of words")
-    limit: int | None = field(None, help="use only this many lines, from the start")
-    output_file: Path | None = field(None, help="JSON file for the results; a plot lies beside it")
-    seed: int = field(0, help="taken as every verb takes it; nothing here is random")
+    lengths: list[int] = field([1, 2, 4, 8, 16], help="minimum numbers of words in a copied span")
+    tokenizer: str | None = field(None, help="model whose tokens to count", default_text="words")
+    limit: int | None = field(None, help="number of lines to use, from the start", default_text="all")
+    output_file: Path | None = field(None, help="JSON file for the results, with a plot beside it")
+    seed: int = field(0, help="unused: nothing is random here")
 
     def __post_init__(self) -> None:
         at_least(self, 1, "limit")
-        _lengths(self.lengths)
+        _check_lengths(self.lengths)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerbatimConfig:
-    """How much of what models write stands verbatim in their training data. Raises ConfigError for what contradicts."""
+    """Settings of the share of verbatim training data in generated text. Raises ConfigError for contradictory settings."""
 
-    run: Path | None = field(None, help="folder of a `headway finetune` run: its start, checkpoints and end")
-    models: list[str] = field([], help="folders or hub ids, in order, in place of a run")
-    data: list[str] = field([], help="what they were trained on, as `headway finetune --data` (none: what the run was)")
-    split: str = field("train", help="split of the training data, where it is given here")
-    prompts: str = field(help="what to let them write on: held-out examples, as `--data`")
+    run: Path | None = field(None, help="folder of a `headway finetune` run; its start, checkpoints and end are measured")
+    models: list[str] = field([], help="folders or hub ids of models, in place of a run")
+    data: list[str] = field([], help="training data, as `headway finetune --data`", default_text="the run's own")
+    split: str = field("train", help="split of the training data given with --data")
+    prompts: str = field(help="held-out examples to continue, as `--data`")
     prompts_split: str = field("test", help="split of the prompts")
-    prompt_tokens: int = field(32, help="how much of a held-out text without a prompt is shown")
-    limit: int | None = field(100, help="use only this many prompts")
-    lengths: list[int] = field([8, 16], help="n-grams of so many tokens are looked up")
-    max_new_tokens: int = field(100, help="tokens to write on each prompt at most")
-    batch_size: int = field(16, help="prompts decoded together")
-    temperature: float = field(0.0, help="0 takes the likeliest tokens; above 0 draws")
+    prompt_tokens: int = field(32, help="tokens to show of a held-out text without a prompt")
+    limit: int | None = field(100, help="number of prompts to use")
+    lengths: list[int] = field([8, 16], help="numbers of tokens in the n-grams to look up")
+    max_new_tokens: int = field(100, help="maximum number of tokens to generate for each prompt")
+    batch_size: int = field(16, help="maximum number of prompts decoded at the same time")
+    temperature: float = field(0.0, help="0 decodes greedily; above 0, tokens are sampled")
     speculative: bool = field(True, help="draft and verify; the text is the same without")
-    output_file: Path | None = field(None, help="JSON file for the results; a plot and the texts, to go on from, lie beside it")
-    seed: int = field(0, help="of what is drawn")
+    output_file: Path | None = field(
+        None, help="JSON file for the results, with a plot and a log of texts beside it; a repeated command continues from the log"
+    )
+    seed: int = field(0, help="seed of the samples")
 
     def __post_init__(self) -> None:
         at_least(self, 1, "limit", "max_new_tokens", "batch_size", "prompt_tokens")
         at_least(self, 0, "temperature")
-        _lengths(self.lengths)
+        _check_lengths(self.lengths)
         if (self.run is None) == (not self.models):
             raise ConfigError("give either --run FOLDER, whose checkpoints are compared, or --models, in order.")
         if self.models and not self.data:
             raise ConfigError("--models needs --data: what they were trained on.")
 
 
-def _lengths(lengths: list[int]) -> None:
+def _check_lengths(lengths: list[int]) -> None:
     if not lengths or min(lengths) < 1:
         raise ConfigError(f"lengths must be whole numbers from 1 on, got {lengths}.")
 
 
-def _places(positions: list[int] | None, count: int, of: str) -> None:
+def _check_positions(positions: list[int] | None, count: int, of: str) -> None:
     if positions is not None and (not positions or min(positions) < 0 or max(positions) >= count):
         raise ConfigError(f"positions must be from 0 to {count - 1}, since there are contexts of {count} {of}, got {positions}.")

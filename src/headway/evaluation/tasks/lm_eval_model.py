@@ -6,7 +6,7 @@ Use it as `lm_eval.simple_evaluate(model=HeadwayLM("folder"), tasks=[...])`, or 
 import time
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from headway.decoding import DecodeStats, exactness_issue
 from headway.decoding.generation_config import resolve
@@ -42,7 +42,7 @@ class HeadwayLM(HFLM):
         pretrained: str | HeadwayModel,
         tokenizer: Any = None,
         batch_size: int = 16,
-        drafter: Literal["heads", "ngram"] = "heads",
+        drafter: str = "heads",
         plain: bool = False,
         adaptive: bool = True,
         seed: int = 0,
