@@ -39,7 +39,7 @@ def test_import_of_an_export_is_the_same_bit_for_bit(tmp_path, architecture, opt
     model.heads.config.training.update(stage="heads", steps=7)
     model.trunk.save_pretrained(tmp_path / "trunk")
     account = export(model, "eagle", tmp_path / "out")
-    assert len(account.fates) == len(model.heads.checkpoint_tensors()) and not account.left_out
+    assert len(account.outcomes) == len(model.heads.checkpoint_tensors()) and not account.left_out
     assert_same(import_(tmp_path / "out", "eagle", str(tmp_path / "trunk")), model)
 
 
@@ -72,11 +72,11 @@ def test_a_reduced_vocabulary_is_left_out_by_name(tmp_path):
 
 
 def test_what_has_no_place_there_is_refused(tmp_path):
-    with pytest.raises(UnsupportedModelError, match="eagle3 ones"):
+    with pytest.raises(UnsupportedModelError, match="has eagle3 heads"):
         export(shaken("eagle3"), "eagle", tmp_path / "out")
     with pytest.raises(UnsupportedModelError, match="PhiForCausalLM has a bias"):
         export(HeadwayModel.from_trunk(tiny_trunk("phi"), "eagle", 1), "eagle", tmp_path / "out")
-    with pytest.warns(UserWarning, match="vLLM passes over the bias"):
+    with pytest.warns(UserWarning, match="vLLM ignores the bias"):
         export(shaken("eagle", bias=True), "eagle", tmp_path / "out")
 
 
@@ -88,7 +88,7 @@ def test_what_is_no_eagle_checkpoint_is_named(tmp_path):
     (out / "config.json").write_text(
         json.dumps({**json.loads((out / "config.json").read_text()), "base_model_name_or_path": "a/b"})
     )
-    with pytest.raises(ConfigError, match="--trunk: they were made for 'a/b'"):
+    with pytest.raises(ConfigError, match="--trunk: the heads were made for 'a/b'"):
         import_(out, "eagle")
     tensors, said = load_file(out / "model.safetensors"), json.loads((out / "config.json").read_text())
     for wrong, message in (

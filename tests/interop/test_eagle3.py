@@ -23,7 +23,7 @@ FORMATS = {"eagle3": ("midlayer.", None), "speculators": ("layers.0.", "transfor
 ANCHOR, STEPS = 4, 3
 IDS = "eagle_aux_hidden_state_layer_ids"
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is a folder. vLLM wants a hub id")
+pytestmark = pytest.mark.filterwarnings("ignore:.*is a folder. vLLM needs a hub id")
 
 
 def reduced(architecture: str = "llama", **options: object):
@@ -67,7 +67,7 @@ def test_import_of_an_export_is_the_same_bit_for_bit(tmp_path, options, make, fo
     model.heads.config.training.update(stage="heads", steps=7)
     model.trunk.save_pretrained(tmp_path / "trunk")
     account = export(model, format_, tmp_path / "out", {"verifier": "a/b"} if format_ == "speculators" else {})
-    assert len(account.fates) == len(model.heads.checkpoint_tensors()) + (format_ == "speculators") and not account.left_out
+    assert len(account.outcomes) == len(model.heads.checkpoint_tensors()) + (format_ == "speculators") and not account.left_out
     assert_same(import_(tmp_path / "out", format_, str(tmp_path / "trunk")), model)
 
 
@@ -121,19 +121,19 @@ def test_a_speculator_says_how_many_tokens_it_proposes_and_for_whom(tmp_path):
     model = shaken("eagle3", count=4)
     model.trunk.save_pretrained(tmp_path / "trunk")
     model.trunk.config.name_or_path = str(tmp_path / "trunk")
-    with pytest.warns(UserWarning, match="vLLM wants a hub id"):
+    with pytest.warns(UserWarning, match="vLLM needs a hub id"):
         export(model, "speculators", tmp_path / "out")
     changed(tmp_path / "out", headway_heads=KeyError)
     assert import_(tmp_path / "out", "speculators").count == 4
     changed(tmp_path / "out", norm_before_residual=KeyError)
-    with pytest.warns(UserWarning, match="speculators takes false"):
+    with pytest.warns(UserWarning, match="speculators and Headway assume false"):
         import_(tmp_path / "out", "speculators")
 
 
 def test_what_has_no_place_there_is_refused(tmp_path):
     with pytest.raises(UnsupportedModelError, match="read state 3"):
         export(shaken("eagle3", layers_read=[0, 3]), "eagle3", tmp_path / "out")
-    with pytest.raises(UnsupportedModelError, match="eagle ones"):
+    with pytest.raises(UnsupportedModelError, match="has eagle heads"):
         export(shaken("eagle"), "speculators", tmp_path / "out")
     with pytest.raises(ConfigError, match="verifier: HUB_ID"):
         export(shaken("eagle3"), "speculators", tmp_path / "out")
@@ -159,9 +159,9 @@ def test_what_is_no_eagle3_checkpoint_is_named(tmp_path):
     tokens = torch.tensor([0, 3, 7, 12, 50, 60])
     refuses(CheckpointError, "tokens 0 to 65, and the trunk has 61", tensors | {"d2t": tokens})  # tokens in place of offsets
     refuses(CheckpointError, "names a token twice", tensors | {"d2t": torch.tensor([0, -1, 0, 0, 0, 0])})
-    refuses(CheckpointError, "t2d speak of different tokens", tensors | {"d2t": torch.zeros(6, dtype=torch.int64)})
-    refuses(CheckpointError, "d2t speaks of 5 tokens", tensors | {"d2t": tokens[:5]})
-    refuses(CheckpointError, "d2t, which says which, is missing", {n: t for n, t in tensors.items() if n != "d2t"})
+    refuses(CheckpointError, "t2d name different tokens", tensors | {"d2t": torch.zeros(6, dtype=torch.int64)})
+    refuses(CheckpointError, "d2t lists 5 tokens", tensors | {"d2t": tokens[:5]})
+    refuses(CheckpointError, "d2t is missing", {n: t for n, t in tensors.items() if n != "d2t"})
     refuses(CheckpointError, "norm.weight is missing", {n: t for n, t in tensors.items() if n != "norm.weight"})
     refuses(CheckpointError, "layers.1.mlp.up_proj.weight has no place", tensors | {"layers.1.mlp.up_proj.weight": torch.ones(1)})
     with pytest.raises(CheckpointError, match="holds EAGLE-3, native: import it --from eagle3"):

@@ -125,7 +125,7 @@ def test_a_map_of_tokens_in_any_order_and_matrices_of_all_tokens_are_read_as_vll
         save_file({**tensors, **changes}, path)
         return import_(tmp_path / "out", "medusa", str(tmp_path / "trunk"))
 
-    with pytest.warns(UserWarning, match="token_map is left out: truncated_vocab_size does not say"):
+    with pytest.warns(UserWarning, match="token_map is left out: truncated_vocab_size does not declare"):
         assert read(token_map=tokens).heads.draft_tokens is None
     (tmp_path / "out" / "config.json").write_text(json.dumps(config | {"truncated_vocab_size": 3}))
     whole = read(token_map=tokens)
@@ -136,7 +136,7 @@ def test_a_map_of_tokens_in_any_order_and_matrices_of_all_tokens_are_read_as_vll
     for wrong, said in (
         ([1, 1, 2], "names a token twice"),
         ([1, 2, 61], "tokens 1 to 61, and the trunk has 61"),
-        ([1, 2], "says 3"),
+        ([1, 2], "is 3"),
     ):
         with pytest.raises(CheckpointError, match=said):
             read(token_map=torch.tensor(wrong))
@@ -170,7 +170,7 @@ def test_a_type_that_is_rounded_is_told(tmp_path):
 
 def test_what_has_no_place_there_is_refused(tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(UnsupportedModelError, match="parallel ones"):
+    with pytest.raises(UnsupportedModelError, match="has parallel heads"):
         export(HeadwayModel.from_trunk(tiny_trunk(), count=1), "medusa", out)
     with pytest.raises(UnsupportedModelError, match="PhiForCausalLM has a bias"):
         export(HeadwayModel.from_trunk(tiny_trunk("phi"), "medusa", 1), "medusa", out)
@@ -180,7 +180,7 @@ def test_what_has_no_place_there_is_refused(tmp_path):
         export(shaken("medusa"), "meduza", out)
     shaken("medusa").save_pretrained(tmp_path / "model")
     before = (tmp_path / "model" / "model.safetensors").read_bytes()
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="exists, and its files"):
         export(shaken("medusa"), "medusa", tmp_path / "model")
     assert before == (tmp_path / "model" / "model.safetensors").read_bytes() and not out.exists()
 
@@ -191,7 +191,7 @@ def test_what_is_no_medusa_checkpoint_is_named(tmp_path):
     model.trunk.save_pretrained(trunk)
     export(model, "medusa", out)
     tensors = load_file(out / "model.safetensors")
-    with pytest.raises(ConfigError, match="Name the model that they go onto with --trunk"):
+    with pytest.raises(ConfigError, match="Name the trunk with --trunk"):
         import_(out, "medusa")
     tiny_trunk(hidden_size=16).save_pretrained(tmp_path / "narrow")
     with pytest.raises(CheckpointError, match="32 x 32 there, and 16 x 16"):

@@ -177,9 +177,9 @@ def test_heads_go_onto_a_descendant_of_their_trunk(tmp_path):
 
 
 def test_what_has_no_place_there_is_refused(tmp_path):
-    with pytest.raises(UnsupportedModelError, match="parallel ones"):
+    with pytest.raises(UnsupportedModelError, match="has parallel heads"):
         export(HeadwayModel.from_trunk(tiny_trunk(), count=1), "transformers", tmp_path)
-    with pytest.raises(UnsupportedModelError, match="none"):
+    with pytest.raises(UnsupportedModelError, match="no heads"):
         export(HeadwayModel.from_trunk(tiny_trunk(), count=0), "transformers", tmp_path)
     with pytest.raises(UnsupportedModelError, match="GPTNeoXForCausalLM"):
         export(HeadwayModel.from_trunk(tiny_trunk("gpt_neox"), "sequential", 1), "transformers", tmp_path)

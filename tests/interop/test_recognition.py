@@ -14,7 +14,7 @@ from tests.interop.test_medusa import as_published
 from tests.shipping import ship
 from tests.tiny import tiny_trunk
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is a folder. vLLM wants a hub id", "ignore:vLLM passes over")
+pytestmark = pytest.mark.filterwarnings("ignore:.*is a folder. vLLM needs a hub id", "ignore:vLLM passes over")
 
 
 def folder(path: Path, names: list[str], **config: object) -> Path:
@@ -53,7 +53,7 @@ def test_published_medusa_heads_are_told_apart_and_counted_by_their_tensors(tmp_
     as_published(model, tmp_path / "a")
     found = recognise(tmp_path / "a")
     assert found["layout"] == "Medusa, FasterDecoding's naming" and found["count"] == 3
-    assert any("speaks of 2 heads" in note for note in found["notes"]) and any("biases" in note for note in found["notes"])
+    assert any("declares 2 heads" in note for note in found["notes"]) and any("biases" in note for note in found["notes"])
     model.trunk.save_pretrained(tmp_path / "whole")
     path = tmp_path / "whole" / "model.safetensors"
     heads = as_published(model, tmp_path / "b", "medusa_heads.")
@@ -86,18 +86,18 @@ def test_traps_of_eagles_configs_are_noted(tmp_path):
     names = ["fc.weight", layer, "midlayer.hidden_norm.weight", "lm_head.weight"]
     said = " | ".join(recognise(folder(tmp_path, names, draft_vocab_size=7, fc_norm=True))["notes"])
     for note in (
-        "fc_norm is EAGLE-3.1",
-        "norm_before_residual is not given",
+        "fc_norm belongs to EAGLE-3.1",
+        "norm_before_residual is missing",
         "2, n/2 and n - 3",
         "lm_head is 1",
-        "SGLang wants",
+        "SGLang needs",
     ):
         assert note in said
     names = ["fc.weight", "fc.bias", "layers.0.self_attn.q_proj.weight", "embedding_layernorm.weight"]
     said = " | ".join(recognise(folder(tmp_path, names))["notes"])
     assert "bias of fc" in said and "HASS" in said
     export(shaken("eagle3"), "speculators", tmp_path / "s", {"verifier": str(tmp_path)})
-    assert "wants the hub id" in recognise(tmp_path / "s")["notes"][0]
+    assert "needs the hub id" in recognise(tmp_path / "s")["notes"][0]
 
 
 def test_a_model_that_lost_its_heads_is_told(tmp_path):
@@ -106,7 +106,7 @@ def test_a_model_that_lost_its_heads_is_told(tmp_path):
     assert found["layout"] == "a plain model without heads" and found["notes"] == [] and found["architecture"] == "llama"
     said = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**said, "num_mtp_layers": 2}))
-    assert "num_mtp_layers: 2, and no tensor is theirs: they were lost" in recognise(tmp_path)["notes"][0]
+    assert "num_mtp_layers: 2, and the tensors are missing" in recognise(tmp_path)["notes"][0]
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox", "opt", "phi"])
@@ -118,7 +118,7 @@ def test_plain_models_of_any_naming_are_plain(tmp_path, architecture):
 def test_what_it_does_not_know_it_describes(tmp_path):
     found = recognise(folder(tmp_path, ["hydra.0.w", "hydra.1.w"], model_type="hydra"))
     assert found["layout"] == "unknown" and found["notes"] == [
-        "config.json says model_type hydra",
+        "config.json declares model_type hydra",
         "there are 2 tensors such as hydra.0.w, hydra.1.w",
     ]
     (tmp_path / "model.safetensors").unlink()

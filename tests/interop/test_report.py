@@ -12,13 +12,13 @@ NAMES = st.sets(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=8)
 
 @given(NAMES)
 def test_a_copy_under_the_same_names_closes(names):
-    account = ConversionReport.of(names, [TensorOutcome(name, (name,)) for name in names], names, "there")
+    account = ConversionReport.from_outcomes(names, [TensorOutcome(name, (name,)) for name in names], names, "there")
     assert not account.renamed and not account.left_out
 
 
 def test_it_says_what_was_renamed_split_and_left_out():
     fates = [TensorOutcome("a", ("a",)), TensorOutcome("b", ("c", "d")), TensorOutcome("e", reason="tied to a")]
-    account = ConversionReport.of("abe", fates, ["a", "c", "d"], "there")
+    account = ConversionReport.from_outcomes("abe", fates, ["a", "c", "d"], "there")
     assert account.renamed == {"b": ("c", "d")} and account.left_out == {"e": "tied to a"}
     assert str(account).splitlines() == [
         "1 tensors written under their names, 1 under others, 1 left out",
@@ -40,4 +40,4 @@ def test_it_says_what_was_renamed_split_and_left_out():
 )
 def test_books_that_do_not_balance_are_an_error_that_names_the_tensor(source, fates, present, said):
     with pytest.raises(CheckpointError, match=said):
-        ConversionReport.of(source, fates, present, "there")
+        ConversionReport.from_outcomes(source, fates, present, "there")

@@ -8,7 +8,7 @@ from headway.cli.console import print_json
 from headway.config import field
 from headway.errors import CheckpointError
 from headway.files import read_json
-from headway.interop.headers import counted, headers_in
+from headway.interop.headers import count_parameters, headers_in
 from headway.reports.tables import framed_table
 
 CONFIG_FILE, TENSORS_FILE = "headway.json", "headway.safetensors"
@@ -55,7 +55,7 @@ def inspect(folder: Path) -> dict[str, Any]:
     found |= {"format": "headway", "engines": "Headway; others after `headway export`"}
     found.setdefault("options", {})
     found.setdefault("training", {})
-    found["parameters"], found["dtype"] = counted(tensors)
+    found["parameters"], found["dtype"] = count_parameters(tensors)
     found["tensors"] = [{"name": name, "shape": list(header.shape), "dtype": header.dtype} for name, header in tensors.items()]
     return found
 

@@ -1,4 +1,4 @@
-"""Heads as other software writes and reads them."""
+"""Heads in the formats of other software."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -91,9 +91,9 @@ def import_(folder: str | Path, source: str, trunk: str | None = None) -> "Headw
     """
     from headway.interop.recognition import recognise
 
-    module, found = _module(source), recognise(folder)
-    if found.get("format", source) != source:
-        raise CheckpointError(f"{folder} holds {found['layout']}: import it --from {found['format']}.")
+    module, layout = _module(source), recognise(folder)
+    if layout.get("format", source) != source:
+        raise CheckpointError(f"{folder} holds {layout['layout']}: import it --from {layout['format']}.")
     model: HeadwayModel = module.import_(Path(folder), trunk)
     return model
 

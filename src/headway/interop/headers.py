@@ -1,4 +1,4 @@
-"""What a folder of safetensors says of itself: its settings, and the name, shape and type of each tensor. Nothing is loaded."""
+"""Settings of a model folder, and name, shape and data type of every tensor, without loading tensors."""
 
 import math
 from collections.abc import Mapping
@@ -19,23 +19,24 @@ CONVERSION = (
 
 @dataclass(frozen=True)
 class Header:
-    """One tensor on disk."""
+    """Header of one tensor on disk."""
 
     shape: tuple[int, ...]
-    dtype: str  # as safetensors calls it: F32, BF16, ...
+    dtype: str  # in the terms of safetensors: F32, BF16, ...
     file: str
 
 
 def config_of(folder: Path) -> dict[str, Any]:
-    """`config.json`; empty where there is none. Raises CheckpointError where it is damaged."""
+    """Content of `config.json`, empty without the file. Raises CheckpointError for a damaged file."""
     path = folder / "config.json"
     return read_json(path) if path.is_file() else {}
 
 
 def headers(folder: Path) -> dict[str, Header]:
-    """Every tensor in a folder, by name: of its model, or of all its safetensors files where none has a model's name.
+    """Headers of the model's tensors by name, or of all safetensors files in a folder without a model's file names.
 
-    Raises: CheckpointError where there is no such folder, a file is missing or damaged, or weights are there as pickles alone.
+    Raises:
+        CheckpointError: the folder or a file is missing, a file is damaged, or weights exist as pickle files alone.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is no folder.")
@@ -54,7 +55,7 @@ def headers(folder: Path) -> dict[str, Header]:
 
 
 def headers_in(path: Path) -> dict[str, Header]:
-    """Every tensor in a file, by name. Raises CheckpointError where it is missing or damaged."""
+    """Headers of the tensors in a file by name. Raises CheckpointError for a missing or damaged file."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -62,13 +63,13 @@ def headers_in(path: Path) -> dict[str, Header]:
     try:
         with safe_open(path, framework="numpy") as file:
             slices = {name: file.get_slice(name) for name in sorted(file.keys())}
-            return {name: Header(tuple(one.get_shape()), one.get_dtype(), path.name) for name, one in slices.items()}
+            return {name: Header(tuple(part.get_shape()), part.get_dtype(), path.name) for name, part in slices.items()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged: {error}. Save or fetch it again.") from error
 
 
 def refuse_pickles(folder: Path) -> None:
-    """Raise CheckpointError, with the way to convert them, where a folder holds weights as pickles."""
+    """Raise CheckpointError, with a command that converts the file, for a folder with weights in pickle files."""
     found = sorted({path for pattern in PICKLES for path in folder.glob(pattern)})
     found = [path for path in found if not any(path.match(pattern) for pattern in NOT_WEIGHTS)]
     if found:
@@ -80,6 +81,7 @@ def refuse_pickles(folder: Path) -> None:
         )
 
 
-def counted(tensors: Mapping[str, Header]) -> tuple[int, str]:
-    """How many numbers there are in all, and of which types."""
-    return sum(math.prod(one.shape) for one in tensors.values()), " ".join(sorted({one.dtype for one in tensors.values()}))
+def count_parameters(tensors: Mapping[str, Header]) -> tuple[int, str]:
+    """Number of parameters in all, and the data types."""
+    dtypes = sorted({header.dtype for header in tensors.values()})
+    return sum(math.prod(header.shape) for header in tensors.values()), " ".join(dtypes)

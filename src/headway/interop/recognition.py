@@ -1,6 +1,6 @@
-"""Which layout a folder is in, from its settings and the names and shapes of its tensors, and which engines serve that.
+"""Recognition of a folder's layout from settings, tensor names and shapes, and the engines that serve the layout.
 
-Engines are those that were looked at: vLLM 0.33 (0.32 for Medusa), SGLang 0.5.23, transformers 5.23, speculators 0.9.
+Statements about engines come from the code of vLLM 0.33 (0.32 for Medusa), SGLang 0.5.23, transformers 5.23 and speculators 0.9.
 """
 
 import re
@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from headway.interop.headers import Header, config_of, counted, headers
+from headway.interop.headers import Header, config_of, count_parameters, headers
 from headway.model.native_mtp.names import MTP_TENSOR_NAMES
 
-RECORD = "headway_heads"  # what headway.json would say, in config.json
+RECORD = "headway_heads"  # content of headway.json, in config.json
 MODULE = "modeling_mtp"
 LAYER_IDS = "eagle_aux_hidden_state_layer_ids"
 EAGLE31 = ("norm_before_fc", "fc_norm", "norm_output")
@@ -30,7 +30,7 @@ MTP = {
     "qwen3_next": f"vLLM and SGLang (NEXTN) for Qwen3-Next and Qwen3.5, {USE_MTP}) where the config has num_mtp_layers, Headway",
     "mimo": "vLLM (one token a step), Headway",
 }
-SERVED = ("eagle3", "peagle", "dflash", "dflash2", "dspark")  # of speculators' types, by vLLM
+SERVED = ("eagle3", "peagle", "dflash", "dflash2", "dspark")  # speculators' types that vLLM serves
 
 
 Config: TypeAlias = Mapping[str, Any]
@@ -38,45 +38,46 @@ Tensors: TypeAlias = Mapping[str, Header]
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a folder is."""
+class Layout:
+    """Layout of a folder."""
 
     layout: str
     engines: str
-    format: str | None = None  # that Headway imports it as
+    format: str | None = None  # format of `headway import --from`
     family: str | None = None
     count: int | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()  # what to look out for
-    names: frozenset[str] | None = None  # of the heads' tensors; None for all
+    notes: tuple[str, ...] = ()  # known problems
+    names: frozenset[str] | None = None  # names of the heads' tensors; None: all tensors
 
 
 def recognise(folder: str | Path) -> dict[str, Any]:
     """Layout, engines and tensors of any folder.
 
-    Returns: `format` that Headway imports it as, `family` and `count` of the heads where these are known; `layout`; `engines`;
-        `notes`; number and types of what the heads hold, and each tensor of theirs.
-    Raises: CheckpointError where there is no such folder, something is damaged, or weights are there as pickles alone.
+    Returns: `layout`; `engines`; `notes`; `format` of an import, `family` and `count` of the heads, if known; number and data types
+        of the heads' parameters, and every tensor of the heads.
+    Raises:
+        CheckpointError: the folder is missing or damaged, or holds weights as pickle files alone.
     """
     folder = Path(folder)
     tensors, config = headers(folder), config_of(folder)
-    found = next(known for one in READERS if (known := one(config, tensors)) is not None)
-    held = {name: tensors[name] for name in sorted(tensors if found.names is None else found.names)}
-    parameters, dtype = counted(held)
-    kept = {"format": found.format, "family": found.family, "count": found.count}
+    layout = next(match for reader in READERS if (match := reader(config, tensors)) is not None)
+    held = {name: tensors[name] for name in sorted(tensors if layout.names is None else layout.names)}
+    parameters, dtype = count_parameters(held)
+    known = {"format": layout.format, "family": layout.family, "count": layout.count}
     return {
-        **{name: value for name, value in kept.items() if value is not None},
-        "layout": found.layout,
-        "engines": found.engines,
-        **found.about,
-        "notes": list(found.notes),
+        **{name: value for name, value in known.items() if value is not None},
+        "layout": layout.layout,
+        "engines": layout.engines,
+        **layout.about,
+        "notes": list(layout.notes),
         "parameters": parameters,
         "dtype": dtype,
-        "tensors": [{"name": name, "shape": list(one.shape), "dtype": one.dtype} for name, one in held.items()],
+        "tensors": [{"name": name, "shape": list(header.shape), "dtype": header.dtype} for name, header in held.items()],
     }
 
 
-def _speculator(config: Config, tensors: Tensors) -> Found | None:
+def _speculator(config: Config, tensors: Tensors) -> Layout | None:
     kind = config.get("speculators_model_type")
     if kind is None:
         return None
@@ -85,126 +86,127 @@ def _speculator(config: Config, tensors: Tensors) -> Found | None:
         case {"verifier": {"name_or_path": str(name)}}:
             verifier = name
     if kind in SERVED and (verifier is None or Path(verifier).exists() or verifier.startswith((".", "/"))):
-        notes.append(
-            "`vllm serve` on this folder alone wants the hub id of the verifier: else give --model and --speculative-config"
-        )
-    served = "vLLM 0.33" if kind in SERVED else "no engine as it is: vLLM's reader has no such type, and wants it within its model"
+        notes.append("`vllm serve FOLDER` needs the hub id of the verifier; without it, give --model and --speculative-config")
+    served = "vLLM 0.33" if kind in SERVED else "no engine as it is: vLLM's reader does not know the type"
     about = {"verifier": verifier} if verifier else {}
     if kind != "eagle3":
-        return Found(f"speculators, {kind}", f"{served}; speculators 0.9 to train on", None, kind, None, about, tuple(notes))
+        return Layout(f"speculators, {kind}", f"{served}; speculators 0.9 to train on", None, kind, None, about, tuple(notes))
     engines = f"{served}, speculators 0.9 to train on, Headway after import"
-    notes += _of_eagle3(config, tensors, "vLLM takes true and speculators false")
-    return Found("speculators, eagle3", engines, "speculators", "eagle3", None, about, tuple(notes))
+    notes += _eagle3_notes(config, tensors, "vLLM assumes true and speculators false")
+    return Layout("speculators, eagle3", engines, "speculators", "eagle3", None, about, tuple(notes))
 
 
-def _eagle(config: Config, tensors: Tensors) -> Found | None:
+def _eagle(config: Config, tensors: Tensors) -> Layout | None:
     layer = next((prefix for prefix in ("midlayer.", "layers.0.") if f"{prefix}self_attn.q_proj.weight" in tensors), None)
     if "fc.weight" not in tensors or layer is None:
         return None
     if f"{layer}hidden_norm.weight" in tensors:
         engines = 'vLLM 0.33 ({"method": "eagle3"}), SGLang 0.5.23 (EAGLE3), SafeAILab\'s EAGLE, Headway after import'
-        notes = _of_eagle3(config, tensors, "engines take false")
+        notes = _eagle3_notes(config, tensors, "engines assume false")
         if "LlamaForCausalLMEagle3" not in (config.get("architectures") or []):
-            notes.append("SGLang wants LlamaForCausalLMEagle3 in architectures")
-        return Found("EAGLE-3, native", engines, "eagle3", "eagle3", notes=tuple(notes))
+            notes.append("SGLang needs LlamaForCausalLMEagle3 in architectures")
+        return Layout("EAGLE-3, native", engines, "eagle3", "eagle3", notes=tuple(notes))
     engines = 'vLLM 0.33 ({"method": "eagle"}), SGLang 0.5.23 (EAGLE), SafeAILab\'s EAGLE, Headway after import'
-    notes = ["vLLM passes over the bias of fc"] if "fc.bias" in tensors else []
+    notes = ["vLLM ignores the bias of fc"] if "fc.bias" in tensors else []
     if any("_layernorm" in name and "." not in name.removesuffix(".weight") for name in tensors):
-        notes.append("norms beside the layer are HASS': vLLM needs add_para_norm for them, and Headway's heads have none")
-    return Found("EAGLE-1", engines, "eagle", "eagle", notes=tuple(notes))
+        notes.append("norms beside the layer belong to HASS: vLLM needs add_para_norm, and Headway's heads have no such norms")
+    return Layout("EAGLE-1", engines, "eagle", "eagle", notes=tuple(notes))
 
 
 def layer_ids(config: Config) -> Any:
-    """Which of the trunk's states an EAGLE-3 drafter reads, if its config says so."""
+    """Hidden states that an EAGLE-3 drafter reads; None if the config does not name them."""
     nested = config.get("eagle_config")
     return config.get(LAYER_IDS) or (nested.get(LAYER_IDS) if isinstance(nested, dict) else None)
 
 
-def _of_eagle3(config: Config, tensors: Tensors, otherwise: str) -> list[str]:
-    notes = [f"{name} is EAGLE-3.1's: Headway cannot import it" for name in EAGLE31 if config.get(name)]
+def _eagle3_notes(config: Config, tensors: Tensors, default: str) -> list[str]:
+    notes = [f"{name} belongs to EAGLE-3.1: Headway cannot import it" for name in EAGLE31 if config.get(name)]
     if "norm_before_residual" not in config:
-        notes.append(f"norm_before_residual is not given: {otherwise}")
+        notes.append(f"norm_before_residual is missing: {default}")
     if not layer_ids(config):
-        notes.append(f"{LAYER_IDS} is not given: engines read states 2, n/2 and n - 3 of a trunk of n layers")
-    said, head = config.get("draft_vocab_size"), tensors.get("lm_head.weight")
-    if said is not None and head is not None and head.shape[:1] != (said,):
-        notes.append(f"draft_vocab_size is {said}, and lm_head is {' x '.join(map(str, head.shape))}")
+        notes.append(f"{LAYER_IDS} is missing: engines read states 2, n/2 and n - 3 of a trunk of n layers")
+    declared, head = config.get("draft_vocab_size"), tensors.get("lm_head.weight")
+    if declared is not None and head is not None and head.shape[:1] != (declared,):
+        notes.append(f"draft_vocab_size is {declared}, and lm_head is {' x '.join(map(str, head.shape))}")
     return notes
 
 
-def _medusa(config: Config, tensors: Tensors) -> Found | None:
+def _medusa(config: Config, tensors: Tensors) -> Layout | None:
     within = {name: WITHIN.sub("", name) for name in tensors if WITHIN.match(name)}
-    whole = 0 < len(within) < len(tensors)
-    names = within if whole else {name: WITHIN.sub("", name) for name in tensors}
-    parts = [found for name in names.values() if (found := BLOCK.fullmatch(name) or UNEMBEDDING.fullmatch(name))]
-    if not parts or not (whole or len(parts) >= len(names) - 2):  # beside token_map and lm_head
+    with_trunk = 0 < len(within) < len(tensors)
+    names = within if with_trunk else {name: WITHIN.sub("", name) for name in tensors}
+    parts = [part for name in names.values() if (part := BLOCK.fullmatch(name) or UNEMBEDDING.fullmatch(name))]
+    if not parts or not (with_trunk or len(parts) >= len(names) - 2):  # beside token_map and lm_head
         return None
-    plain = any(part[0].startswith(("blocks.", "lm_heads.")) for part in parts)
+    vllm_names = any(part[0].startswith(("blocks.", "lm_heads.")) for part in parts)
     count = 1 + max(_first_number(part[0]) for part in parts)
     notes = []
-    said = [config[name] for name in ("num_heads", "medusa_num_heads") if isinstance(config.get(name), int)]
-    if said and said[0] != count:
-        notes.append(f"config.json speaks of {said[0]} heads, and the tensors are of {count}: Headway goes by the tensors")
-    if any(name.endswith(".bias") for name in names) and not config.get("medusa_fc_bias") and not whole:
-        notes.append("vLLM leaves out the biases, for config.json lacks medusa_fc_bias")
-    if whole:
+    declared = [config[name] for name in ("num_heads", "medusa_num_heads") if isinstance(config.get(name), int)]
+    if declared and declared[0] != count:
+        notes.append(f"config.json declares {declared[0]} heads, and there are tensors of {count}: Headway follows the tensors")
+    if any(name.endswith(".bias") for name in names) and not config.get("medusa_fc_bias") and not with_trunk:
+        notes.append("vLLM ignores the biases, because config.json lacks medusa_fc_bias")
+    if with_trunk:
         layout, engines = "Medusa, within the model's own checkpoint (ModelOpt's naming)", "none as it is; Headway after import"
     else:
-        layout, engines = f"Medusa, {'vLLM' if plain else 'FasterDecoding'}'s naming", MEDUSA
-    return Found(layout, engines, "medusa", "medusa", count, {}, tuple(notes), frozenset(names))
+        layout, engines = f"Medusa, {'vLLM' if vllm_names else 'FasterDecoding'}'s naming", MEDUSA
+    return Layout(layout, engines, "medusa", "medusa", count, {}, tuple(notes), frozenset(names))
 
 
-def _mtp(config: Config, tensors: Tensors) -> Found | None:
+def _mtp(config: Config, tensors: Tensors) -> Layout | None:
     text = config.get("text_config") or config
     depth = text.get("num_hidden_layers")
     if not isinstance(depth, int):
         return None
-    for key, layout in MTP_TENSOR_NAMES.items():
-        names = frozenset(name for name in tensors if layout.holds(name, depth))
-        places = {name: layout.from_checkpoint_name(name, depth) for name in names}
-        if not any(place and place[1] == "eh_proj.weight" for place in places.values()):
+    for key, naming in MTP_TENSOR_NAMES.items():
+        names = frozenset(name for name in tensors if naming.holds(name, depth))
+        own = {name: naming.from_checkpoint_name(name, depth) for name in names}
+        if not any(target and target[1] == "eh_proj.weight" for target in own.values()):
             continue
-        notes = [f"{name} has no place in this layout" for name, place in sorted(places.items()) if place is None][:1]
-        count = 1 + max((place[0] for place in places.values() if place), default=-1)
-        said = [text[name] for name in COUNTS if text.get(name)]
-        if said and count not in said:
-            notes.append(f"config.json speaks of {said[0]} layers, and {count} are there")
+        notes = [f"{name} has no place in this layout" for name, target in sorted(own.items()) if target is None][:1]
+        count = 1 + max((target[0] for target in own.values() if target), default=-1)
+        declared = [text[name] for name in COUNTS if text.get(name)]
+        if declared and count not in declared:
+            notes.append(f"config.json declares {declared[0]} layers, and the folder holds {count}")
         exported = MODULE in str(config.get("auto_map"))
         engines = MTP["exported" if exported else key]
         note = ", exported for transformers" if exported or RECORD in text else ""
         about = {"architecture": config.get("model_type"), "layers": depth}
-        return Found(f"{key} ({layout.about}){note}", engines, "transformers", "sequential", count, about, tuple(notes), names)
+        return Layout(f"{key} ({naming.about}){note}", engines, "transformers", "sequential", count, about, tuple(notes), names)
     return None
 
 
-def _plain(config: Config, tensors: Tensors) -> Found | None:
+def _plain(config: Config, tensors: Tensors) -> Layout | None:
     if "model_type" not in config or not any(name.endswith(EMBEDDINGS) for name in tensors):
         return None
     text = config.get("text_config") or config
     notes = tuple(
-        f"config.json says {name}: {text[name]}, and no tensor is theirs: they were lost (transformers and mergekit drop them)"
+        f"config.json declares {name}: {text[name]}, and the tensors are missing (transformers and mergekit drop them)"
         for name in COUNTS
         if text.get(name)
     )
     about = {"architecture": config["model_type"], "layers": text.get("num_hidden_layers")}
-    engines = "whatever serves the model; there is nothing to draft with: headway heads train makes it"
-    return Found("a plain model without heads", engines, about=about, notes=notes, names=frozenset())
+    engines = "every engine that serves the model; there are no heads: headway heads train makes some"
+    return Layout("a plain model without heads", engines, about=about, notes=notes, names=frozenset())
 
 
-def _unknown(config: Config, tensors: Tensors) -> Found:
-    said = [f"{name} {config[name]}" for name in ("model_type", "architectures") if config.get(name)]
-    seen = f"{len(tensors)} tensors such as {_some(tensors)}" if tensors else "no tensors"
-    notes = (f"config.json says {', '.join(said)}" if said else "config.json is missing or names no model", f"there are {seen}")
-    return Found("unknown", "none that Headway knows of", notes=notes)
+def _unknown(config: Config, tensors: Tensors) -> Layout:
+    declared = [f"{name} {config[name]}" for name in ("model_type", "architectures") if config.get(name)]
+    seen = f"{len(tensors)} tensors such as {_first_names(tensors)}" if tensors else "no tensors"
+    notes = (
+        f"config.json declares {', '.join(declared)}" if declared else "config.json is missing or names no model",
+        f"there are {seen}",
+    )
+    return Layout("unknown", "none that Headway knows of", notes=notes)
 
 
-READERS: tuple[Callable[[Config, Tensors], Found | None], ...] = (_speculator, _eagle, _medusa, _mtp, _plain, _unknown)
+READERS: tuple[Callable[[Config, Tensors], Layout | None], ...] = (_speculator, _eagle, _medusa, _mtp, _plain, _unknown)
 
 
 def _first_number(name: str) -> int:
-    found = re.search(r"\d+", name)
-    return int(found[0]) if found else 0
+    number = re.search(r"\d+", name)
+    return int(number[0]) if number else 0
 
 
-def _some(names: Iterable[str]) -> str:
+def _first_names(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)[:3])
