@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from headway.data import load_examples
+from headway.data import PromptCompletion, Text, load_examples
 from headway.data.mixtures import load_mixture, proportions, task_size
 from headway.errors import ConfigError, DataError
 from headway.model import load_tokenizer
@@ -56,7 +56,7 @@ def test_proportions_sum_to_one_and_keep_the_order_of_sizes(sizes, temperature):
 )
 def test_sources_are_drawn_in_proportion_to_their_capped_sizes(tmp_path, options, expected):
     file = write(tmp_path, {"a": 30, "b": 200, "c": 400}, size=6000, **options)
-    counts = Counter(example["prompt"][0] for example in load_mixture(file))
+    counts = Counter(example.prompt[0] for example in load_mixture(file))
     total = sum(expected.values())
     assert stats.chisquare([counts[name] for name in "abc"], [6000 * expected[name] / total for name in "abc"]).pvalue > 1e-3
 
@@ -65,7 +65,7 @@ def test_a_capped_source_counts_by_its_templates(tmp_path):
     three = ["one {{ question }} ||| x", "two {{ question }} ||| x", "three {{ question }} ||| x"]
     sources = [{"data": "a.jsonl", "templates": three}, {"data": "b.jsonl", "templates": three[:1]}]
     file = write(tmp_path, {"a": 300, "b": 60}, sources=sources, size=6000, cap=120)
-    counts = Counter((example["prompt"].split()[0], example["prompt"].split()[1][0]) for example in load_mixture(file))
+    counts = Counter((example.prompt.split()[0], example.prompt.split()[1][0]) for example in load_mixture(file))
     expected = {("one", "a"): 40, ("two", "a"): 40, ("three", "a"): 40, ("one", "b"): 60}  # 120 / 3 with each of three
     assert set(counts) == set(expected)
     assert stats.chisquare([counts[key] for key in expected], [6000 * n / 180 for n in expected.values()]).pvalue > 1e-3
@@ -75,11 +75,11 @@ def test_by_default_it_is_as_large_as_its_tasks_and_no_row_comes_again_before_al
     file = write(tmp_path, {"a": 20, "b": 70})
     examples = load_mixture(file)
     assert len(examples) == 90
-    rows = Counter(example["prompt"] for example in examples)
+    rows = Counter(example.prompt for example in examples)
     for name, size in (("a", 20), ("b", 70)):
         times = [rows[f"{name}{i}"] for i in range(size)]
         assert max(times) - min(times) <= 1
-    assert [example["prompt"] for example in examples] != sorted(example["prompt"] for example in examples)
+    assert [example.prompt for example in examples] != sorted(example.prompt for example in examples)
 
 
 def test_the_same_seed_draws_the_same_and_another_does_not(tmp_path):
@@ -102,18 +102,19 @@ def test_templates_are_rendered_as_promptsource_does(tmp_path):
     with pytest.warns(UserWarning, match="were left out"):
         examples = load_mixture(file)
     for example in examples:
-        if "text" in example:
-            name, number = example["text"].split()
+        if isinstance(example, Text):
+            name, number = example.text.split()
             assert name == f"a{number}"
-        elif example["prompt"].startswith("Is"):
-            number = int(example["prompt"].split()[1][1:])
-            assert example["prompt"] in (f"Is a{number} odd? Yes or no.", f"Is a{number} odd? Say.")
-            assert example["completion"] == (" Yes" if number % 2 else " No")
-        elif example["prompt"].startswith("Q"):
-            assert example["prompt"] == f"Q: A{example['completion'].strip()}\nA:"
+        elif example.prompt.startswith("Is"):
+            number = int(example.prompt.split()[1][1:])
+            assert example.prompt in (f"Is a{number} odd? Yes or no.", f"Is a{number} odd? Say.")
+            assert example.completion == (" Yes" if number % 2 else " No")
+        elif example.prompt.startswith("Q"):
+            assert example.prompt == f"Q: A{example.completion.strip()}\nA:"
         else:
-            assert int(example["prompt"].split()[0][1:]) % 2 == 1 and example["completion"] == " odd"
-    assert {ex["prompt"].split("? ")[1] for ex in examples if ex.get("prompt", "").startswith("Is")} == {"Yes or no.", "Say."}
+            assert int(example.prompt.split()[0][1:]) % 2 == 1 and example.completion == " odd"
+    asked = [example.prompt for example in examples if not isinstance(example, Text) and example.prompt.startswith("Is")]
+    assert {prompt.split("? ")[1] for prompt in asked} == {"Yes or no.", "Say."}
     with pytest.warns(UserWarning, match="were left out"):
         assert load_mixture(file) == examples
 
@@ -122,7 +123,7 @@ def test_data_that_holds_the_mark_is_not_split_there(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"question": "x ||| y", "answer": "z"}) + "\n")
     file = tmp_path / "mixture.yaml"
     file.write_text(yaml.safe_dump({"sources": [{"data": "a.jsonl", "templates": ["{{ question }} ||| {{ answer }}"]}]}))
-    assert load_mixture(file) == [{"prompt": "x ||| y", "completion": " z"}]
+    assert load_mixture(file) == [PromptCompletion("x ||| y", " z")]
 
 
 def test_a_source_without_templates_is_taken_as_it_is_and_generated_ones_have_splits(tmp_path):
@@ -130,8 +131,8 @@ def test_a_source_without_templates_is_taken_as_it_is_and_generated_ones_have_sp
     plain = {"data": "word-problems:2", "limit": 5}
     file.write_text(yaml.safe_dump({"sources": [plain, {**plain, "templates": ["{{ prompt }} ||| {{ completion }}"]}]}))
     for split in ("train", "test"):
-        known = {example["prompt"] for example in load_examples("word-problems:2", split, 5)}
-        assert {example["prompt"] for example in load_mixture(file, split)} <= known
+        known = {example.prompt for example in load_examples("word-problems:2", split, 5)}
+        assert {example.prompt for example in load_mixture(file, split)} <= known
 
 
 def test_a_mixture_is_data_like_any_other(tmp_path):

@@ -8,10 +8,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from headway.data import load_examples
+from headway.data import PromptCompletion, Text, load_examples
 from headway.errors import DataError
 
 ROWS = [{"prompt": "a?", "completion": " b"}, {"prompt": "c?", "completion": " d"}]
+EXAMPLES = [PromptCompletion("a?", " b"), PromptCompletion("c?", " d")]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
 
 
@@ -23,18 +24,18 @@ def test_all_formats_give_the_same_examples(tmp_path):
         file.write(LINES)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "x.parquet")
     for suffix in ("jsonl", "jsonl.gz", "jsonl.xz", "parquet"):
-        assert load_examples(tmp_path / f"x.{suffix}") == ROWS
+        assert load_examples(tmp_path / f"x.{suffix}") == EXAMPLES
 
 
 def test_a_folder_gives_the_file_of_the_split(tmp_path):
     (tmp_path / "train.jsonl").write_text('{"text": "one"}\n')
     (tmp_path / "test.jsonl").write_text('{"text": "two"}\n')
-    assert load_examples(tmp_path, "test") == [{"text": "two"}]
+    assert load_examples(tmp_path, "test") == [Text("two")]
 
 
 def test_columns_can_be_mapped(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"q": "a?", "a": " b"}\n')
-    assert load_examples(tmp_path / "x.jsonl", columns={"prompt": "q", "completion": "a"}) == [{"prompt": "a?", "completion": " b"}]
+    assert load_examples(tmp_path / "x.jsonl", columns={"prompt": "q", "completion": "a"}) == [PromptCompletion("a?", " b")]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_bytes_that_are_no_text_are_named_by_line_and_a_byte_order_mark_is_skipp
     with pytest.raises(DataError, match=r"x\.jsonl, line 2 is not UTF-8"):
         load_examples(tmp_path / "x.jsonl")
     (tmp_path / "y.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "a"}\n')
-    assert load_examples(tmp_path / "y.jsonl") == [{"text": "a"}]
+    assert load_examples(tmp_path / "y.jsonl") == [Text("a")]
 
 
 @pytest.mark.parametrize("name", ["x.jsonl.gz", "x.jsonl.xz", "x.parquet"])
@@ -80,8 +81,8 @@ def test_a_folder_never_gives_training_data_for_a_split_that_it_lacks(tmp_path):
     (tmp_path / "train-00.jsonl").write_text('{"text": "one"}\n')
     (tmp_path / "train-01.jsonl").write_text('{"text": "two"}\n')
     (tmp_path / "valid.jsonl").write_text('{"text": "three"}\n')
-    assert load_examples(tmp_path, "train") == [{"text": "one"}, {"text": "two"}]
-    assert load_examples(tmp_path, "validation") == [{"text": "three"}]
+    assert load_examples(tmp_path, "train") == [Text("one"), Text("two")]
+    assert load_examples(tmp_path, "validation") == [Text("three")]
     with pytest.raises(DataError, match="none of 'test'"):
         load_examples(tmp_path, "test")
 
@@ -104,14 +105,14 @@ def test_a_missing_file_names_the_nearest(tmp_path):
 
 def test_gsm8k_is_prompted_as_lm_eval_does(shared):
     example = load_examples(shared / "data" / "gsm8k" / "test.jsonl.gz", limit=1)[0]
-    assert example["prompt"].startswith("Question: Janet") and example["prompt"].endswith("\nAnswer:")
-    assert example["completion"].endswith("#### 18")
+    assert example.prompt.startswith("Question: Janet") and example.prompt.endswith("\nAnswer:")
+    assert example.completion.endswith("#### 18")
 
 
 def test_the_standard_library_is_split_by_module():
     train, test = load_examples("stdlib", "train"), load_examples("stdlib", "test")
     assert len(train) > 300 and len(test) > 5
-    assert not {e["text"] for e in train if e["text"]} & {e["text"] for e in test if e["text"]}
+    assert not {e.text for e in train if e.text} & {e.text for e in test if e.text}
 
 
 def test_validation_of_the_standard_library_is_held_out_and_other_splits_are_refused():

@@ -36,7 +36,7 @@ def save_data(file: Path, count: int = 60) -> Path:
     rows = [
         {
             "prompt": " ".join(draw.choices(WORDS, k=draw.randint(1, 6))),
-            "completion": " ".join(draw.choices(WORDS, k=draw.randint(2, 12))),
+            "completion": " " + " ".join(draw.choices(WORDS, k=draw.randint(2, 12))),
         }
         for _ in range(count)
     ]

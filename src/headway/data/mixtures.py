@@ -7,7 +7,7 @@ task. Tasks are drawn in proportion to their size, big sources capped, and flatt
 import random
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice
 from pathlib import Path
@@ -19,9 +19,11 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 import headway.config
 from headway.config import field, nearest
-from headway.data.readers import MIXTURES, Example, example_of, rows_of_source
+from headway.data.examples import Example, example_of
+from headway.data.readers import Located, load_rows
 from headway.errors import ConfigError, DataError
 
+MIXTURES = (".yaml", ".yml")
 BETWEEN = "|||"  # promptsource's mark between what is read and what is answered
 MARK = "\x00answer\x00"  # stands for it in a template, so that data may contain it
 DRAW = "\x00draw"  # under this name, which no template can spell, a rendering finds its random numbers
@@ -89,14 +91,14 @@ def load_mixture(path: str | Path, split: str = "train", limit: int | None = Non
     wanted: dict[int, dict[int, list[tuple[int, int]]]] = {}  # source -> row -> (place in the mixture, task)
     for number, task in enumerate(tasks):
         places = [place for place, one in enumerate(drawn) if one == number]
-        for place, row in zip(places, _in_turns(task.rows, len(places), draw), strict=True):
-            wanted.setdefault(id(task.source), {}).setdefault(row, []).append((place, number))
+        for place, index in zip(places, _in_turns(task.rows, len(places), draw), strict=True):
+            wanted.setdefault(id(task.source), {}).setdefault(index, []).append((place, number))
     found: list[Example | None] = [None] * size
     for source in config.sources:
         rows = wanted.get(id(source), {})
-        for index, (where, row) in enumerate(islice(_rows(source, Path(path), split), max(rows, default=-1) + 1)):
+        for index, (location, row) in enumerate(islice(_rows(source, Path(path), split), max(rows, default=-1) + 1)):
             for place, number in rows.get(index, ()):
-                found[place] = tasks[number].render(where, row, random.Random(f"{config.seed}-{split}-{place}"))
+                found[place] = tasks[number].render(location, row, random.Random(f"{config.seed}-{split}-{place}"))
     examples = [example for example in found if example is not None]
     if not examples:
         raise DataError(f"{path} ({split}): every template came out empty.")
@@ -131,7 +133,7 @@ class _Task:
         if BETWEEN in made:
             read, _, answer = made[BETWEEN].partition(MARK)
             made = {"prompt": read.strip(), "completion": answer.strip() and f" {answer.strip()}"}
-        return made if all(value.strip() for value in made.values()) else None
+        return example_of(where, made) if all(value.strip() for value in made.values()) else None
 
 
 def _tasks(source: SourceConfig, path: Path, split: str, cap: int) -> list[_Task]:
@@ -182,12 +184,12 @@ def _compiled(template: Any, environment: ImmutableSandboxedEnvironment, where: 
         raise DataError(f"{where} is no Jinja template: {error}{f' (line {line})' if line else ''}.") from error
 
 
-def _rows(source: SourceConfig, path: Path, split: str) -> Any:
+def _rows(source: SourceConfig, path: Path, split: str) -> Iterator[Located]:
     if source.data.endswith(MIXTURES):
         raise DataError(f"{path}: source {source.data} is a mixture itself: list its sources instead.")
     beside = path.parent / source.data
     name = str(beside) if beside.exists() else source.data
-    return islice(rows_of_source(name, split, source.limit), source.limit)
+    return islice(load_rows(name, split, source.limit), source.limit)
 
 
 def _in_turns(rows: int, count: int, draw: random.Random) -> list[int]:

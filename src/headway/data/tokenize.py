@@ -1,152 +1,194 @@
-"""From an example to token ids and labels: completion-only where there is a prompt, chat templates where there are messages."""
+"""Token ids and labels of examples. The text of an example is tokenised once, as a whole, and labels follow from character offsets.
+
+Parts tokenised apart would differ from the text: a sentencepiece tokenizer begins every part with a space.
+"""
 
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from itertools import takewhile
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypedDict
 
-import jinja2
 from transformers import PreTrainedTokenizerBase
 
-from headway.data.readers import CUT, CUT_OFF, Example
+from headway.data.chat_templates import Span, render_prompt, render_turns
+from headway.data.examples import Chat, Example, Preference, PromptCompletion, Text, shared_length
 from headway.errors import DataError
 from headway.ops.labels import IGNORE
 
+BATCH = 1000  # documents to tokenise at once
+
 
 class Encoded(TypedDict):
-    """Equally long lists; labels are not shifted, -100 where nothing is learnt."""
+    """Lists of equal length. Labels are not shifted; -100 marks tokens without a loss."""
 
     input_ids: list[int]
     labels: list[int]
 
 
-def encode(example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int, completion_only: bool = True) -> list[Encoded]:
-    """Encode one document, closed by the tokenizer's eos token.
+def tokenize(example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int, completion_only: bool = True) -> list[Encoded]:
+    """Token ids and labels of one example, closed by the tokenizer's eos token.
 
-    A text longer than `max_length` becomes several pieces. A prompt with its completion stays whole: what is too long is left
-    out (an empty list), since a solution cut short would teach to stop short. An example with finish_reason `length` was cut off
-    where it was written, and is not closed.
+    A text of more than `max_length` tokens becomes several pieces. A prompt with its completion stays whole, and is left out if too
+    long, because a completion cut short would teach to stop short. A completion that was cut off has no eos. Most conversations
+    become one row, see `headway.data.chat_templates`.
 
-    Raises: DataError if the tokenizer has no eos token, or no chat template where there are messages.
+    A token is learnt if any of its characters is: a token that begins in the prompt and ends in the completion has a label.
+
+    Args:
+        max_length: tokens a row.
+        completion_only: label only completions and the assistant's turns.
+    Raises:
+        DataError: the tokenizer has no eos token, a conversation cannot be rendered, or the example is a preference pair.
     """
-    if tokenizer.eos_token_id is None:
-        raise DataError("The tokenizer has no eos token, so nothing could tell the model where a document ends.")
-    cut_off = example.get(CUT) == CUT_OFF
-    eos = [] if cut_off else [tokenizer.eos_token_id]
-    if "text" in example:
-        ids = _ids(tokenizer, example["text"]) + eos
-        return [Encoded(input_ids=part, labels=list(part)) for part in _pieces(ids, max_length)]
-    if "messages" in example:
-        ids, learnt = _chat(example["messages"], tokenizer, cut_off)
-    else:
-        prompt = _ids(tokenizer, example["prompt"])
-        completion = _ids(tokenizer, example["completion"], special=False) + eos
-        ids, learnt = prompt + completion, [False] * len(prompt) + [True] * len(completion)
-    if len(ids) > max_length:
-        return []  # `encode_all` counts them
-    labels = [token if own or not completion_only else IGNORE for token, own in zip(ids, learnt, strict=True)]
-    return [Encoded(input_ids=ids, labels=labels)]
+    documents = list(_documents(example, tokenizer))
+    return [row for rows in _rows(documents, tokenizer, max_length, completion_only) for row in rows]
 
 
-def encode_prompt(example: Example, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens of the prompt of {"prompt", ...}, or of a conversation, {"messages"}, that the assistant has to answer.
-
-    Raises: DataError as `encode`.
-    """
-    if "messages" not in example:
-        return _ids(tokenizer, example["prompt"])
-    with _explained(example["messages"], tokenizer):
-        found: Any = tokenizer.apply_chat_template(example["messages"], return_dict=True, add_generation_prompt=True)
-        return list(found["input_ids"])
-
-
-def encode_all(
+def tokenize_all(
     examples: Iterable[Example], tokenizer: PreTrainedTokenizerBase, max_length: int, completion_only: bool = True
 ) -> tuple[list[Encoded], int]:
-    """Encode all, in order, and count those left out since they are longer than `max_length`; warns if there are any."""
+    """Rows of all examples as `tokenize` makes them, in order, and the number of examples left out as too long, with a warning."""
     encoded: list[Encoded] = []
     total = left_out = 0
-    for example in examples:
-        found = encode(example, tokenizer, max_length, completion_only)
-        encoded += found
-        total += 1
-        left_out += not found
+    documents = (document for example in examples for document in _documents(example, tokenizer))
+    while batch := list(islice(documents, BATCH)):
+        for rows in _rows(batch, tokenizer, max_length, completion_only):
+            encoded += rows
+            total += 1
+            left_out += not rows
     if left_out:
         message = f"{left_out} of {total} examples are longer than {max_length} tokens and were left out."
         warnings.warn(message, UserWarning, stacklevel=2)
     return encoded, left_out
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str, special: bool = True) -> list[int]:
-    ids: list[int] = tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
-    if special and ids and ids[-1] == tokenizer.eos_token_id:  # some tokenizers close what they are given
-        ids = ids[:-1]
-    return ids
+def tokenize_prompt(prompt: str | Example, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of a prompt to continue: of a text, or of the prompt of an example.
+
+    A conversation is rendered through its last message, with the header of the assistant's next turn.
+
+    Raises:
+        DataError: the conversation cannot be rendered.
+    """
+    if isinstance(prompt, Preference):
+        prompt = prompt.prompt if isinstance(prompt.prompt, str) else Chat(prompt.prompt, location=prompt.location)
+    if isinstance(prompt, Chat):
+        return _tokens_of([render_prompt(prompt, tokenizer)], tokenizer)[0].ids
+    text = prompt if isinstance(prompt, str) else prompt.text if isinstance(prompt, Text) else prompt.prompt
+    tokens = _tokens_of([text], tokenizer)[0]
+    return tokens.front + tokens.ids
 
 
-def _pieces(ids: list[int], length: int) -> list[list[int]]:
-    return [ids[start : start + length] for start in range(0, len(ids), length)]
+@dataclass(frozen=True)
+class _Document:
+    """Text of one row.
 
-
-def _chat(
-    messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, cut_off: bool = False
-) -> tuple[list[int], list[bool]]:
-    """Token ids of a conversation, and which of them the assistant wrote. An eos closes it, where the template sets none, unless
-    the last answer was cut off."""
-    with _explained(messages, tokenizer):
-        template = str(tokenizer.chat_template)
-        marked = "{% generation" in template or "{%- generation" in template
-        ids, learnt = (_marked_turns if marked else _found_turns)(messages, tokenizer)
-    if cut_off:
-        found: Any = tokenizer.apply_chat_template(messages, return_dict=True, continue_final_message=True)
-        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ids, found["input_ids"], strict=False)))
-        return ids[:shared], learnt[:shared]
-    last = max((place for place, own in enumerate(learnt) if own), default=0)
-    start = next((place + 1 for place in range(last, -1, -1) if not learnt[place]), 0)
-    if tokenizer.eos_token_id not in ids[start:]:
-        ids, learnt = [*ids, tokenizer.eos_token_id], [*learnt, messages[-1].get("role") == "assistant"]
-    return ids, learnt
-
-
-@contextmanager
-def _explained(messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
-    """Raises DataError where there is no chat template, or it refuses the conversation."""
-    if not tokenizer.chat_template:
-        raise DataError("The data has messages, but this tokenizer has no chat template. Use prompt and completion columns.")
-    try:
-        yield
-    except jinja2.TemplateError as error:  # such as roles that must take turns
-        raise DataError(f"The chat template refuses a conversation of {len(messages)} messages: {error}") from error
-
-
-def _marked_turns(messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[bool]]:
-    """The template says itself what the assistant generates."""
-    found: Any = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
-    return list(found["input_ids"]), [bool(own) for own in found["assistant_masks"]]
-
-
-def _found_turns(messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[bool]]:
-    """A turn is what the conversation through it has more than the prompt before it.
-
-    Raises: DataError if the template rewrites earlier turns once later ones follow.
+    learnt: spans of characters that completions or the assistant wrote; None for a text without a prompt, which may be cut.
+    begun: the text has the special tokens that the tokenizer would set in front. closed: the text needs no eos at its end.
     """
 
-    def ids_of(upto: int, prompt: bool = False) -> list[int]:
-        found: Any = tokenizer.apply_chat_template(messages[:upto], return_dict=True, add_generation_prompt=prompt)
-        return list(found["input_ids"])
+    text: str
+    learnt: list[Span] | None
+    begun: bool = False
+    closed: bool = False
+    eos_learnt: bool = True
 
-    ids = ids_of(len(messages))
-    learnt = [False] * len(ids)
-    for index, message in enumerate(messages):
-        if message.get("role") == "assistant":
-            before = ids_of(index, prompt=True) if index else []
-            through = ids_of(index + 1)
-            if ids[: len(through)] != through:
-                raise DataError(
-                    "This chat template rewrites earlier turns, so the assistant's tokens cannot be told apart. "
-                    "Mark them in the template with {% generation %}."
-                )
-            start = next((place for place, token in enumerate(before) if through[place : place + 1] != [token]), len(before))
-            learnt[start : len(through)] = [True] * (len(through) - start)
-    return ids, learnt
+
+def _documents(example: Example, tokenizer: PreTrainedTokenizerBase) -> Iterator[_Document]:
+    if tokenizer.eos_token_id is None:
+        raise DataError("The tokenizer has no eos token, so nothing could tell the model where a document ends.")
+    eos = str(tokenizer.eos_token)
+    match example:
+        case Text():
+            yield _Document(example.text, None, closed=example.text.rstrip().endswith(eos))
+        case PromptCompletion():
+            text = example.prompt + example.completion
+            closed = example.cut_off or example.completion.rstrip().endswith(eos)
+            yield _Document(text, [(len(example.prompt), len(text))], closed=closed)
+        case Chat():
+            rows = render_turns(example, tokenizer)
+            for number, (text, spans) in enumerate(rows, 1):
+                last = spans[-1][0] if spans else 0
+                closed = (example.cut_off and number == len(rows)) or eos in text[last:]
+                answered = number < len(rows) or example.messages[-1].get("role") == "assistant"
+                yield _Document(text, spans, begun=True, closed=closed, eos_learnt=answered)
+        case Preference():
+            location = f"{example.location}: " if example.location else ""
+            raise DataError(f"{location}a preference pair has no single text. Give texts, prompts with completions, or messages.")
+
+
+def _rows(
+    documents: list[_Document], tokenizer: PreTrainedTokenizerBase, max_length: int, completion_only: bool
+) -> Iterator[list[Encoded]]:
+    """The rows of each document, in order; none for a document that is too long."""
+    offsets = completion_only and any(document.learnt is not None for document in documents)
+    tokenized = _tokens_of([document.text for document in documents], tokenizer, offsets)
+    for document, tokens in zip(documents, tokenized, strict=True):
+        spans = document.learnt if completion_only else None
+        learnt = [True] * len(tokens.ids) if spans is None else _covered(spans, document.text, tokens, tokenizer)
+        front = [] if document.begun else tokens.front
+        eos = [] if document.closed else [tokenizer.eos_token_id]
+        ids = [*front, *tokens.ids, *eos]
+        learnt = [*[spans is None] * len(front), *learnt, *[spans is None or document.eos_learnt] * len(eos)]
+        labels = [token if has_loss else IGNORE for token, has_loss in zip(ids, learnt, strict=True)]
+        if document.learnt is None:
+            cuts = range(0, len(ids), max_length)
+            yield [Encoded(input_ids=ids[cut : cut + max_length], labels=labels[cut : cut + max_length]) for cut in cuts]
+        else:
+            yield [Encoded(input_ids=ids, labels=labels)] if len(ids) <= max_length else []
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """Tokens of one text.
+
+    front: special tokens to set in front. offsets: characters of each token; None if not asked for, and from slow tokenizers.
+    """
+
+    ids: list[int]
+    front: list[int]
+    offsets: list[Span] | None
+
+
+def _tokens_of(texts: list[str], tokenizer: PreTrainedTokenizerBase, offsets: bool = False) -> list[_Tokens]:
+    """Tokens of texts, without the special tokens that the tokenizer sets around a text, or that the text begins with itself."""
+    offsets = offsets and tokenizer.is_fast
+    options: dict[str, Any] = {"return_special_tokens_mask": True, "return_attention_mask": False}
+    options |= {"return_offsets_mapping": True} if offsets else {}
+    encoding = tokenizer(texts, verbose=False, **options) if texts else {"input_ids": []}
+    found = []
+    for number, ids in enumerate(encoding["input_ids"]):
+        added = encoding["special_tokens_mask"][number]  # not the special tokens that stand in the text
+        start = next((index for index, flag in enumerate(added) if not flag), len(ids))
+        end = len(ids) - next((index for index, flag in enumerate(reversed(added)) if not flag), 0)
+        front, body = ids[:start], ids[start:end]
+        if not body and front[-1:] == [tokenizer.eos_token_id]:
+            front = front[:-1]
+        if body[: len(front)] == front:
+            front = []
+        found.append(_Tokens(body, front, encoding["offset_mapping"][number][start:end] if offsets else None))
+    return found
+
+
+def _covered(spans: list[Span], text: str, tokens: _Tokens, tokenizer: PreTrainedTokenizerBase) -> list[bool]:
+    """True for each token that has a character of the spans."""
+    if tokens.offsets is None:
+        return _covered_without_offsets(spans, text, tokens.ids, tokenizer)
+    covered, before = [], 0
+    for start, end in tokens.offsets:
+        start = before if start == end else start  # some tokenizers leave spaces out of the offsets: a token of spaces seems empty
+        before = max(end, before)
+        covered.append(any(end > first and start < last for first, last in spans))
+    return covered
+
+
+def _covered_without_offsets(spans: list[Span], text: str, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[bool]:
+    """As `_covered`. The tokens of the text up to a border are those of the whole text, unless a token crosses the border."""
+    covered = [False] * len(ids)
+    for span in spans:
+        parts = [tokenizer(text[:border], add_special_tokens=False, verbose=False)["input_ids"] for border in span]
+        first, last = (shared_length(part, ids) for part in parts)
+        last += last < len(parts[1])  # a token crosses the end
+        covered[first:last] = [True] * (last - first)
+    return covered

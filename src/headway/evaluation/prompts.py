@@ -1,12 +1,14 @@
 """Prompts to continue, from examples of any kind, and batches of prompts."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from headway.data import Example, encode_prompt
+from headway.data import Chat, Example, PromptCompletion, Text, tokenize_prompt
+from headway.errors import DataError
 
 
 def prompt_tokens(example: Example, tokenizer: Any, max_text_tokens: int = 64) -> list[int]:
@@ -14,14 +16,25 @@ def prompt_tokens(example: Example, tokenizer: Any, max_text_tokens: int = 64) -
 
     A conversation that begins with an answer has no prompt: its list is empty.
     """
-    if "text" in example:
-        ids: list[int] = tokenizer(example["text"], verbose=False)["input_ids"]
-        return ids[:max_text_tokens]
-    if "messages" in example:
-        roles = [message.get("role") for message in example["messages"]]
-        turns = example["messages"][: roles.index("assistant")] if "assistant" in roles else example["messages"]
-        return encode_prompt({"messages": turns}, tokenizer) if turns else []
-    return encode_prompt(example, tokenizer)
+    if isinstance(example, Text):
+        return tokenize_prompt(example, tokenizer)[:max_text_tokens]
+    if isinstance(example, Chat):
+        roles = [message.get("role") for message in example.messages]
+        turns = example.messages[: roles.index("assistant")] if "assistant" in roles else example.messages
+        return tokenize_prompt(replace(example, messages=turns), tokenizer) if turns else []
+    return tokenize_prompt(example, tokenizer)
+
+
+def prompts_with_completions(examples: Sequence[Example], source: str) -> list[PromptCompletion]:
+    """The examples, all of which are prompts with completions.
+
+    Raises:
+        DataError: an example of the source is of another kind.
+    """
+    pairs = [example for example in examples if isinstance(example, PromptCompletion)]
+    if len(pairs) < len(examples):
+        raise DataError(f"{source} has no prompts and completions, so there is no right answer to compare with.")
+    return pairs
 
 
 def left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

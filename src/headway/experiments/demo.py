@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from headway.data import load_examples
+from headway.data import PromptCompletion, load_examples
 from headway.experiments.compare import compare
 from headway.experiments.compare.configs import CompareConfig, DemoConfig, TaskConfig
 
@@ -17,11 +17,10 @@ from headway.experiments.compare.configs import CompareConfig, DemoConfig, TaskC
 def run(config: DemoConfig) -> dict[str, Any]:
     """A comparison with everything set. Raises: as `headway.experiments.compare.compare.run`."""
     data = f"word-problems:{config.level}"
-    example = load_examples(data, "test", 1)[0]
+    (example,) = load_examples(data, "test", 1)
+    assert isinstance(example, PromptCompletion)
     console = Console()
-    console.print(
-        f"Word problems of level {config.level}, such as:\n  [dim]{escape(example['prompt'] + example['completion'])}[/dim]"
-    )
+    console.print(f"Word problems of level {config.level}, such as:\n  [dim]{escape(example.prompt + example.completion)}[/dim]")
     return compare.run(
         CompareConfig(
             output_dir=config.output_dir,

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from headway.cli import main
-from headway.data import load_examples
+from headway.data import PromptCompletion, load_examples, row_of_example
 from headway.errors import ConfigError, DataError
 from headway.evaluation.probes.configs import SlickConfig
 from headway.evaluation.probes.slick import category, is_right, load, probe
 from tests.evaluation.probes.fakes import Fake
 
-EXAMPLES = [{"prompt": f"Q: capital {n}?\nA:", "completion": f" City {n}"} for n in range(8)]
+EXAMPLES = [PromptCompletion(f"Q: capital {n}?\nA:", f" City {n}") for n in range(8)]
 
 
 def config(**settings: Any) -> SlickConfig:
@@ -98,7 +98,7 @@ def test_text_and_numbers_are_compared_each_in_their_way() -> None:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    rows = [row | {"relation": "even" if n % 2 == 0 else "odd"} for n, row in enumerate(EXAMPLES)]
+    rows = [row_of_example(row) | {"relation": "even" if n % 2 == 0 else "odd"} for n, row in enumerate(EXAMPLES)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return tmp_path / "train.jsonl"
 
@@ -112,7 +112,7 @@ def test_the_command_writes_categories_and_a_file_that_training_reads(data: Path
     kept = load_examples(data.parent / "slick.kept.jsonl")
     assert len(kept) == 3 and all(example in EXAMPLES for example in kept)
     lines = [json.loads(line) for line in (data.parent / "slick.categories.jsonl").read_text().splitlines()]
-    assert [line["prompt"] for line in lines] == [example["prompt"] for example in kept]
+    assert [line["prompt"] for line in lines] == [example.prompt for example in kept if isinstance(example, PromptCompletion)]
     assert sum(each["right"] for each in json.loads(out.read_text())["categories"].values()) == 3
     assert main([*words, "--keep", "HighlyKnown", "--output-file", str(out)]) == 2  # the embedded model knows none of them
     assert "no example is HighlyKnown" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 
 from headway import HeadwayModel
 from headway.cli import main
+from headway.data import PromptCompletion, Text
 from headway.errors import CheckpointError, ConfigError, DataError
 from headway.evaluation.probes.checkpoints import run_models, training_examples
 from headway.evaluation.probes.configs import VerbatimConfig
@@ -56,17 +57,17 @@ def test_a_model_that_recites_copies_all_and_one_that_repeats_its_prompt_nothing
 
 def test_only_label_tokens_go_into_the_index(tiny: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny)
-    found = list(learnt({"prompt": "one two", "completion": "three four"}, tokenizer))
+    found = list(learnt(PromptCompletion("one two", " three four"), tokenizer))
     assert found == [[*tokenizer("three four", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]]
-    assert len(next(iter(learnt({"text": "one two three"}, tokenizer)))) >= 4
+    assert len(next(iter(learnt(Text("one two three"), tokenizer)))) >= 4
 
 
 def test_a_text_is_cut_into_prompt_and_reference(tiny: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny)
     config = VerbatimConfig(models=["x"], data=["x"], prompts="x", prompt_tokens=2, max_new_tokens=3)
-    assert prompt_and_reference({"text": "one two three four five six"}, tokenizer, config) == ("one two", "three four five")
+    assert prompt_and_reference(Text("one two three four five six"), tokenizer, config) == ("one two", "three four five")
     with pytest.raises(DataError, match="has 2 tokens; ask for fewer --prompt-tokens"):
-        prompt_and_reference({"text": "one two"}, tokenizer, config)
+        prompt_and_reference(Text("one two"), tokenizer, config)
 
 
 @pytest.mark.parametrize("how", [[], ["--lora"], ["--objective", "registers"]], ids=["full", "lora", "registers"])
@@ -90,8 +91,8 @@ def test_the_last_checkpoint_of_a_run_is_the_model_that_it_saved(tiny: Path, tmp
 
 def test_the_command_sees_a_run_learn_by_heart(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     secret = " ".join(WORDS[(7 * n) % len(WORDS)] for n in range(1, 13))
-    (tmp_path / "train.jsonl").write_text((json.dumps({"prompt": "one", "completion": secret}) + "\n") * 16)
-    held_out = [{"prompt": "one", "completion": "two three four five six"}, {"prompt": "two", "completion": "ten ten ten ten"}]
+    (tmp_path / "train.jsonl").write_text((json.dumps({"prompt": "one", "completion": f" {secret}"}) + "\n") * 16)
+    held_out = [{"prompt": "one", "completion": " two three four five six"}, {"prompt": "two", "completion": " ten ten ten ten"}]
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held_out))
     out = tmp_path / "run"
     words = ["finetune", "--model", str(tiny), "--data", str(tmp_path / "train.jsonl"), "--objective", "next-token"]

@@ -11,7 +11,7 @@ import torch
 from tests.tiny import tiny_trunk
 
 import headway.config
-from headway.data import load_examples
+from headway.data import PromptCompletion, Text, load_examples
 from headway.errors import DataError
 from headway.evaluation.benchmarks.drafting import drafting
 from headway.evaluation.tasks.held_out import held_out_on
@@ -51,7 +51,7 @@ def test_figures_of_a_run_are_those_of_direct_calls(tmp_path: Path, trunk: Path,
     losses = held_out_on(model, tokenizer, examples, 96)
     assert [found["trunk_loss"], *found["head_losses"]] == losses.losses and found["agreement"] == losses.agreement
     assert (found["trunk_loss"] == plain["trunk_loss"]) == (not joint), "a frozen trunk stays exactly what it was"
-    prompts = [tokenizer(example["prompt"])["input_ids"][-64:] for example in examples[:2]]
+    prompts = [tokenizer(example.prompt)["input_ids"][-64:] for example in examples[:2]]
     for temperature, ways in found["decoding"].items():
         again = drafting(model, prompts, 6, repeats=1, temperature=float(temperature))
         for name in ("chain", "tree"):
@@ -106,10 +106,13 @@ def test_every_family_can_be_counted() -> None:
 
 
 def test_prompts_are_the_ends_of_prompts_and_the_beginnings_of_texts() -> None:
-    def tokenizer(text: str, verbose: bool) -> dict[str, list[int]]:
-        return {"input_ids": [int(digit) for digit in text]}
+    def tokenizer(texts: list[str], **_: object) -> dict[str, list[list[int]]]:
+        return {
+            "input_ids": [[int(digit) for digit in text] for text in texts],
+            "special_tokens_mask": [[0] * len(text) for text in texts],
+        }
 
-    examples: Any = [{"prompt": "12345", "completion": "6"}, {"text": "123456"}, {"text": "1"}, {"text": "12"}, {"text": "13"}]
+    examples = [PromptCompletion("12345", "6"), *map(Text, ["123456", "1", "12", "13"])]
     assert prompts_of(examples, tokenizer, 3, 4) == [[2, 3, 4, 5], [1, 2, 3], [1]]
 
 

@@ -41,7 +41,7 @@ def test_each_sample_is_what_generate_draws_with_its_seed_and_says_how_it_ended(
     config = DistillConfig(model=talking, data=data, output_file=tmp_path / "own.jsonl", limit=12, **SETTINGS)
     found = distill(config)
     model, tokenizer = HeadwayModel.from_pretrained(talking).eval(), AutoTokenizer.from_pretrained(talking)
-    prompts = [example["prompt"] for example in load_examples(data, limit=12)]
+    prompts = [example.prompt for example in load_examples(data, limit=12)]
     samples = lines(config.output_file)
     assert [(line["number"], line["sample"]) for line in samples] == [(n, s) for n in range(12) for s in range(2)]
     assert len({line["seed"] for line in samples}) == found.samples == 24

@@ -21,12 +21,13 @@ from typing import Any, get_args
 
 from matplotlib.figure import Figure
 
-from headway.data import Example, load_examples, load_rows
+from headway.data import PromptCompletion, load_examples, load_rows, row_of_example
 from headway.errors import ConfigError, DataError
 from headway.evaluation.probes.answering import Answerer, Answers, subsample
 from headway.evaluation.probes.configs import Category, SlickConfig
 from headway.evaluation.probes.matching import first_line, same
 from headway.evaluation.probes.report import SIZE, Proportion, proportion, save_results
+from headway.evaluation.prompts import prompts_with_completions
 from headway.evaluation.tasks.exact_match import extract_strict, same_answer
 from headway.files import write_text
 from headway.reports.plots import labelled_axes
@@ -70,10 +71,14 @@ def run(config: SlickConfig) -> SlickResult:
     categories = {category: proportion(counts[category], len(known)) for category in CATEGORIES}
     remarks, kept = [], None
     if config.output_file is not None:
-        lines = [examples[n] | asdict(of_example) for n, of_example in zip(asked, known, strict=True)]
+        lines = [row_of_example(examples[n]) | asdict(of_example) for n, of_example in zip(asked, known, strict=True)]
         remarks.append(f"Categories: {_write(config.output_file.with_suffix('.categories.jsonl'), lines)}")
         if config.keep:
-            kept = [examples[n] for n, of_example in zip(asked, known, strict=True) if of_example.category in config.keep]
+            kept = [
+                row_of_example(examples[n])
+                for n, of_example in zip(asked, known, strict=True)
+                if of_example.category in config.keep
+            ]
             if not kept:
                 raise DataError(f"no example is {' or '.join(config.keep)}: there is nothing to keep.")
             remarks.append(f"Kept {len(kept)} of {len(known)}: {_write(config.output_file.with_suffix('.kept.jsonl'), kept)}")
@@ -86,7 +91,7 @@ def run(config: SlickConfig) -> SlickResult:
 
 
 def probe(
-    answer: Answers, examples: Sequence[Example], groups: Sequence[str], asked: Sequence[int], config: SlickConfig
+    answer: Answers, examples: Sequence[PromptCompletion], groups: Sequence[str], asked: Sequence[int], config: SlickConfig
 ) -> list[Known]:
     """Knowledge of examples[n] for n in `asked`. The solved examples of a prompt come from the other examples of its group.
 
@@ -94,7 +99,7 @@ def probe(
         DataError: a group has too few other examples.
     """
     prompts = few_shot_prompts(examples, groups, asked, config)
-    targets = [examples[number]["completion"] for number in asked]
+    targets = [examples[number].completion for number in asked]
     sets = config.exemplar_sets
     greedy = [is_right(text, targets[index // sets], config.match) for index, text in enumerate(answer(prompts))]
     p_greedy = [sum(greedy[index * sets : (index + 1) * sets]) / sets for index in range(len(asked))]
@@ -111,18 +116,20 @@ def probe(
     return [Known(category(p, p_sampled.get(n)), p, p_sampled.get(n)) for n, p in enumerate(p_greedy)]
 
 
-def few_shot_prompts(examples: Sequence[Example], groups: Sequence[str], asked: Sequence[int], config: SlickConfig) -> list[str]:
+def few_shot_prompts(
+    examples: Sequence[PromptCompletion], groups: Sequence[str], asked: Sequence[int], config: SlickConfig
+) -> list[str]:
     """Prompts with random solved examples, (asked * exemplar_sets,). Raises DataError as `probe`."""
     members: dict[str, list[int]] = {}
     for number, group in enumerate(groups):
         members.setdefault(group, []).append(number)
     prompts = []
     for number in asked:
-        others = [n for n in members[groups[number]] if examples[n]["prompt"] != examples[number]["prompt"]]
+        others = [n for n in members[groups[number]] if examples[n].prompt != examples[number].prompt]
         if len(others) < config.shots:
             raise DataError(
                 f"{config.shots} solved examples are needed before each question, and {groups[number] or config.data!r} has "
-                f"{len(others)} besides {examples[number]['prompt']!r}. Ask for fewer --shots, or give more data."
+                f"{len(others)} besides {examples[number].prompt!r}. Ask for fewer --shots, or give more data."
             )
         rng = random.Random(f"{config.seed} {number}")
         prompts += [few_shot(examples, rng.sample(others, config.shots), number) for _ in range(config.exemplar_sets)]
@@ -148,22 +155,20 @@ def is_right(text: str, target: str, match: str) -> bool:
     return same_answer(extract_strict(text), extract_strict(target))
 
 
-def few_shot(examples: Sequence[Example], shown: Sequence[int], asked: int) -> str:
+def few_shot(examples: Sequence[PromptCompletion], shown: Sequence[int], asked: int) -> str:
     """The solved examples `shown`, then the prompt of example `asked`."""
-    solved = "".join(f"{examples[n]['prompt']}{examples[n]['completion']}\n\n" for n in shown)
-    return solved + str(examples[asked]["prompt"])
+    solved = "".join(f"{examples[n].prompt}{examples[n].completion}\n\n" for n in shown)
+    return solved + examples[asked].prompt
 
 
-def load(config: SlickConfig) -> tuple[list[Example], list[str]]:
+def load(config: SlickConfig) -> tuple[list[PromptCompletion], list[str]]:
     """Examples with prompt and completion, and the group of each example.
 
     Raises:
         DataError: an example has no prompt and completion, or a row has no group.
         ConfigError: a group is asked for, and the data is no local file.
     """
-    examples = load_examples(config.data, config.split)
-    if any("prompt" not in example for example in examples):
-        raise DataError(f"{config.data} has no prompts and completions, so nothing says what a right answer is.")
+    examples = prompts_with_completions(load_examples(config.data, config.split), config.data)
     if config.group is None:
         return examples, [""] * len(examples)
     if not Path(config.data).is_file():

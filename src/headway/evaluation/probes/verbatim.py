@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from transformers.utils import logging
 
 from headway import model_path
-from headway.data import Example, encode, load_examples
+from headway.data import Example, PromptCompletion, Text, load_examples, tokenize
 from headway.errors import DataError
 from headway.evaluation.probes.answer_log import AnswerLog, fingerprint
 from headway.evaluation.probes.answering import LOG_SUFFIX, Answerer
@@ -105,8 +105,8 @@ def run(config: VerbatimConfig) -> VerbatimResult:
         results[model.name] = replace(rates(texts, prompts, tokenizer, indices, config.seed), texts=texts)
     result = VerbatimResult(indices[0].tokens, len(prompts), results)
     headings = ["model", *(f"{n}-grams copied, 95 %" for n in config.lengths), "longest copy", "tokens"]
-    known = {example.get("prompt") for example in training}
-    seen = sum(example.get("prompt") in known for example in held_out if "prompt" in example)
+    known = {example.prompt for example in training if isinstance(example, PromptCompletion)}
+    seen = sum(example.prompt in known for example in held_out if isinstance(example, PromptCompletion))
     remarks = [f"{result.training_tokens} training tokens."]
     remarks += [f"{seen} of the {len(prompts)} prompts are in the training data."] if seen else []
     print_table(
@@ -160,7 +160,7 @@ def longest_run(flags: Sequence[bool]) -> int:
 
 def learnt(example: Example, tokenizer: Any) -> Iterator[list[int]]:
     """Stretches of an example with label tokens: a completion, the assistant's turns, or a whole text."""
-    for part in encode(example, tokenizer, max_length=2**40):
+    for part in tokenize(example, tokenizer, max_length=2**40):
         stretch: list[int] = []
         for token, label in zip(part["input_ids"], part["labels"], strict=True):
             if label != IGNORE:
@@ -174,11 +174,11 @@ def learnt(example: Example, tokenizer: Any) -> Iterator[list[int]]:
 
 def prompt_and_reference(example: Example, tokenizer: Any, config: VerbatimConfig) -> tuple[str, str]:
     """Prompt and true continuation of an example. Raises DataError for conversations and for short texts."""
-    if "prompt" in example:
-        return example["prompt"], example["completion"]
-    if "messages" in example:
+    if isinstance(example, PromptCompletion):
+        return example.prompt, example.completion
+    if not isinstance(example, Text):
         raise DataError(f"{config.prompts} holds conversations; give prompts with prompt and completion, or texts.")
-    ids = tokens_of(example["text"], tokenizer)
+    ids = tokens_of(example.text, tokenizer)
     if len(ids) <= config.prompt_tokens:
         raise DataError(f"a text of {config.prompts} has {len(ids)} tokens; ask for fewer --prompt-tokens, or longer texts.")
     reference = ids[config.prompt_tokens :][: config.max_new_tokens]

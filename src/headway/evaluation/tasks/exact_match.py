@@ -8,13 +8,12 @@ from typing import Any
 
 from rich.progress import track
 
-from headway.data import Example, load_examples
+from headway.data import PromptCompletion, load_examples, tokenize_prompt
 from headway.decoding import DecodeStats, heads_drafter
-from headway.errors import DataError
 from headway.evaluation.benchmarks.quantization_effect import quantize_and_compare
 from headway.evaluation.benchmarks.speed import timed_prompts
 from headway.evaluation.configs import EvalConfig
-from headway.evaluation.prompts import left_padded
+from headway.evaluation.prompts import left_padded, prompts_with_completions
 from headway.evaluation.results import Scored, TaskResult
 from headway.evaluation.tasks import TASKS
 from headway.evaluation.tasks.held_out import HeldOut, held_out_on
@@ -76,9 +75,8 @@ def score(config: EvalConfig) -> Scored:
     model, tokenizer = load_model_and_tokenizer(config.model, dtype=config.dtype)
     source = config.data or TASKS[config.task].data
     examples = load_examples(source, config.split, config.limit)
-    if any("prompt" not in example for example in examples):
-        raise DataError(f"{source} has no prompts and completions, which {config.task} needs.")
-    prompts = [tokenizer(example["prompt"], verbose=False)["input_ids"] for example in examples]
+    problems = prompts_with_completions(examples, source)
+    prompts = [tokenize_prompt(problem, tokenizer) for problem in problems]
     effect = None
     if config.quantize != "none":
 
@@ -86,13 +84,14 @@ def score(config: EvalConfig) -> Scored:
             return held_out_on(model, tokenizer, examples, config.max_length, config.batch_size)
 
         effect, _ = quantize_and_compare(model, config.quantize, metrics, timed_prompts(prompts, config), config.timed_tokens)
-    shots: Sequence[Example] = ()
+    shots: Sequence[PromptCompletion] = ()
     if config.shots:
-        shots = random.Random(config.seed).sample(load_examples(source, "train"), config.shots)
+        solved = prompts_with_completions(load_examples(source, "train"), source)
+        shots = random.Random(config.seed).sample(solved, config.shots)
     matched = exact_match(
         model,
         tokenizer,
-        examples,
+        problems,
         max_new_tokens=config.max_new_tokens or MAX_NEW_TOKENS,
         batch_size=config.batch_size,
         speculative=config.speculative,
@@ -135,11 +134,11 @@ def same_answer(answer: str, reference: str) -> bool:
 def exact_match(
     model: HeadwayModel,
     tokenizer: Any,
-    examples: Sequence[Example],
+    examples: Sequence[PromptCompletion],
     max_new_tokens: int = MAX_NEW_TOKENS,
     batch_size: int = 16,
     speculative: bool = True,
-    shots: Sequence[Example] = (),
+    shots: Sequence[PromptCompletion] = (),
     quiet: bool = False,
 ) -> ExactMatch:
     """Decode answers greedily and compare them with the references.
@@ -152,8 +151,8 @@ def exact_match(
         shots: solved examples to put before each prompt.
         quiet: show no progress bar.
     """
-    shown = "".join(f"{shot['prompt']}{shot['completion']}\n\n" for shot in shots)
-    encoded = [tokenizer(shown + example["prompt"], verbose=False)["input_ids"] for example in examples]
+    shown = "".join(f"{shot.prompt}{shot.completion}\n\n" for shot in shots)
+    encoded = [tokenize_prompt(shown + example.prompt, tokenizer) for example in examples]
     order = sorted(range(len(examples)), key=lambda i: -len(encoded[i]))
     texts: dict[int, str] = {}
     stats = []
@@ -173,9 +172,9 @@ def exact_match(
             texts[i] = _cut(text)
     answers = []
     for i, example in enumerate(examples):
-        text, reference = texts[i], example["completion"].strip()
+        text, reference = texts[i], example.completion.strip()
         strict, flexible = (same_answer(extract(text), reference) for extract in (extract_strict, extract_flexible))
-        answers.append(Answer(example["prompt"], text, strict, flexible))
+        answers.append(Answer(example.prompt, text, strict, flexible))
     return ExactMatch(answers, DecodeStats.together(stats))
 
 

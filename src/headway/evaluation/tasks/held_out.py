@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headway.data import Collator, Example, encode_all, load_examples, pack
+from headway.data import Collator, Example, load_examples, pack, tokenize_all
 from headway.errors import DataError
 from headway.evaluation.benchmarks.quantization_effect import quantize_and_compare
 from headway.evaluation.benchmarks.speed import timed_prompts
@@ -77,7 +77,7 @@ def held_out_on(
     Raises:
         DataError: no token is left to score.
     """
-    rows = pack(encode_all(examples, tokenizer, max_length)[0], max_length)
+    rows = pack(tokenize_all(examples, tokenizer, max_length)[0], max_length)
     collate = Collator(0)  # a token that every model embeds; no label depends on padding
     metrics = held_out(model, (collate(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size)))
     if not metrics.tokens:

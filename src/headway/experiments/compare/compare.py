@@ -21,6 +21,7 @@ import headway.config
 from headway.data import load_examples
 from headway.errors import HeadwayError
 from headway.evaluation.benchmarks.speed import measure_speed
+from headway.evaluation.prompts import prompt_tokens
 from headway.evaluation.results import as_json
 from headway.experiments.compare.configs import CompareConfig
 from headway.experiments.compare.report import write_report
@@ -113,8 +114,7 @@ def _speeds(config: CompareConfig, runs: list[Run], done: Done) -> dict[str, dic
         if not model.count:
             continue
         examples = load_examples(run.scored.test or run.scored.data, "test", config.speed_prompts)
-        texts = [example.get("prompt") or example.get("text", "") for example in examples]
-        prompts = [ids for text in texts if (ids := tokenizer(text, verbose=False)["input_ids"][:256])]
+        prompts = [ids for example in examples if (ids := prompt_tokens(example, tokenizer, 256)[:256])]
         found[run.task][run.arm] = as_json(measure_speed(model, prompts, min(48, run.scored.max_new_tokens)))
     return found
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import headway.config
-from headway.data import Example, load_examples
+from headway.data import Example, load_examples, row_of_example
 from headway.errors import ConfigError, DataError
 from headway.experiments.compare.configs import CompareConfig, TaskConfig
 from headway.files import write_text
@@ -160,7 +160,7 @@ def _sample(config: CompareConfig, name: str, task: TaskConfig, pool: list[Examp
         return task.data
     chosen = random.Random(seed).sample(pool, task.examples)
     path = config.output_dir / "data" / f"{name}-{seed}.jsonl"
-    text = "".join(json.dumps(example, ensure_ascii=False) + "\n" for example in chosen)
+    text = "".join(json.dumps(row_of_example(example), ensure_ascii=False) + "\n" for example in chosen)
     if not path.is_file() or path.read_text(encoding="utf-8") != text:  # rows are cached by the time of the file
         write_text(path, text)
     return str(path)

@@ -20,6 +20,7 @@ import headway.config
 from headway.data import Example, load_examples
 from headway.errors import HeadwayError
 from headway.evaluation.benchmarks.timing import wait
+from headway.evaluation.prompts import prompts_with_completions
 from headway.evaluation.tasks.exact_match import exact_match
 from headway.evaluation.tasks.held_out import held_out_on
 from headway.experiments.compare.configs import TaskConfig
@@ -80,7 +81,7 @@ def score(source: str, task: TaskConfig, test: list[Example]) -> dict[str, Any]:
     measured = held_out_on(model, tokenizer, test, _length(model), 8)
     found: dict[str, Any] = {"loss": measured.losses[0], "head_losses": measured.losses[1:], "agreement": measured.agreement}
     if task.metric == "exact-match":
-        matched = exact_match(model, tokenizer, test, task.max_new_tokens, 32, quiet=True)
+        matched = exact_match(model, tokenizer, prompts_with_completions(test, task.data), task.max_new_tokens, 32, quiet=True)
         found |= {
             "score": matched.strict,
             "tokens_per_forward": matched.stats.tokens_per_forward,
@@ -159,7 +160,8 @@ class Points(Clock):
             raise HeadwayError(f"The held-out loss became {loss} by step {state.global_step}. Lower this arm's learning_rate.")
         share = None
         if self.task.metric == "exact-match":
-            share = exact_match(model, self.tokenizer, self.test, self.task.max_new_tokens, 32, quiet=True).strict
+            problems = prompts_with_completions(self.test, self.task.data)
+            share = exact_match(model, self.tokenizer, problems, self.task.max_new_tokens, 32, quiet=True).strict
         self.known[str(state.global_step)] = [state.global_step, self.seconds, loss, share]
         self.keep()
 

@@ -16,7 +16,7 @@ import torch
 from transformers import TrainerCallback
 
 import headway.config
-from headway.data import Example, load_examples
+from headway.data import Example, Text, load_examples, tokenize_prompt
 from headway.errors import DataError, HeadwayError
 from headway.evaluation.benchmarks.drafting import drafting
 from headway.evaluation.benchmarks.timing import peak_memory
@@ -111,11 +111,8 @@ def prompts_of(examples: list[Example], tokenizer: Any, count: int, longest: int
     """The ends of prompts, and of plain texts the beginnings, half of each at most."""
     found: list[list[int]] = []
     for example in examples:
-        if "prompt" in example:
-            ids = tokenizer(example["prompt"], verbose=False)["input_ids"][-longest:]
-        else:
-            ids = tokenizer(example.get("text", ""), verbose=False)["input_ids"]
-            ids = ids[: min(longest, len(ids) // 2)]
+        ids = tokenize_prompt(example, tokenizer)
+        ids = ids[: min(longest, len(ids) // 2)] if isinstance(example, Text) else ids[-longest:]
         if ids and len(found) < count:
             found.append(ids)
     return found

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from transformers import set_seed
 
 from headway import model_path
-from headway.data import load_examples, word_problems
+from headway.data import Example, PromptCompletion, load_examples, word_problems
 from headway.errors import ConfigError
 from headway.evaluation.tasks.exact_match import exact_match
 from headway.evaluation.tasks.held_out import held_out_on
@@ -96,12 +96,14 @@ def score(config: FinetuningConfig, folder: str) -> Measures:
     model, tokenizer = load_model_and_tokenizer(folder)
     name, _, level = config.data.partition(":")
     if name == "word-problems":
-        test = word_problems("test", config.test_examples, int(level or 1), seed=1)
+        rows = word_problems("test", config.test_examples, int(level or 1), seed=1)
+        test: list[Example] = [PromptCompletion(row["prompt"], row["completion"]) for row in rows]
     else:
         test = load_examples(config.data, "test", config.test_examples)
     found = {"loss": held_out_on(model, tokenizer, test, config.max_length).losses[0]}
-    if all("prompt" in example for example in test):
-        matched = exact_match(model, tokenizer, test, max_new_tokens=64, batch_size=50, quiet=True)
+    problems = [example for example in test if isinstance(example, PromptCompletion)]
+    if len(problems) == len(test):
+        matched = exact_match(model, tokenizer, problems, max_new_tokens=64, batch_size=50, quiet=True)
         found |= {"exact match": matched.strict, "tokens a forward": matched.stats.tokens_per_forward}
     return found
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from headway.data import Collator, Encoded, PackedRow, load_examples, row_of
+from headway.data import Collator, Encoded, PackedRow, Text, load_examples, row_of
 from headway.data.generated.induction import (
     names_of_two_tokens,
     names_somebody_twice,
@@ -90,7 +90,7 @@ def _corpus(source: str) -> list[str]:
     """Stories of files that name one of the known characters twice; none where they are generated."""
     if source == "generated":
         return []
-    texts = [example["text"] for example in load_examples(source) if "text" in example]
+    texts = [example.text for example in load_examples(source) if isinstance(example, Text)]
     return [text for text in texts if names_somebody_twice(words_of(text))]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from headway.data import Collator, Encoded, PackedRow, load_examples, row_of
+from headway.data import Collator, Encoded, PackedRow, Text, load_examples, row_of, tokenize_prompt
 from headway.decoding import DecodeStats, heads_drafter
 from headway.errors import DataError
 from headway.evaluation.tasks.held_out import held_out
@@ -63,10 +63,12 @@ def _tokens(config: ScaleConfig, tokenizer: PreTrainedTokenizerBase, split: str)
     eos = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     parts = []
     for example in load_examples(config.text, split):
+        if not isinstance(example, Text):
+            raise DataError(f"{example.location}: texts are needed, not prompts or conversations.")
         if config.tokenizer == "bytes":
-            parts.append(np.frombuffer(example["text"].encode("utf-8"), np.uint8).astype(np.int32) + len(SPECIAL))
+            parts.append(np.frombuffer(example.text.encode("utf-8"), np.uint8).astype(np.int32) + len(SPECIAL))
         else:
-            parts.append(np.asarray(tokenizer(example["text"], verbose=False)["input_ids"], np.int32))
+            parts.append(np.asarray(tokenize_prompt(example, tokenizer), np.int32))
         parts.append(np.asarray(eos, np.int32))
     found = np.concatenate(parts)
     assert config.max_length is not None

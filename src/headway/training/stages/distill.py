@@ -8,7 +8,7 @@ text; the distributions behind them are not kept, since `objective: distillation
 import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from headway.data import Example, encode_prompt, load_examples
+from headway.data import Chat, Example, PromptCompletion, Text, load_examples, row_of_example, tokenize_prompt
 from headway.decoding.generation_config import resolve
 from headway.decoding.requests import Request, complete, drafter_of
 from headway.decoding.stopping import eos_tokens
@@ -34,7 +34,7 @@ class Prompt:
     """number: among all examples of the data, from 0. example: the prompt as the data room reads it, without an answer."""
 
     number: int
-    example: Example
+    example: PromptCompletion | Chat
     tokens: list[int]
 
 
@@ -100,8 +100,8 @@ def prompts_of(config: DistillConfig, tokenizer: PreTrainedTokenizerBase, contex
     for source in config.sources:
         for example in load_examples(source, config.split, config.limit, config.columns):
             asked = _asked(example, tokenizer, config.prompt_tokens)
-            tokens = encode_prompt(asked, tokenizer) if asked else []
-            if tokens and (longest is None or len(tokens) <= longest):
+            tokens = tokenize_prompt(asked, tokenizer) if asked is not None else []
+            if asked is not None and tokens and (longest is None or len(tokens) <= longest):
                 found.append(Prompt(number, asked, tokens))
             else:
                 left_out += 1
@@ -119,18 +119,20 @@ def seed_of(seed: int, number: int, sample: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}-{number}-{sample}".encode()).digest()[:6], "big")
 
 
-def _asked(example: Example, tokenizer: Any, prompt_tokens: int) -> Example:
-    """The example without its answer; empty where nothing is left."""
-    if "messages" in example:
-        messages = example["messages"]
+def _asked(example: Example, tokenizer: Any, prompt_tokens: int) -> PromptCompletion | Chat | None:
+    """The example without its answer, or None if nothing is left."""
+    if isinstance(example, Chat):
+        messages = example.messages
         while messages and messages[-1]["role"] == "assistant":
             messages = messages[:-1]
-        return {"messages": messages} if messages else {}
-    if "prompt" in example:
-        return {"prompt": example["prompt"]}
-    tokens = tokenizer(example["text"], verbose=False)["input_ids"][:prompt_tokens]
-    # the last token may end within a character
-    return {"prompt": tokenizer.decode(tokens, skip_special_tokens=True).rstrip("\ufffd")}
+        return replace(example, messages=messages, cut_off=False) if messages else None
+    if isinstance(example, Text):
+        tokens = tokenize_prompt(example, tokenizer)[:prompt_tokens]
+        # the last token may end within a character
+        return PromptCompletion(tokenizer.decode(tokens, skip_special_tokens=True).rstrip("\ufffd"))
+    if isinstance(example, PromptCompletion):
+        return PromptCompletion(example.prompt)
+    raise DataError(f"{example.location}: a preference pair is no prompt to continue.")
 
 
 def _draw(
@@ -178,10 +180,11 @@ def text_of(tokenizer: Any, prompt: list[int], new: list[int]) -> str:
     return next(fitting, alone)
 
 
-def _answered(example: Example, text: str) -> Example:
-    if "messages" in example:
-        return {"messages": [*example["messages"], {"role": "assistant", "content": text}]}
-    return {**example, "completion": text}
+def _answered(example: PromptCompletion | Chat, text: str) -> dict[str, Any]:
+    """The row of the prompt with its answer."""
+    if isinstance(example, Chat):
+        return row_of_example(replace(example, messages=[*example.messages, {"role": "assistant", "content": text}]))
+    return row_of_example(replace(example, completion=text))
 
 
 def _digest(prompts: list[Prompt]) -> str:
