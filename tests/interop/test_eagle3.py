@@ -167,7 +167,7 @@ def test_what_is_no_eagle3_checkpoint_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="holds EAGLE-3, native: import it --from eagle3"):
         import_(out, "speculators", trunk)
     save_file({"fc.weight": tensors["fc.weight"]}, out / "model.safetensors")
-    with pytest.raises(CheckpointError, match="names no speculators_model_type"):
+    with pytest.raises(CheckpointError, match="has no speculators_model_type"):
         import_(out, "speculators", trunk)
     changed(out, tensors, speculators_model_type="dflash")
     with pytest.raises(UnsupportedModelError, match="type dflash"):
