@@ -25,7 +25,6 @@ class EvalConfig:
         help="folder or hub id; `embedded`; for code tasks also `reference`, the data set's own solutions", group=MODEL
     )
     task: str = field("gsm8k", help="name from --list-tasks, lm-eval:NAME,NAME or suite:CAPABILITY", group=TASK)
-    list_tasks: bool = field(False, help="print all tasks and suites", group=TASK)
     data: str | None = field(None, help="file, folder or hub id of the examples", group=TASK, default_text="the task's own")
     split: str = field("test", help="split of hub and preset data sets", group=TASK)
     limit: int | None = field(None, help="number of examples to score", group=TASK, default_text="all")
