@@ -34,7 +34,7 @@ def test_registers_change_no_logit_of_the_tokens(architecture, attention):
     objective = Registers(model)
     with torch.no_grad():
         expected = model(batch["input_ids"], batch["segments"]).hidden_states[0]
-        placed = objective.place(batch["input_ids"], batch["labels"], batch["segments"], 0.3)
+        placed = objective.locate(batch["input_ids"], batch["labels"], batch["segments"], 0.3)
         embedded = model.trunk.get_input_embeddings()(batch["input_ids"])
         registers = torch.randn(*placed.after.shape, embedded.shape[-1])
         both = torch.cat([embedded, registers], dim=1)
@@ -49,7 +49,7 @@ def test_masks_and_positions_are_those_of_the_definition(architecture):
     model = plain(architecture)
     batch = packed_batch()
     segments = batch["segments"]
-    placed = Registers(model).place(batch["input_ids"], batch["labels"], segments, 0.3)
+    placed = Registers(model).locate(batch["input_ids"], batch["labels"], segments, 0.3)
     prefix = torch.tensor([[True] * 4 + [False] * 23])
     positions, masks = interleaved(model.view, segments, placed, prefix=prefix)
     own = [*range(11), *range(5), *range(9)]
@@ -75,7 +75,7 @@ def naive(model, objective, batch, progress):
     """Every register on its own: a row of the tokens that it sees and itself, without masks."""
     ids, labels, segments = batch["input_ids"], batch["labels"], batch["segments"]
     table = model.trunk.get_input_embeddings()
-    placed = objective.place(ids, labels, segments, progress)
+    placed = objective.locate(ids, labels, segments, progress)
     losses = {}
     for row in range(len(ids)):
         for after, d, label in zip(*(part[row].tolist() for part in placed), strict=True):
@@ -154,7 +154,7 @@ def test_offsets_are_uniform_one_a_document_new_at_every_step_and_the_same_in_an
     objective = Registers(model, offsets=4, seed=3)
     rows = torch.tensor(random_rows(400, 12))
     segments = torch.tensor([[0] * 6 + [1] * 6]).repeat(400, 1)
-    placed = objective.place(rows, rows, segments, 0.1)
+    placed = objective.locate(rows, rows, segments, 0.1)
     first = {}
     for row in range(400):
         for after, d, label in zip(*(part[row].tolist() for part in placed), strict=True):
@@ -162,16 +162,16 @@ def test_offsets_are_uniform_one_a_document_new_at_every_step_and_the_same_in_an
                 assert first.setdefault((row, after // 6), d) == d
     counts = torch.bincount(torch.tensor(list(first.values())), minlength=5)[1:]
     assert ((counts - 200).abs() < 4 * (800 * 3 / 16) ** 0.5).all(), counts
-    again, later = objective.place(rows[7:9], rows[7:9], segments[7:9], 0.1), objective.place(rows, rows, segments, 0.2)
+    again, later = objective.locate(rows[7:9], rows[7:9], segments[7:9], 0.1), objective.locate(rows, rows, segments, 0.2)
     assert torch.equal(again.offsets[:, 0], placed.offsets[7:9, 0])
     assert not torch.equal(later.labels, placed.labels)
-    assert not torch.equal(Registers(model, seed=4).place(rows, rows, segments, 0.1).offsets[:, 0], placed.offsets[:, 0])
+    assert not torch.equal(Registers(model, seed=4).locate(rows, rows, segments, 0.1).offsets[:, 0], placed.offsets[:, 0])
 
 
 def test_the_share_says_how_many_tokens_have_a_register():
     model = plain()
     rows = torch.tensor(random_rows(100, 100))
-    placed = Registers(model, offsets=1, share=0.25).place(rows, rows, torch.zeros_like(rows), 0.0)
+    placed = Registers(model, offsets=1, share=0.25).locate(rows, rows, torch.zeros_like(rows), 0.0)
     assert (placed.labels != -100).sum().item() == pytest.approx(0.25 * 9900, rel=0.1)
 
 

@@ -1,11 +1,11 @@
-"""Registers (MuToR; Gerontopoulos et al. 2025, arXiv 2505.10518, section 3): learnt tokens that look further ahead.
+"""Registers (MuToR; Gerontopoulos et al. 2025, arXiv 2505.10518, section 3): learnt tokens that predict later tokens.
 
-A register after x_t predicts x_{t+d} from the position of x_{t+d-1}, as if x_{t+1} to x_{t+d-1} were left out of a next-token
-step. It sees the tokens up to x_t and itself; nothing sees it. So the tokens' own predictions are those of the plain
-text, no layer is added, and once training is over the registers are dropped.
+A register after x_t predicts x_{t+d} from the position of x_{t+d-1}, as a next-token step without x_{t+1} to x_{t+d-1} would. A
+register attends to the tokens up to x_t and to itself, and no token attends to a register. Predictions of the tokens are therefore
+those of the text without registers. No layer is added, and the registers are dropped after training.
 
-L = (1 - a) * L_1 + a * L_registers, plus the losses of the heads, where there are any. Sums over registers are divided by the
-number of next-token labels, times their share of positions, as all offsets are.
+L = (1 - a) * L_1 + a * L_registers, plus the losses of heads if there are any. Sums over registers are divided by the number of
+next-token labels, as all offsets are, times the share of positions that have a register.
 """
 
 from typing import Any, NamedTuple, cast
@@ -29,28 +29,36 @@ PROBE = 6  # tokens
 
 
 class Located(NamedTuple):
-    """Registers of a batch, each (batch, registers); rows that have fewer are filled up with registers that learn nothing."""
+    """Registers of a batch, each field (batch, registers). Rows with fewer registers are padded with registers without a label.
 
-    after: Tensor  # index in its row of the token it stands behind
-    offsets: Tensor  # d: how far ahead it looks
-    labels: Tensor  # what it predicts, -100 in filling
+    Args:
+        after: index of the token before the register.
+        offsets: offset d of the predicted token.
+        labels: predicted token, -100 in padding.
+    """
+
+    after: Tensor
+    offsets: Tensor
+    labels: Tensor
 
 
 class Registers(TokenObjective, nn.Module):
-    """The objective; its one parameter is the registers' embedding, (hidden,), at first the mean of the tokens'.
+    """Loss of the trunk with registers. The only parameter is the embedding of the registers, (hidden,), initially the mean of
+    the token embeddings.
 
-    An offset is drawn for each document anew at every step. Draws depend on the document, on the progress of the run and on the
-    seed alone: neither packing, batches nor processes change them, and a resumed run repeats them.
+    Every document gets a random offset in every step. Random numbers depend on the document, the progress of the run and the seed
+    alone. Packing, batches and processes do not change them, and a resumed run repeats them.
 
     Args:
-        model: what will be trained.
-        offsets: the furthest a register looks, d_max; d is drawn from 1..d_max.
-        weight: a, in (0, 1).
-        share: of the positions with something to predict, how many have a register, in (0, 1].
+        model: the model that will be trained.
+        offsets: largest offset d_max; d is drawn from 1..d_max.
+        weight: weight a of the registers, in (0, 1).
+        share: share of the positions with a label that have a register, in (0, 1].
         heads: weights of the losses of trunk and heads; None: the trunk alone.
-        seed: of the draws.
-    Raises: ConfigError for a number out of range, UnsupportedModelError where the trunk's attention cannot be told
-        what registers may see.
+        seed: seed of the random offsets.
+    Raises:
+        ConfigError: a number is out of range.
+        UnsupportedModelError: the trunk does not follow attention masks and positions.
     """
 
     def __init__(
@@ -64,7 +72,7 @@ class Registers(TokenObjective, nn.Module):
     ) -> None:
         super().__init__()
         if offsets < 1:
-            raise ConfigError(f"Registers look at least 1 token ahead, not {offsets}.")
+            raise ConfigError(f"Registers predict at least 1 token ahead, not {offsets}.")
         if not 0 < weight < 1 or not 0 < share <= 1:
             raise ConfigError(f"The weight of registers lies between 0 and 1, their share above 0 up to 1: {weight}, {share}.")
         check_takes_registers(model.view)
@@ -73,7 +81,7 @@ class Registers(TokenObjective, nn.Module):
         table = cast(nn.Embedding, model.trunk.get_input_embeddings())
         with torch.no_grad():
             every = torch.arange(table.weight.shape[0], device=table.weight.device)
-            # what the table gives, not what it holds: some trunks scale it on the way out
+            # outputs of the embedding and not its matrix: some trunks scale the output
             mean = torch.stack([table(part).float().sum(0) for part in every.split(4096)]).sum(0) / len(every)
         self.embedding = nn.Parameter(mean.to(table.weight.dtype))
 
@@ -82,19 +90,19 @@ class Registers(TokenObjective, nn.Module):
         segments = batch.get("segments")
         segments = torch.zeros_like(ids) if segments is None else segments
         positions, masks = model.layout(ids, segments, prefix)
-        # what is only measured is measured with the same offsets every time
-        placed = self.place(ids, labels, segments, progress if self.training else 0.0)
+        # evaluation uses the same offsets every time
+        located = self.locate(ids, labels, segments, progress if self.training else 0.0)
         embedded = model.trunk.get_input_embeddings()(ids)
-        registers = self.embedding.to(embedded.dtype).expand(*placed.after.shape, -1)
+        registers = self.embedding.to(embedded.dtype).expand(*located.after.shape, -1)
         hidden_states = model.run(
-            torch.cat([embedded, registers], dim=1), *interleaved(model.view, segments, placed, prefix=prefix)
+            torch.cat([embedded, registers], dim=1), *interleaved(model.view, segments, located, prefix=prefix)
         )
         length = ids.shape[1]
         own = hidden_states.each(lambda states: states[:, :length])
         weights = [1.0] if self.heads is None else self.heads.weights(model.count, progress)
         count = len(weights) - 1
         states = [*model.run_heads(own, ids, positions, masks, count).hidden_states, hidden_states.last[:, length:]]
-        targets = [*(shift_labels(labels, k + 1, segments) for k in range(len(states) - 1)), placed.labels]
+        targets = [*(shift_labels(labels, k + 1, segments) for k in range(len(states) - 1)), located.labels]
         if items is None:
             items = (targets[0] != IGNORE).sum().clamp(min=1)
         total, means = linear_cross_entropy(
@@ -104,13 +112,13 @@ class Registers(TokenObjective, nn.Module):
             [weights[0] * (1 - self.weight), *weights[1:], self.weight / self.share],
             items,
         )
-        none = (placed.labels != IGNORE).sum() == 0
+        none = (located.labels != IGNORE).sum() == 0
         return Loss(total, by_offset(means[:-1]) | {"loss_registers": means[-1].masked_fill(none, float("nan"))})
 
-    def place(self, input_ids: Tensor, labels: Tensor, segments: Tensor, progress: float) -> Located:
-        """Where the registers of a batch stand, and what each predicts; all arguments (batch, seq) but the progress.
+    def locate(self, input_ids: Tensor, labels: Tensor, segments: Tensor, progress: float) -> Located:
+        """Registers of a batch; all arguments but the progress are (batch, seq).
 
-        There is at least one a row, so that every process of a distributed run has a gradient for the embedding.
+        A row has at least one register, so that every process of a distributed run has a gradient for the embedding.
         """
         positions = positions_of(segments)
         seeds = document_seeds(input_ids, positions, segments, self.seed * STEPS + int(progress * STEPS))
@@ -121,29 +129,29 @@ class Registers(TokenObjective, nn.Module):
         chosen = uniform(seeds, positions + 1) < self.share
         targets = targets.masked_fill(~chosen, IGNORE)
         predicts = targets != IGNORE
-        most = max(int(predicts.sum(1).max()), 1)
-        after = torch.argsort(~predicts, dim=1, stable=True)[:, :most]
+        count = max(int(predicts.sum(1).max()), 1)
+        after = torch.argsort(~predicts, dim=1, stable=True)[:, :count]
         return Located(after, offsets.gather(1, after), targets.gather(1, after))
 
 
-def interleaved(view: TrunkView, segments: Tensor, placed: Located, prefix: Tensor | None = None) -> tuple[Tensor, Masks]:
-    """Positions, (batch, seq + registers), and masks of rows followed by their registers.
+def interleaved(view: TrunkView, segments: Tensor, located: Located, prefix: Tensor | None = None) -> tuple[Tensor, Masks]:
+    """Positions, (batch, seq + registers), and attention masks of rows followed by their registers.
 
-    Attention knows no order but by positions and masks, so registers at the end of a row are as good as between its tokens, and the
-    tokens' own states stay in one piece.
+    Attention knows order only by positions and masks. Registers can therefore stand at the end of a row, where hidden states of
+    the tokens stay contiguous.
     """
-    length, count = segments.shape[1], placed.after.shape[1]
+    length, count = segments.shape[1], located.after.shape[1]
     index = torch.arange(length + count, device=segments.device)
-    behind = torch.cat([index[:length].expand_as(segments), placed.after], dim=1)
+    behind = torch.cat([index[:length].expand_as(segments), located.after], dim=1)
     own = positions_of(segments)
-    filling = placed.labels == IGNORE
-    ahead = torch.where(filling, 0, placed.offsets - 1)
-    positions = torch.cat([own, own.gather(1, placed.after) + ahead], dim=1)
-    owners = torch.cat([segments, segments.gather(1, placed.after)], dim=1)
-    # tokens see tokens, registers the tokens up to the one they stand behind, and themselves
+    filling = located.labels == IGNORE
+    ahead = torch.where(filling, 0, located.offsets - 1)
+    positions = torch.cat([own, own.gather(1, located.after) + ahead], dim=1)
+    owners = torch.cat([segments, segments.gather(1, located.after)], dim=1)
+    # tokens attend to tokens; registers to the tokens before them, and to themselves
     allowed = (index[:length] <= behind[:, :, None]) | (index < length)[:, None]
     if prefix is not None:
-        none = torch.zeros_like(placed.after, dtype=torch.bool)
+        none = torch.zeros_like(located.after, dtype=torch.bool)
         prefix = torch.cat([prefix.bool(), none], dim=1)
     itself = (index[:, None] == index[length:]).expand(len(segments), -1, -1)
     seen = torch.cat([allowed, itself], dim=2)
@@ -152,9 +160,9 @@ def interleaved(view: TrunkView, segments: Tensor, placed: Located, prefix: Tens
 
 @torch.no_grad()
 def check_takes_registers(view: TrunkView) -> None:
-    """Raise UnsupportedModelError unless the trunk follows the masks and positions that it is given.
+    """Raise UnsupportedModelError unless the trunk follows attention masks and positions.
 
-    Registers with the embedding of the token one ahead, in its place, must have that token's own states.
+    A register with the embedding and the position of the next token must get the hidden states of that token.
     """
     model, config = view.model, view.config
     try:
@@ -162,11 +170,11 @@ def check_takes_registers(view: TrunkView) -> None:
             ids = torch.arange(1, PROBE + 1, device=model.device)[None] % config.vocab_size
             segments = torch.zeros_like(ids)
             after = torch.arange(PROBE - 1, device=model.device)[None]
-            placed = Located(after, torch.full_like(after, 2), ids[:, 1:])
+            located = Located(after, torch.full_like(after, 2), ids[:, 1:])
             embedded = model.get_input_embeddings()(ids)
             both = torch.cat([embedded, embedded[:, 1:]], dim=1)
             plain = view.run(ids, positions_of(segments), view.masks(positions_of(segments), positions_of(segments))).last.float()
-            found = view.run(both, *interleaved(view, segments, placed)).last.float()
+            found = view.run(both, *interleaved(view, segments, located)).last.float()
     except UnsupportedModelError:
         raise
     except (TypeError, ValueError, RuntimeError) as error:
@@ -174,7 +182,8 @@ def check_takes_registers(view: TrunkView) -> None:
     expected = torch.cat([plain, plain[:, 1:]], dim=1)
     if (found - expected).norm() > 0.02 * expected.norm():
         raise UnsupportedModelError(
-            f"{type(model).__name__} makes masks or positions of its own, so registers would be seen: use another objective."
+            f"{type(model).__name__} makes masks or positions of its own, so tokens would attend to "
+            "registers: use another objective."
         )
 
 

@@ -1,4 +1,4 @@
-"""How much each head counts, and how that changes over a run."""
+"""Weights of the heads' losses, and their course over a run. This module imports no torch."""
 
 import math
 from collections.abc import Callable

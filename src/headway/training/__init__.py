@@ -1,4 +1,4 @@
-"""Training: one loop for all stages. `configs` is light; the verbs load torch and transformers when first asked for."""
+"""Training: one loop for all stages. Commands import torch and transformers when first used; `configs` imports neither."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""From the names of data sources to rows of tokens, kept compactly and, for local files, cached beside the run."""
+"""Data sets of packed rows of tokens from the names of data sources. Rows of local files are cached beside the run."""
 
 import hashlib
 import json
@@ -51,13 +51,16 @@ def build_dataset(
     validation: bool = False,
     cache: Path | None = None,
 ) -> PackedDataset | DenoisedRows:
-    """Load, tokenise, pack and, where the config asks for it, denoise.
+    """Load, tokenise and pack the data of a run, and denoise it if the settings say so.
 
     Args:
-        tokenizer: gets the special tokens of denoising added, where they are asked for and missing.
-        validation: the config's validation data instead of what it learns from.
-        cache: folder that keeps the rows if all sources are local files, for the next run or a resumed one.
-    Raises: DataError where nothing is left to learn from, or as `load_examples` does.
+        config: settings of the run.
+        tokenizer: tokenizer of the model. Missing special tokens of denoising are added.
+        completion_only: labels on completions only, if the data has prompts.
+        validation: build the validation data instead of the training data.
+        cache: folder to keep the rows in, if all sources are local files.
+    Raises:
+        DataError: no row has labels, or a source cannot be read.
     """
     denoising = denoising_of(config, tokenizer)
     rows = _build_packed_dataset(config, tokenizer, denoising, completion_only, validation, cache)
@@ -107,7 +110,7 @@ def _build_packed_dataset(
 def build_validation_dataset(
     config: TrainingConfig, tokenizer: PreTrainedTokenizerBase, completion_only: bool = False
 ) -> PackedDataset | DenoisedRows | None:
-    """Rows of the validation data, if there is any."""
+    """Data set of the validation data; None without validation data."""
     return None if config.validation is None else build_dataset(config, tokenizer, completion_only, validation=True)
 
 

@@ -1,4 +1,4 @@
-"""Rows whose documents are denoised as they are read: anew in every epoch, and the same in any order and any worker."""
+"""Rows whose documents are denoised when read: new noise in every epoch, and the same noise in any order and any worker."""
 
 import random
 from collections.abc import Callable
@@ -24,13 +24,21 @@ PROBE = 6  # tokens
 
 
 class DenoisedRows(Dataset):
-    """Rows of text, each document through `transform` with random numbers of its own: of seed, epoch, row and place in it."""
+    """Packed rows with each document transformed. Noise depends on seed, epoch, index of the row and index of the document.
+
+    Args:
+        rows: packed rows.
+        transform: denoising of one document.
+        seed: seed of the noise.
+        both_ways: keep the column `prefix`, for attention in both directions.
+        added: number of special tokens that the tokenizer lacked.
+    """
 
     def __init__(self, rows: Dataset, transform: Transform, seed: int, both_ways: bool = False, added: int = 0) -> None:
         self.rows = rows
         self.transform = transform
         self.seed = seed
-        self.added = added  # tokens that the tokenizer did not have
+        self.added = added
         self.both_ways = both_ways
         self.epoch = 0
 
@@ -39,22 +47,22 @@ class DenoisedRows(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, list]:
         row = self.rows[index]
-        made: dict[str, list] = {"input_ids": [], "labels": [], "segments": [], "prefix": []}
-        starts = [place for place, number in enumerate(row["segments"]) if place == 0 or number != row["segments"][place - 1]]
+        columns: dict[str, list] = {"input_ids": [], "labels": [], "segments": [], "prefix": []}
+        starts = [index for index, number in enumerate(row["segments"]) if index == 0 or number != row["segments"][index - 1]]
         for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(row["segments"])], strict=True)):
             document = Encoded(input_ids=row["input_ids"][start:end], labels=row["labels"][start:end])
             denoised = self.transform(document, random.Random(f"{self.seed}-{self.epoch}-{index}-{number}"))
-            made["input_ids"] += denoised["input_ids"]
-            made["labels"] += denoised["labels"]
-            made["segments"] += [number] * len(denoised["input_ids"])
-            made["prefix"] += denoised["prefix"]
+            columns["input_ids"] += denoised["input_ids"]
+            columns["labels"] += denoised["labels"]
+            columns["segments"] += [number] * len(denoised["input_ids"])
+            columns["prefix"] += denoised["prefix"]
         if not self.both_ways:
-            del made["prefix"]
-        return made
+            del columns["prefix"]
+        return columns
 
 
 class SetEpoch(TrainerCallback):
-    """Tells rows that change from epoch to epoch which one begins; a resumed one is told where it was."""
+    """Set the epoch of denoised rows when an epoch begins, and when a run resumes within it."""
 
     def __init__(self, rows: Dataset) -> None:
         self.rows = rows
@@ -66,18 +74,26 @@ class SetEpoch(TrainerCallback):
 
 @dataclass(frozen=True)
 class Denoising:
-    """What the settings make of a document, and how much room that takes."""
+    """Denoising of the settings.
 
-    longest: int  # tokens of a document that is sure to fit
+    Args:
+        longest: tokens of a document that fits into a row after denoising.
+        transform: denoising of one document; None: no denoising.
+        grown: largest number of tokens that a document of n tokens can become.
+        added: number of special tokens that the tokenizer lacked.
+    """
+
+    longest: int
     transform: Transform | None = None
-    grown: Callable[[int], float] | None = None  # tokens of a document -> how many it may become
-    added: int = 0  # special tokens that the tokenizer did not have
+    grown: Callable[[int], float] | None = None
+    added: int = 0
 
 
 def denoising_of(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> Denoising:
-    """Read the settings; special tokens that are missing are added to the tokenizer.
+    """Denoising of the settings. Adds missing special tokens to the tokenizer.
 
-    Raises: DataError where rows are too short, or the tokenizer has no eos token.
+    Raises:
+        DataError: rows are too short, or the tokenizer has no end token.
     """
     if config.denoising == "prefix-lm":
         return Denoising(config.max_length, partial(_prefix_lm, bos=tokenizer.bos_token_id))
@@ -98,17 +114,19 @@ def _prefix_lm(document: Encoded, draw: random.Random, bos: int | None) -> Denoi
 
 
 def resize_embeddings_for(rows: Dataset, model: HeadwayModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Make room for tokens that denoising added, and check that the trunk sees a prefix both ways where that is asked.
+    """Resize the embeddings for special tokens of denoising, and check attention in both directions if the rows need it.
 
-    Raises: ConfigError where their embeddings could not learn, UnsupportedModelError where masks do nothing.
+    Raises:
+        ConfigError: embeddings of the new tokens could not learn.
+        UnsupportedModelError: the trunk does not attend in both directions.
     """
     if not isinstance(rows, DenoisedRows):
         return
     embeddings = next(model.trunk.get_input_embeddings().parameters())
     if rows.added and not embeddings.requires_grad:
         raise ConfigError(
-            f"denoising_tokens: special adds {rows.added} tokens to this model's vocabulary, whose embeddings would not learn with "
-            "lora or a frozen trunk. Use denoising_tokens: text."
+            f"denoising_tokens: special adds {rows.added} tokens to this model's vocabulary, and their embeddings would not learn "
+            "with lora or a frozen trunk. Use denoising_tokens: text."
         )
     if len(tokenizer) > len(embeddings):
         model.trunk.resize_token_embeddings(len(tokenizer))
@@ -118,7 +136,7 @@ def resize_embeddings_for(rows: Dataset, model: HeadwayModel, tokenizer: PreTrai
 
 @torch.no_grad()
 def check_sees_both_ways(model: HeadwayModel) -> None:
-    """Raise UnsupportedModelError unless tokens of a prefix see later ones of it, and none behind it."""
+    """Raise UnsupportedModelError unless tokens of a prefix attend to later tokens of the prefix and to none after it."""
     trunk, view = model.trunk, model.view
     ids = torch.arange(1, PROBE + 1, device=trunk.device)[None] % view.config.vocab_size
     prefix = (torch.arange(PROBE, device=trunk.device) < PROBE // 2)[None]
@@ -136,8 +154,9 @@ def check_sees_both_ways(model: HeadwayModel) -> None:
     except UnsupportedModelError:
         raise
     except (TypeError, ValueError, RuntimeError) as error:
-        raise UnsupportedModelError(f"{type(trunk).__name__} takes no masks of ours: {str(error).splitlines()[0]}") from error
+        raise UnsupportedModelError(f"{type(trunk).__name__} takes no 4-D attention masks: {str(error).splitlines()[0]}") from error
     if torch.allclose(plain, within, rtol=1e-3) or not torch.allclose(plain, behind, rtol=1e-3, atol=1e-4):
         raise UnsupportedModelError(
-            f"{type(trunk).__name__} makes masks of its own, so a prefix cannot be seen both ways: leave bidirectional_prefix off."
+            f"{type(trunk).__name__} makes attention masks of its own, so a prefix cannot attend in both directions: leave "
+            "bidirectional_prefix off."
         )

@@ -1,7 +1,7 @@
-"""A file of samples that grows while they are drawn, and takes its place only when it is whole.
+"""File of samples that is written while sampling runs and appears only when complete.
 
-Samples end in any order. Each is appended to FILE.unfinished as it ends; once all are there, they are put in the order of their
-prompts into FILE. A process may be killed at any moment: half a line is no line, and what is missing is drawn again.
+Samples end in any order and are appended to FILE.unfinished. FILE gets them in the order of the prompts, once all are there.
+A process may be killed at any moment: half a line is ignored, and missing samples are drawn again.
 """
 
 import json
@@ -16,25 +16,26 @@ Key = tuple[int, int]  # number of the prompt, number of the sample
 
 
 class Samples:
-    """Args:
-        path: where the whole file goes; its settings are written beside it.
-        settings: all that samples depend on, as JSON.
-        resume: keep what is there; else delete it.
-    Raises: ConfigError where samples of other settings are there already, or a file that is none of ours;
-        HeadwayError where the disk or the rights do not allow it.
+    """Samples of one run.
+
+    Args:
+        path: the complete file. Its settings are written beside it.
+        settings: all settings that samples depend on, as JSON.
+        resume: keep earlier samples of the same settings. False deletes them.
+    Raises:
+        ConfigError: the file has samples of other settings, or Headway did not write it.
+        HeadwayError: the disk is full or read-only.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], resume: bool = True) -> None:
         self.path, self.settings = path, json.loads(json.dumps(settings))
         self.partial_file = path.with_name(f"{path.name}.unfinished")
         self.settings_file = path.with_name(f"{path.name}.settings.json")
-        self.offsets: dict[Key, int] = {}  # where the line of a sample begins
+        self.offsets: dict[Key, int] = {}  # byte offset of each sample's line
         self.tokens = self.cut_off = 0
         self.file: BinaryIO | None = None
         if path.is_file() and not self.settings_file.is_file():
-            raise ConfigError(
-                f"{path} exists, and nothing beside it says that samples were written there: choose another output_file."
-            )
+            raise ConfigError(f"{path} exists, and no settings of samples stand beside it: choose another output_file.")
         try:
             if not resume:
                 for file in (self.path, self.partial_file, self.settings_file):
@@ -49,7 +50,7 @@ class Samples:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._open()
         except OSError as error:
-            raise self._explained(error) from error
+            raise self._disk_error(error) from error
 
     def __contains__(self, key: Key) -> bool:
         return key in self.offsets
@@ -58,23 +59,23 @@ class Samples:
         return len(self.offsets)
 
     def add(self, sample: Mapping[str, Any]) -> None:
-        """Append one: a mapping that JSON can hold, with `number`, `sample`, `tokens` and `finish_reason`."""
+        """Append a sample: a mapping that JSON can hold, with `number`, `sample`, `tokens` and `finish_reason`."""
         assert self.file is not None
         try:
-            place = self.file.tell()
+            offset = self.file.tell()
             self.file.write((json.dumps(sample, ensure_ascii=False) + "\n").encode())
             self.file.flush()
         except OSError as error:
-            raise self._explained(error) from error
-        self._count(sample, place)
+            raise self._disk_error(error) from error
+        self._count(sample, offset)
 
-    def save_run(self) -> None:
-        """Put all into the file, in order, and clear away what was beside it."""
+    def finish(self) -> None:
+        """Write the complete file in order and delete the partial file."""
         if not self.complete:
             write_json(self.settings_file, self.settings)
             with self.partial_file.open("rb") as lines, replacing_file(self.path) as file:
-                for _, place in sorted(self.offsets.items()):
-                    lines.seek(place)
+                for _, offset in sorted(self.offsets.items()):
+                    lines.seek(offset)
                     file.write(lines.readline())
         self.close()
         self.partial_file.unlink(missing_ok=True)
@@ -84,7 +85,7 @@ class Samples:
             self.file.close()
 
     def _open(self) -> None:
-        """Read what is there up to the first line that is not whole, and go on behind it."""
+        """Read the partial file up to its first incomplete line, and append from there."""
         heading = (json.dumps({"settings": self.settings}, ensure_ascii=False) + "\n").encode()
         self.partial_file.touch()
         self.file = self.partial_file.open("rb+")
@@ -101,7 +102,7 @@ class Samples:
         self.file.seek(end)
 
     def _read(self, path: Path, start: int) -> int:
-        """Count the whole lines from `start` on; returns where they end."""
+        """Count the complete lines from byte `start` on. Returns the byte offset of their end."""
         with path.open("rb") as file:
             file.seek(start)
             for line in file:
@@ -111,8 +112,8 @@ class Samples:
                 start += len(line)
         return start
 
-    def _count(self, sample: Mapping[str, Any], place: int) -> None:
-        self.offsets[sample.get("number", -1), sample.get("sample", place)] = place  # a finished file may have been edited
+    def _count(self, sample: Mapping[str, Any], offset: int) -> None:
+        self.offsets[sample.get("number", -1), sample.get("sample", offset)] = offset  # a finished file may have been edited
         self.tokens += sample.get("tokens", 0)
         self.cut_off += sample.get("finish_reason") == "length"
 
@@ -125,12 +126,12 @@ class Samples:
             "Use the same settings, another output_file, or --no-resume to start over."
         )
 
-    def _explained(self, error: OSError) -> HeadwayError:
+    def _disk_error(self, error: OSError) -> HeadwayError:
         return HeadwayError(f"Cannot write {self.path}: {error.strerror or error}. Free some space, then run again.")
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
-    """None where a line is not whole."""
+    """The sample of a line; None for an incomplete line."""
     try:
         found: dict[str, Any] = json.loads(line)
     except ValueError:

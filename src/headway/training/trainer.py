@@ -19,23 +19,30 @@ from transformers import Trainer
 
 from headway.errors import HeadwayError
 from headway.objectives import WithHeads
-from headway.training.distributed import fill, like, shard, summed, trained, whole
+from headway.training.distributed import (
+    copy_into,
+    full_tensor,
+    shard,
+    shard_like,
+    sum_over_processes,
+    trainable_parameters,
+)
 from headway.training.step import TrainingStep
 
 WEIGHTS = "model.safetensors"
-HEADS = "model.heads."  # names of the heads' parameters in a step begin so
+HEADS = "model.heads."  # prefix of the names of the heads' parameters in a step
 
 
 class HeadwayTrainer(Trainer):
-    """Trains a `TrainingStep`. Its checkpoints hold what learns; the rest comes from the model it started with."""
+    """Trainer of a `TrainingStep`. Checkpoints hold trainable parameters only; all others come from the starting model."""
 
     def __init__(self, *args: Any, heads_learning_rate: float, sharded: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.sharded = sharded
         if sharded:
             shard(self.step)
-            # as for models that arrive sharded: neither wrapped again nor moved. Told this late because transformers
-            # writes no checkpoints of those; ours are written here.
+            # transformers then neither wraps nor moves the model. It would write no checkpoints either, which is why the
+            # flag is set after its constructor, and checkpoints are written by this class.
             self.is_distributed_loading_by_transformers = True
         self.heads_learning_rate = heads_learning_rate
         self._sums: dict[str, Tensor] = {}  # metric -> sum and count since the last log, (2,)
@@ -45,11 +52,11 @@ class HeadwayTrainer(Trainer):
         return cast(TrainingStep, self.model)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Trunk and heads each with their own learning rate; norms and biases without weight decay."""
+        """AdamW with a learning rate for the trunk and another for the heads; norms and biases without weight decay."""
         if self.optimizer is None:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args)
             groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-            for name, parameter in trained(self.step):
+            for name, parameter in trainable_parameters(self.step):
                 groups.setdefault((name.startswith(HEADS), parameter.ndim >= 2), []).append(parameter)
             self.optimizer = kind(
                 [
@@ -70,7 +77,7 @@ class HeadwayTrainer(Trainer):
         """Batches of one optimiser step, and the sum of the objective's count over all processes."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         own = sum(self.step.objective.count(batch) for batch in batches)
-        return batches, summed(torch.tensor(own, device=device)).clamp(min=1)
+        return batches, sum_over_processes(torch.tensor(own, device=device)).clamp(min=1)
 
     def compute_loss(self, model: nn.Module, inputs: dict, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         progress = self.state.global_step / max(self.state.max_steps, 1)
@@ -84,10 +91,10 @@ class HeadwayTrainer(Trainer):
             if not math.isfinite(logs["loss"]):
                 raise HeadwayError(
                     f"The loss became {logs['loss']} by step {self.state.global_step}. Lower learning_rate, raise "
-                    "warmup_ratio, or switch bf16 off; resuming goes on from the last checkpoint."
+                    "warmup_ratio, or switch bf16 off. The run resumes from its last checkpoint."
                 )
             if self._sums:
-                logs |= _means({name: summed(sums) for name, sums in self._sums.items()})
+                logs |= _means({name: sum_over_processes(sums) for name, sums in self._sums.items()})
                 self._sums = {}
         super().log(logs, start_time)
 
@@ -109,31 +116,31 @@ class HeadwayTrainer(Trainer):
         return metrics
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        """Clip gradients. Detached heads are clipped by themselves, since a norm in common would tie the trunk to them."""
+        """Clip gradients; those of detached heads separately, so that their norm does not scale the trunk's gradient."""
         objective = self.step.objective
         if not (isinstance(objective, WithHeads) and objective.gradient == "detached"):
             return super()._clip_grad_norm(model)
         parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-        for name, parameter in trained(self.step):
+        for name, parameter in trainable_parameters(self.step):
             parts[name.startswith(HEADS)].append(parameter)
         super()._clip_grad_norm(nn.ParameterList(parts[True]))
         return super()._clip_grad_norm(nn.ParameterList(parts[False]))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write what learns; every process has to call."""
+        """Write the trainable parameters. Every process has to call."""
         folder = Path(output_dir or self.args.output_dir or ".")
-        tensors = {name: whole(parameter.detach()).cpu().contiguous() for name, parameter in trained(self.step)}
+        tensors = {name: full_tensor(parameter.detach()).cpu().contiguous() for name, parameter in trainable_parameters(self.step)}
         if self.args.should_save:
             folder.mkdir(parents=True, exist_ok=True)
             save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
     def load_checkpoint(self, folder: Path) -> None:
-        """Read what `save_model` wrote. Raises HeadwayError where the folder is of another run."""
+        """Read the parameters that `save_model` wrote. Raises HeadwayError for a checkpoint of another model."""
         tensors = load_file(folder / WEIGHTS)
-        for name, parameter in trained(self.step):
+        for name, parameter in trainable_parameters(self.step):
             if name not in tensors or tensors[name].shape != parameter.shape:
                 raise HeadwayError(f"{folder} is a checkpoint of another model. Use another output_dir, or --no-resume.")
-            fill(parameter, tensors[name])
+            copy_into(parameter, tensors[name])
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.load_checkpoint(Path(resume_from_checkpoint))
@@ -143,7 +150,7 @@ class HeadwayTrainer(Trainer):
             return super()._save_optimizer_and_scheduler(output_dir)
         state = self.optimizer.state_dict()
         state["state"] = {
-            index: {key: whole(value) if isinstance(value, Tensor) else value for key, value in entries.items()}
+            index: {key: full_tensor(value) if isinstance(value, Tensor) else value for key, value in entries.items()}
             for index, entries in state["state"].items()
         }
         if self.args.should_save:
@@ -157,11 +164,11 @@ class HeadwayTrainer(Trainer):
         for parameter, entries in self.optimizer.state.items() if self.optimizer is not None else ():
             for key, value in entries.items():
                 if isinstance(value, Tensor):
-                    entries[key] = like(value, parameter)
+                    entries[key] = shard_like(value, parameter)
 
 
 def _add(sums: dict[str, Tensor], metrics: dict[str, Tensor], count: int) -> None:
-    """Add means, weighted by the count of their batch, to sums and counts, (2,) each. NaN counts as none."""
+    """Add the means of a batch, weighted by its count, to running sums and counts, (2,) each. NaN adds nothing."""
     for name, mean in metrics.items():
         new = torch.stack([mean.float().nan_to_num() * count, (~mean.isnan()) * count])
         sums[name] = sums[name] + new if name in sums else new

@@ -79,7 +79,7 @@ def distill(config: DistillConfig) -> Distilled:
     before, began = samples.tokens, time.monotonic()
     try:
         per_forward = 0.0 if samples.complete else _draw(config, model, tokenizer, prompts, samples)
-        samples.save_run()
+        samples.finish()
     finally:
         samples.close()
     drawn, seconds = samples.tokens - before, time.monotonic() - began

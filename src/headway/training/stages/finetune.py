@@ -22,10 +22,13 @@ from headway.training.validate import resolve_packing, validate
 
 
 def finetune(config: FinetuneConfig, callbacks: Sequence[TrainerCallback] = ()) -> Path:
-    """Train model and heads on the data and save them together, adapters merged.
+    """Train trunk and heads on the data and save both in one folder, adapters merged. Returns the folder.
 
-    Raises: CheckpointError where model or heads cannot be loaded or do not fit, ConfigError for settings with nothing
-        to learn, DataError for data that cannot be read; and as `run` does.
+    Raises:
+        CheckpointError: model or heads cannot be loaded, or do not fit each other or the tokenizer.
+        ConfigError: nothing could learn with these settings, or they do not fit the model.
+        DataError: the data cannot be read or has no labels.
+        HeadwayError, KeyboardInterrupt: as `run`.
     """
     tokenizer = load_tokenizer(config.model)
     set_seed(config.seed)
@@ -42,7 +45,7 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[TrainerCallback] = ()) 
     trainer = run(config, model, OBJECTIVES[config.objective](config, model, adapters), rows, validation, callbacks)
     gather(trainer.step)
     if adapters is not None:
-        adapters.merge_and_unload()  # in place: the trunk's layers are the trunk's own again
+        adapters.merge_and_unload()  # in place
     cast_parameters(model, dtype)
     model.eval()
     record = {"stage": "finetune", "objective": config.objective, "model": config.model, "lora": config.lora}
@@ -50,7 +53,7 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[TrainerCallback] = ()) 
 
 
 def load_model(config: FinetuneConfig) -> HeadwayModel:
-    """The model with the heads that the settings ask for: saved ones, fresh ones, or its own."""
+    """Model with the heads of the settings: pretrained heads of a folder, randomly initialised heads, or its own heads."""
     if config.heads is not None:
         model = HeadwayModel.from_trunk(config.model, count=0)
         model.attach(config.heads, config.num_heads)
@@ -67,12 +70,12 @@ def load_model(config: FinetuneConfig) -> HeadwayModel:
 
 
 def asks_for_fresh_heads(config: FinetuneConfig) -> bool:
-    """Whether the settings name a family, or a number of heads where there are none."""
+    """True if the heads will be randomly initialised: the settings name a family, or a number of heads for a model without."""
     return config.family is not None or (config.num_heads is not None and config.heads is None and not has_heads(config.model))
 
 
 def freeze(config: FinetuneConfig, model: HeadwayModel) -> LoraModel | None:
-    """Switch off the gradients of what does not learn; returns the trunk's adapters if it has any."""
+    """Switch off gradients of parameters that do not learn. Returns the adapters of the trunk with lora, else None."""
     if (config.objective == "next-token" or config.heads_gradient == "none") and model.heads is not None:
         model.heads.requires_grad_(False)
     if config.freeze_trunk:
@@ -84,7 +87,7 @@ def freeze(config: FinetuneConfig, model: HeadwayModel) -> LoraModel | None:
 
 
 def cast_parameters(module: nn.Module, dtype: torch.dtype | str) -> None:
-    """Parameters to another type, buffers left alone: rotary frequencies must stay in float32."""
+    """Cast parameters to another dtype. Buffers keep theirs, since rotary frequencies must stay in float32."""
     kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
     for parameter in module.parameters():
         if parameter.is_floating_point():

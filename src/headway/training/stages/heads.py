@@ -1,4 +1,4 @@
-"""The first stage: heads learn to look ahead while the trunk stays as it is (as in Medusa-1, arXiv 2401.10774)."""
+"""The first stage: heads learn beside a frozen trunk (as in Medusa-1, arXiv 2401.10774)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,10 +21,13 @@ from headway.training.validate import resolve_packing, validate
 
 
 def train_heads(config: HeadsTrainConfig, callbacks: Sequence[TrainerCallback] = ()) -> Path:
-    """Attach heads to a frozen model, train them, and save model and heads together.
+    """Attach heads to a frozen trunk, train the heads, and save both in one folder. Returns the folder.
 
-    Raises: CheckpointError where model or heads cannot be loaded or do not fit, ConfigError for an unknown family or
-        option, DataError for data that cannot be read; and as `run` does.
+    Raises:
+        CheckpointError: model or heads cannot be loaded, or do not fit each other or the tokenizer.
+        ConfigError: an unknown family or option, or settings that do not fit the model.
+        DataError: the data cannot be read or has no labels.
+        HeadwayError, KeyboardInterrupt: as `run`.
     """
     tokenizer = load_tokenizer(config.model)
     set_seed(config.seed)

@@ -15,10 +15,13 @@ from headway.training.loop import run, save_run
 
 
 def pretrain(config: PretrainConfig) -> Path:
-    """Train a fresh model on packed documents and save it with its tokenizer as an ordinary Hugging Face folder.
+    """Train a randomly initialised model on packed documents and save it as an ordinary Hugging Face folder. Returns the folder.
 
-    Raises: ConfigError for shapes that do not fit each other, CheckpointError without a tokenizer, DataError for data
-        that cannot be read; and as `run` does.
+    Raises:
+        ConfigError: shapes do not fit each other.
+        CheckpointError: the tokenizer cannot be loaded.
+        DataError: the data cannot be read.
+        HeadwayError, KeyboardInterrupt: as `run`.
     """
     tokenizer = load_tokenizer(config.tokenizer)
     set_seed(config.seed)
@@ -33,7 +36,7 @@ def pretrain(config: PretrainConfig) -> Path:
 
 
 def fresh_trunk(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
-    """A Llama with random weights, in float32, of the tokenizer's vocabulary."""
+    """Randomly initialised Llama in float32 with the vocabulary of the tokenizer."""
     if config.hidden_size % config.attention_heads or config.attention_heads % config.key_value_heads:
         raise ConfigError(
             f"hidden_size {config.hidden_size}, attention_heads {config.attention_heads} and key_value_heads "
