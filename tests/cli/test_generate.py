@@ -103,9 +103,9 @@ def test_min_p_dtype_compile_and_the_size_of_batches_go_on(model: str, monkeypat
     monkeypatch.setattr(Fake, "from_pretrained", lambda folder, **rest: loaded.update(rest) or Fake())
     common = ["generate", "--model", model, "--prompt", "x"]
     assert main(common) == 0
-    assert (loaded["dtype"], Fake.asked["compile"], Fake.asked["max_rows"]) == (None, False, 16)
+    assert (loaded["dtype"], Fake.asked["compile"], Fake.asked["max_batch_size"]) == (None, False, 16)
     assert main([*common, "--do-sample", "--min-p", "0.1", "--dtype", "bfloat16", "--compile", "--batch-size", "3"]) == 0
-    assert (loaded["dtype"], Fake.asked["compile"], Fake.asked["max_rows"]) == (torch.bfloat16, True, 3)
+    assert (loaded["dtype"], Fake.asked["compile"], Fake.asked["max_batch_size"]) == (torch.bfloat16, True, 3)
     assert Fake.asked["min_p"] == 0.1
 
 

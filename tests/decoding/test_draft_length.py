@@ -30,7 +30,7 @@ class Machine:
     def run(self, rounds, most=None):
         for _ in range(rounds):
             most = self.controller.draft_sizes[-1] if most is None else most
-            n = 0 if self.controller.rests(self.rows) else self.controller.choose(self.rows, most)
+            n = 0 if self.controller.can_skip(self.rows) else self.controller.choose_draft_length(self.rows, most)
             kept = []
             for _ in range(self.rows):
                 count = 0
@@ -38,7 +38,7 @@ class Machine:
                     count += 1
                 kept.append(range(1, count + 1))
             seconds = self.cost[n] * (1 + self.noise * self.random.random() ** 4)
-            self.controller.learn(self.rows, n, kept, seconds)
+            self.controller.record_step(self.rows, n, kept, seconds)
             self.chosen.append(n)
             self.clock += seconds
             self.tokens += sum(len(k) + 1 for k in kept)

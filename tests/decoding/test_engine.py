@@ -10,9 +10,8 @@ from headway.decoding.drafters.ngram import ngram_drafter
 from headway.decoding.engine import Engine
 from headway.decoding.kv_cache import RaggedKVCache
 from headway.errors import ConfigError, UnsupportedModelError
+from tests.references import FREE, alone, short_prompts, submit
 from tests.tiny import tiny_trunk
-
-FREE = {"eos_token_id": None}
 
 
 @pytest.fixture(scope="module", params=["parallel", "sequential", "medusa", "hydra", "eagle", "eagle3", "gated-lora"])
@@ -20,53 +19,43 @@ def model(request):
     return HeadwayModel.from_trunk(tiny_trunk(), family=request.param, count=3).eval()
 
 
-def prompts(count, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(1, 14, (count,), generator=g).tolist()
-    return [torch.randint(3, 61, (n,), generator=g).tolist() for n in lengths]
-
-
-def alone(model, prompt, **kwargs):
-    return model.trunk.generate(torch.tensor([prompt]), do_sample=False, **FREE, **kwargs)[0, len(prompt) :].tolist()
-
-
 @pytest.mark.parametrize("drafter", [None, heads_drafter(), heads_drafter("chain"), ngram_drafter()])
 @pytest.mark.parametrize("adaptive", [True, False])
 @pytest.mark.parametrize("together", [5, 16])
 def test_sixteen_rows_that_come_and_go_say_what_they_say_alone(model, drafter, adaptive, together):
-    engine = Engine(model, drafter, max_rows=together, prefill_chunk=4, adaptive=adaptive)
+    engine = Engine(model, drafter, max_batch_size=together, prefill_chunk=4, adaptive=adaptive)
     limits = [1 + 3 * (n % 6) for n in range(16)]
-    rows = [engine.submit(p, max_new_tokens=n, **FREE) for p, n in zip(prompts(8), limits, strict=False)]
+    rows = [submit(engine, p, max_new_tokens=n, **FREE) for p, n in zip(short_prompts(8), limits, strict=False)]
     for _ in range(4):
         engine.step()
-    rows += [engine.submit(p, max_new_tokens=n, **FREE) for p, n in zip(prompts(16)[8:], limits[8:], strict=True)]
+    rows += [submit(engine, p, max_new_tokens=n, **FREE) for p, n in zip(short_prompts(16)[8:], limits[8:], strict=True)]
     engine.run()
     assert engine.idle and all(row.finished for row in rows)
-    for row, prompt, limit in zip(rows, [*prompts(8), *prompts(16)[8:]], limits, strict=True):
-        assert row.new == alone(model, prompt, max_new_tokens=limit)
+    for row, prompt, limit in zip(rows, [*short_prompts(8), *short_prompts(16)[8:]], limits, strict=True):
+        assert row.new_tokens == alone(model, prompt, max_new_tokens=limit)
 
 
 def test_drawn_rows_say_what_they_say_alone(model):
     sampling = {"do_sample": True, "temperature": 1.3, "max_new_tokens": 12, **FREE}
     single = []
-    for number, prompt in enumerate(prompts(6)):
+    for number, prompt in enumerate(short_prompts(6)):
         engine = Engine(model, None)
-        single.append(engine.submit(prompt, seed=number, **sampling))
+        single.append(submit(engine, prompt, seed=number, **sampling))
         engine.run()
-    engine = Engine(model, heads_drafter(), max_rows=4)
-    together = [engine.submit(prompt, seed=number, **sampling) for number, prompt in enumerate(prompts(6))]
-    greedy = engine.submit(prompts(1)[0], max_new_tokens=12, **FREE)  # another way of choosing in the same batch
+    engine = Engine(model, heads_drafter(), max_batch_size=4)
+    together = [submit(engine, prompt, seed=number, **sampling) for number, prompt in enumerate(short_prompts(6))]
+    greedy = submit(engine, short_prompts(1)[0], max_new_tokens=12, **FREE)  # another way of choosing in the same batch
     engine.run()
-    assert [row.new for row in together] == [row.new for row in single]
-    assert greedy.new == alone(model, prompts(1)[0], max_new_tokens=12)
+    assert [row.new_tokens for row in together] == [row.new_tokens for row in single]
+    assert greedy.new_tokens == alone(model, short_prompts(1)[0], max_new_tokens=12)
 
 
 def test_rows_without_a_seed_differ_and_the_engines_seed_decides_them(model):
     def drawn(seed):
         engine = Engine(model, heads_drafter(), seed=seed)
-        rows = [engine.submit([5, 9], do_sample=True, max_new_tokens=12, **FREE) for _ in range(3)]
+        rows = [submit(engine, [5, 9], do_sample=True, max_new_tokens=12, **FREE) for _ in range(3)]
         engine.run()
-        return [row.new for row in rows]
+        return [row.new_tokens for row in rows]
 
     first = drawn(1)
     assert len(set(map(tuple, first))) == 3
@@ -74,19 +63,19 @@ def test_rows_without_a_seed_differ_and_the_engines_seed_decides_them(model):
 
 
 def test_a_row_streams_its_own_tokens_and_a_cancelled_one_stops_early(model):
-    engine = Engine(model, heads_drafter("chain"), max_rows=3)
+    engine = Engine(model, heads_drafter("chain"), max_batch_size=3)
     parts = {0: [], 1: [], 2: []}
-    rows = [engine.submit(p, max_new_tokens=15, stream=parts[n].extend, **FREE) for n, p in enumerate(prompts(3))]
-    waiting = engine.submit(prompts(4)[3], max_new_tokens=15, **FREE)
+    rows = [submit(engine, p, max_new_tokens=15, on_tokens=parts[n].extend, **FREE) for n, p in enumerate(short_prompts(3))]
+    waiting = submit(engine, short_prompts(4)[3], max_new_tokens=15, **FREE)
     for _ in range(2):
         engine.step()
     rows[1].cancel()
     waiting.cancel()
     engine.run()
-    assert waiting.finished and waiting.new == []
-    whole = [alone(model, p, max_new_tokens=15) for p in prompts(3)]
-    assert parts[0] == rows[0].new == whole[0] and parts[2] == rows[2].new == whole[2]
-    assert rows[1].finished and parts[1] == rows[1].new == whole[1][: len(parts[1])] and 0 < len(parts[1]) < 15
+    assert waiting.finished and waiting.new_tokens == []
+    whole = [alone(model, p, max_new_tokens=15) for p in short_prompts(3)]
+    assert parts[0] == rows[0].new_tokens == whole[0] and parts[2] == rows[2].new_tokens == whole[2]
+    assert rows[1].finished and parts[1] == rows[1].new_tokens == whole[1][: len(parts[1])] and 0 < len(parts[1]) < 15
 
 
 def test_a_row_whose_listener_fails_ends_and_its_neighbours_do_not(model):
@@ -94,39 +83,39 @@ def test_a_row_whose_listener_fails_ends_and_its_neighbours_do_not(model):
         raise RuntimeError("the line is dead")
 
     engine = Engine(model, heads_drafter())
-    bad = engine.submit([5, 9, 23], max_new_tokens=10, stream=fail, **FREE)
-    good = engine.submit([7, 31], max_new_tokens=10, **FREE)
+    bad = submit(engine, [5, 9, 23], max_new_tokens=10, on_tokens=fail, **FREE)
+    good = submit(engine, [7, 31], max_new_tokens=10, **FREE)
     engine.run()
-    assert str(bad.error) == "the line is dead" and bad.finished and len(bad.new) < 10
-    assert good.error is None and good.new == alone(model, [7, 31], max_new_tokens=10)
+    assert str(bad.error) == "the line is dead" and bad.finished and len(bad.new_tokens) < 10
+    assert good.error is None and good.new_tokens == alone(model, [7, 31], max_new_tokens=10)
 
 
 def test_rows_wait_until_the_tokens_of_all_fit(model):
-    engine = Engine(model, None, max_rows=8, max_tokens=60)
-    rows = [engine.submit(p, max_new_tokens=15 - len(p), **FREE) for p in prompts(9)]
+    engine = Engine(model, None, max_batch_size=8, max_tokens=60)
+    rows = [submit(engine, p, max_new_tokens=15 - len(p), **FREE) for p in short_prompts(9)]
     most = 0
     while not engine.idle:
         engine.step()
-        most = max(most, len(engine.batch.rows) + len(engine.entering))
+        most = max(most, len(engine.batch.rows) + len(engine.prefilling))
     assert most == 4
-    for row, prompt in zip(rows, prompts(9), strict=True):
-        assert row.new == alone(model, prompt, max_new_tokens=15 - len(prompt))
+    for row, prompt in zip(rows, short_prompts(9), strict=True):
+        assert row.new_tokens == alone(model, prompt, max_new_tokens=15 - len(prompt))
     with pytest.raises(ConfigError, match="A row of 64 tokens, with room for 0 drafts, is more than the 60"):
-        engine.submit([5] * 4, max_new_tokens=60)
+        submit(engine, [5] * 4, max_new_tokens=60)
 
 
 def test_requests_that_cannot_be_served_are_refused_at_once(model):
     engine = Engine(model, heads_drafter())
     with pytest.raises(ConfigError, match="no token"):
-        engine.submit([])
+        submit(engine, [])
     with pytest.raises(ConfigError, match="max_new_tokens must be at least 1"):
-        engine.submit([5], max_new_tokens=0)
+        submit(engine, [5], max_new_tokens=0)
     with pytest.raises(ConfigError, match="Did you mean 'temperature'"):
-        engine.submit([5], temprature=2.0)
+        submit(engine, [5], temprature=2.0)
     assert engine.idle
     short = HeadwayModel.from_trunk(tiny_trunk("gpt2", max_position_embeddings=24, n_positions=24), count=0)
     with pytest.raises(ConfigError, match="The prompt has 30 tokens, but this model reads at most 24"):
-        Engine(short).submit([5] * 30)
+        submit(Engine(short), [5] * 30)
     own_masks = tiny_trunk(
         "gpt_neo", num_hidden_layers=2, attention_types=[[["global", "local"], 1]], window_size=4, intermediate_size=48
     )
@@ -135,15 +124,15 @@ def test_requests_that_cannot_be_served_are_refused_at_once(model):
 
 
 def test_a_row_that_memory_has_no_room_for_fails_alone(model, monkeypatch):
-    engine = Engine(model, heads_drafter(), max_rows=2)
-    first = engine.submit([5, 9, 23], max_new_tokens=40, **FREE)
+    engine = Engine(model, heads_drafter(), max_batch_size=2)
+    first = submit(engine, [5, 9, 23], max_new_tokens=40, **FREE)
     engine.step()
     monkeypatch.setattr(cache_module.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000})())
-    second = engine.submit([7, 31], max_new_tokens=90, **FREE)
+    second = submit(engine, [7, 31], max_new_tokens=90, **FREE)
     engine.run()
-    assert second.finished and second.new == []
+    assert second.finished and second.new_tokens == []
     assert "GiB of memory are free. Decode fewer rows together" in str(second.error)
-    assert first.error is None and first.new == alone(model, [5, 9, 23], max_new_tokens=40)
+    assert first.error is None and first.new_tokens == alone(model, [5, 9, 23], max_new_tokens=40)
     with pytest.raises(ConfigError, match="Decode fewer rows together"):
         model.generate(torch.tensor([[5]]), max_new_tokens=5)
 
@@ -159,13 +148,13 @@ def test_trees_without_room_behind_the_rows_are_not_verified(monkeypatch):
         resize(self, rows, capacity)
 
     monkeypatch.setattr(RaggedKVCache, "resize", limited)
-    engine = Engine(model, heads_drafter([(n,) for n in range(24)]), max_rows=4, adaptive=False)
-    rows = [engine.submit(p, max_new_tokens=45, **FREE) for p in prompts(4)]
+    engine = Engine(model, heads_drafter([(n,) for n in range(24)]), max_batch_size=4, adaptive=False)
+    rows = [submit(engine, p, max_new_tokens=45, **FREE) for p in short_prompts(4)]
     engine.run()
     assert (
-        0 < engine.stats_collector.drafted < 24 * (engine.stats_collector.forwards - 4 - 20)
+        0 < engine.stats().num_draft_tokens < 24 * (engine.stats().num_sequence_forwards - 4 - 20)
     )  # trees at first, and at least 20 rounds without
-    assert [row.new for row in rows] == [alone(model, p, max_new_tokens=45) for p in prompts(4)]
+    assert [row.new_tokens for row in rows] == [alone(model, p, max_new_tokens=45) for p in short_prompts(4)]
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +170,7 @@ def slots_of(engine):
     return engine.cache.rows * engine.cache.capacity
 
 
-@pytest.mark.parametrize("part", ["scores", "stops"])
+@pytest.mark.parametrize("part", ["sampler", "stopping"])
 @pytest.mark.parametrize("drafter", [None, heads_drafter("chain"), heads_drafter()])
 def test_a_row_whose_processor_or_stop_strings_fail_ends_and_its_neighbours_do_not(drafter, part):
     model = HeadwayModel.from_trunk(tiny_trunk(), count=3)
@@ -191,33 +180,33 @@ def test_a_row_whose_processor_or_stop_strings_fail_ends_and_its_neighbours_do_n
 
     engine = Engine(model, drafter, adaptive=False)
     seen = []
-    bad = engine.submit([5, 9, 23], max_new_tokens=10, repetition_penalty=1.3, stream=seen.extend, **FREE)
-    good = engine.submit([7, 31], max_new_tokens=10, **FREE)
+    bad = submit(engine, [5, 9, 23], max_new_tokens=10, repetition_penalty=1.3, on_tokens=seen.extend, **FREE)
+    good = submit(engine, [7, 31], max_new_tokens=10, **FREE)
     engine.step()
-    if part == "scores":
-        bad.scores.processed = fail
+    if part == "sampler":
+        bad.sampler.process_logits = fail
     else:
-        bad.stops.cut = fail
-    before = list(bad.new)
+        bad.stopping.truncate_at_stop = fail
+    before = list(bad.new_tokens)
     engine.run()
-    assert str(bad.error) == "out of its range" and bad.finished and bad.new == before == seen
-    assert good.error is None and good.new == alone(model, [7, 31], max_new_tokens=10)
+    assert str(bad.error) == "out of its range" and bad.finished and bad.new_tokens == before == seen
+    assert good.error is None and good.new_tokens == alone(model, [7, 31], max_new_tokens=10)
 
 
 def test_rows_whose_shared_way_of_choosing_fails_end_and_others_do_not(plain):
     engine = Engine(plain)
-    bad = [engine.submit([5, 9], max_new_tokens=6, do_sample=True, **FREE) for _ in range(2)]
-    good = engine.submit([7, 31], max_new_tokens=6, **FREE)
-    bad[0].scores.probabilities = None
+    bad = [submit(engine, [5, 9], max_new_tokens=6, do_sample=True, **FREE) for _ in range(2)]
+    good = submit(engine, [7, 31], max_new_tokens=6, **FREE)
+    bad[0].sampler.probabilities = None
     engine.run()
-    assert all(row.finished and "not callable" in str(row.error) and row.new == [] for row in bad)
-    assert good.new == alone(plain, [7, 31], max_new_tokens=6)
+    assert all(row.finished and "not callable" in str(row.error) and row.new_tokens == [] for row in bad)
+    assert good.new_tokens == alone(plain, [7, 31], max_new_tokens=6)
 
 
 @pytest.mark.parametrize("when", ["reading", "running"])
 def test_a_forward_that_fails_ends_its_rows_and_is_raised_once(plain, monkeypatch, when):
-    engine = Engine(plain, max_rows=2, prefill_chunk=4)
-    rows = [engine.submit(p, max_new_tokens=6, **FREE) for p in ([5] * 9, [7, 31], [8, 9])]
+    engine = Engine(plain, max_batch_size=2, prefill_chunk=4)
+    rows = [submit(engine, p, max_new_tokens=6, **FREE) for p in ([5] * 9, [7, 31], [8, 9])]
     if when == "running":
         engine.step()
 
@@ -225,41 +214,41 @@ def test_a_forward_that_fails_ends_its_rows_and_is_raised_once(plain, monkeypatc
         raise torch.OutOfMemoryError("no memory")
 
     with monkeypatch.context() as patched:
-        patched.setattr(engine, "_forward" if when == "reading" else "_round", fail)
+        patched.setattr(engine, "_forward" if when == "reading" else "_decode_step", fail)
         with pytest.raises(torch.OutOfMemoryError):
             engine.step()
     engine.run()
     failed = [row for row in rows if row.error is not None]
     assert failed == (rows[:2] if when == "reading" else rows[1:2]) and all(row.finished for row in rows)
     for row in set(rows) - set(failed):
-        assert row.new == alone(plain, row.tokens[: row.prompt], max_new_tokens=6)
+        assert row.new_tokens == alone(plain, row.tokens[: row.prompt_length], max_new_tokens=6)
 
 
 def test_a_prompt_that_cannot_be_written_is_not_read_for_another(plain):
-    engine = Engine(plain, max_rows=2)
-    engine.submit([9] * 5, max_new_tokens=3, **FREE)
+    engine = Engine(plain, max_batch_size=2)
+    submit(engine, [9] * 5, max_new_tokens=3, **FREE)
     engine.run()
-    good = engine.submit([7, 31], max_new_tokens=6, **FREE)
-    bad = engine.submit([5, 6], max_new_tokens=6, **FREE)
+    good = submit(engine, [7, 31], max_new_tokens=6, **FREE)
+    bad = submit(engine, [5, 6], max_new_tokens=6, **FREE)
     bad.tokens[:] = [5, "six"]
     engine.run()
-    assert bad.finished and bad.error is not None and bad.new == []
-    assert good.new == alone(plain, [7, 31], max_new_tokens=6)
+    assert bad.finished and bad.error is not None and bad.new_tokens == []
+    assert good.new_tokens == alone(plain, [7, 31], max_new_tokens=6)
 
 
 @pytest.mark.parametrize("running", [False, True])
 def test_only_the_row_that_does_not_fit_into_memory_fails(plain, monkeypatch, running):
     engine = Engine(plain)
     if running:
-        engine.submit([5, 6], max_new_tokens=20, **FREE)
+        submit(engine, [5, 6], max_new_tokens=20, **FREE)
         engine.step()
     memory(monkeypatch, 2**20)
     sizes = (4, 100_000, 4, 10**12)
-    good, huge, other, endless = (engine.submit([5, 6, 7], max_new_tokens=n, **FREE) for n in sizes)
+    good, huge, other, endless = (submit(engine, [5, 6, 7], max_new_tokens=n, **FREE) for n in sizes)
     engine.run()
     for row in (huge, endless):
-        assert isinstance(row.error, ConfigError) and "GiB of memory are free" in str(row.error) and row.new == []
-    assert good.new == other.new == alone(plain, [5, 6, 7], max_new_tokens=4)
+        assert isinstance(row.error, ConfigError) and "GiB of memory are free" in str(row.error) and row.new_tokens == []
+    assert good.new_tokens == other.new_tokens == alone(plain, [5, 6, 7], max_new_tokens=4)
 
 
 def test_generate_says_that_a_text_without_end_does_not_fit(plain):
@@ -270,12 +259,12 @@ def test_generate_says_that_a_text_without_end_does_not_fit(plain):
 def test_rows_that_fit_one_by_one_wait_for_memory(plain, monkeypatch):
     engine = Engine(plain)
     memory(monkeypatch, 3 * 65 * (sum(cache_module.slot_bytes(plain.view)) + 8) - 1)  # two rows of 64 slots, not three
-    rows = [engine.submit(p, max_new_tokens=9, **FREE) for p in prompts(4)]
+    rows = [submit(engine, p, max_new_tokens=9, **FREE) for p in short_prompts(4)]
     engine.step()
     assert len(engine.batch.rows) == 2 and len(engine.waiting) == 2
     monkeypatch.undo()
     engine.run()
-    assert [row.new for row in rows] == [alone(plain, p, max_new_tokens=9) for p in prompts(4)]
+    assert [row.new_tokens for row in rows] == [alone(plain, p, max_new_tokens=9) for p in short_prompts(4)]
 
 
 @pytest.mark.parametrize(
@@ -284,28 +273,28 @@ def test_rows_that_fit_one_by_one_wait_for_memory(plain, monkeypatch):
 def test_the_cache_never_has_more_slots_than_max_tokens(drafter):
     trunk = tiny_trunk(max_position_embeddings=1024)
     model = HeadwayModel.from_trunk(trunk, count=3)
-    engine = Engine(model, drafter, max_rows=8, max_tokens=1000, adaptive=False)
-    starts = [*prompts(8), [5, 9, 23] * 250, *prompts(9, seed=1), [7, 31] * 150]
-    rows = [engine.submit(p, max_new_tokens=20, **FREE) for p in starts]
+    engine = Engine(model, drafter, max_batch_size=8, max_tokens=1000, adaptive=False)
+    starts = [*short_prompts(8), [5, 9, 23] * 250, *short_prompts(9, seed=1), [7, 31] * 150]
+    rows = [submit(engine, p, max_new_tokens=20, **FREE) for p in starts]
     while not engine.idle:
         engine.step()
         assert slots_of(engine) <= 1000
-    assert [row.new for row in rows] == [alone(model, p, max_new_tokens=20) for p in starts]
+    assert [row.new_tokens for row in rows] == [alone(model, p, max_new_tokens=20) for p in starts]
 
 
 def test_a_row_of_all_tokens_that_an_engine_holds_is_decoded(plain):
     engine = Engine(plain, max_tokens=70)
-    row = engine.submit([5, 6], max_new_tokens=68, **FREE)
+    row = submit(engine, [5, 6], max_new_tokens=68, **FREE)
     engine.run()
-    assert row.new == alone(plain, [5, 6], max_new_tokens=68) and slots_of(engine) <= 70
+    assert row.new_tokens == alone(plain, [5, 6], max_new_tokens=68) and slots_of(engine) <= 70
 
 
 def test_a_row_cancelled_while_its_prompt_is_read_leaves_at_once_and_gets_nothing(model):
-    engine = Engine(model, heads_drafter(), max_rows=3, prefill_chunk=4)
+    engine = Engine(model, heads_drafter(), max_batch_size=3, prefill_chunk=4)
     seen = []
-    rows = [engine.submit(p, max_new_tokens=6, **FREE) for p in ([5] * 30, [7, 31, 8] * 10)]
-    reading = engine.submit([8, 9] * 20, max_new_tokens=6, stream=seen.extend, **FREE)
-    waiting = [engine.submit([6, n], max_new_tokens=6, **FREE) for n in (5, 6)]
+    rows = [submit(engine, p, max_new_tokens=6, **FREE) for p in ([5] * 30, [7, 31, 8] * 10)]
+    reading = submit(engine, [8, 9] * 20, max_new_tokens=6, on_tokens=seen.extend, **FREE)
+    waiting = [submit(engine, [6, n], max_new_tokens=6, **FREE) for n in (5, 6)]
     engine.step()
     rows[0].cancel()
     reading.cancel()
@@ -313,35 +302,35 @@ def test_a_row_cancelled_while_its_prompt_is_read_leaves_at_once_and_gets_nothin
     engine.step()
     assert rows[0].finished and reading.finished and waiting[1].finished and not engine.waiting
     engine.run()
-    assert seen == reading.new == rows[0].new == waiting[1].new == []
-    assert rows[1].new == alone(model, [7, 31, 8] * 10, max_new_tokens=6)
-    assert waiting[0].new == alone(model, [6, 5], max_new_tokens=6)
+    assert seen == reading.new_tokens == rows[0].new_tokens == waiting[1].new_tokens == []
+    assert rows[1].new_tokens == alone(model, [7, 31, 8] * 10, max_new_tokens=6)
+    assert waiting[0].new_tokens == alone(model, [6, 5], max_new_tokens=6)
 
 
 def test_a_row_that_a_neighbours_listener_cancels_gets_no_more(plain):
     engine = Engine(plain)
-    engine.submit([5, 6], max_new_tokens=6, stream=lambda _: other.cancel(), **FREE)
-    other = engine.submit([7, 8], max_new_tokens=6, **FREE)
+    submit(engine, [5, 6], max_new_tokens=6, on_tokens=lambda _: other.cancel(), **FREE)
+    other = submit(engine, [7, 8], max_new_tokens=6, **FREE)
     engine.run()
-    assert other.finished and other.new == []
+    assert other.finished and other.new_tokens == []
 
 
 @pytest.mark.parametrize("drafter", [None, heads_drafter(), heads_drafter("chain"), ngram_drafter()])
 def test_short_prompts_do_not_wait_for_long_ones(model, drafter):
-    engine = Engine(model, drafter, max_rows=4, prefill_chunk=4, adaptive=False)
+    engine = Engine(model, drafter, max_batch_size=4, prefill_chunk=4, adaptive=False)
     starts = [[5, 6] * 30, [7], [9] * 6, [8, 4] * 20, [11, 12], [13] * 5]
-    rows = [engine.submit(p, max_new_tokens=5, **FREE) for p in starts[:2]]
+    rows = [submit(engine, p, max_new_tokens=5, **FREE) for p in starts[:2]]
     engine.step()
-    assert rows[1].new and not rows[0].new
-    rows += [engine.submit(p, max_new_tokens=5, **FREE) for p in starts[2:]]
+    assert rows[1].new_tokens and not rows[0].new_tokens
+    rows += [submit(engine, p, max_new_tokens=5, **FREE) for p in starts[2:]]
     for _ in range(8):
         engine.step()
-    assert all(row.new for row in (rows[2], rows[4], rows[5])) and not rows[0].new and not rows[3].new
+    assert all(row.new_tokens for row in (rows[2], rows[4], rows[5])) and not rows[0].new_tokens and not rows[3].new_tokens
     engine.run()
-    assert [row.new for row in rows] == [alone(model, p, max_new_tokens=5) for p in starts]
+    assert [row.new_tokens for row in rows] == [alone(model, p, max_new_tokens=5) for p in starts]
 
 
-@pytest.mark.parametrize("name", ["max_rows", "max_tokens", "prefill_chunk"])
+@pytest.mark.parametrize("name", ["max_batch_size", "max_tokens", "prefill_chunk"])
 @pytest.mark.parametrize("value", [0, -1, 1.5])
 def test_an_engine_that_could_never_end_is_refused(plain, name, value):
     with pytest.raises(ConfigError, match=f"{name} of an engine must be a whole number of at least 1, got {value}"):
@@ -351,11 +340,11 @@ def test_an_engine_that_could_never_end_is_refused(plain, name, value):
 @pytest.mark.parametrize("method", ["step", "run"])
 def test_a_listener_that_runs_the_engine_gets_an_error(plain, method):
     engine = Engine(plain)
-    bad = engine.submit([5, 6], max_new_tokens=6, stream=lambda _: getattr(engine, method)(), **FREE)
-    good = engine.submit([7, 31], max_new_tokens=6, **FREE)
+    bad = submit(engine, [5, 6], max_new_tokens=6, on_tokens=lambda _: getattr(engine, method)(), **FREE)
+    good = submit(engine, [7, 31], max_new_tokens=6, **FREE)
     engine.run()
     assert isinstance(bad.error, ConfigError) and "in the middle of a step" in str(bad.error) and bad.finished
-    assert good.new == alone(plain, [7, 31], max_new_tokens=6)
+    assert good.new_tokens == alone(plain, [7, 31], max_new_tokens=6)
 
 
 def test_a_model_in_training_mode_is_refused():

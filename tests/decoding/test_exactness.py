@@ -13,4 +13,4 @@ def test_a_trunk_that_is_asked_while_it_trains_decodes_with_drafts_later() -> No
     assert exactness_issue(trunk) is None
     assert trunk.training and trunk.transformer.drop.training
     out = HeadwayModel.from_trunk(trunk, count=2).eval().generate(torch.tensor([[5, 6, 7]]), max_new_tokens=12, adaptive=False)
-    assert out.stats.drafted
+    assert out.stats.num_draft_tokens

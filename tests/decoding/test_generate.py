@@ -11,6 +11,7 @@ from headway import HeadwayModel
 from headway.decoding import assistant_drafter, fallback_drafter, heads_drafter, ngram_drafter
 from headway.decoding.generate import _controllers
 from headway.errors import ConfigError
+from tests.references import padded, prompts, reference
 from tests.tiny import ARCHITECTURES, FAMILIES, MORE_ARCHITECTURES, tiny_trunk
 
 TREES = [
@@ -29,24 +30,6 @@ TREES = [
     ("gated-lora", "dynamic"),
     ("gated-lora", "chain"),
 ]
-
-
-def prompts(batch, seed=0, vocabulary=61):
-    g = torch.Generator().manual_seed(seed)
-    return [torch.randint(3, vocabulary, (n,), generator=g).tolist() for n in (9, 4, 13, 1)[:batch]]
-
-
-def padded(rows, side):
-    width = max(map(len, rows))
-    fill = [[0] * (width - len(row)) for row in rows]
-    ids = [f + row if side == "left" else row + f for f, row in zip(fill, rows, strict=True)]
-    mask = [[0] * len(f) + [1] * len(r) if side == "left" else [1] * len(r) + [0] * len(f) for f, r in zip(fill, rows, strict=True)]
-    return torch.tensor(ids), torch.tensor(mask)
-
-
-def reference(trunk, rows, **kwargs):
-    """Each row alone through transformers."""
-    return [trunk.generate(torch.tensor([row]), do_sample=False, **kwargs)[0, len(row) :].tolist() for row in rows]
 
 
 def check(model, rows, side="left", tree="dynamic", adaptive=False, **kwargs):
@@ -165,7 +148,7 @@ def test_gpt_neo_is_detected_and_decodes_plainly_with_a_warning():
         "gpt_neo", num_hidden_layers=2, attention_types=[[["global", "local"], 1]], window_size=4, intermediate_size=48
     )
     model = HeadwayModel.from_trunk(trunk, count=1)
-    with pytest.warns(UserWarning, match="decodes plainly"):
+    with pytest.warns(UserWarning, match="decodes autoregressively"):
         check(model, prompts(1), max_new_tokens=9)
 
 
@@ -180,7 +163,7 @@ def test_real_model_decodes_its_own_story(shared):
 
 def test_plain_decoding_is_one_token_a_forward():
     model = HeadwayModel.from_trunk(tiny_trunk(), count=2)
-    out = model.generate(torch.tensor(prompts(1)), max_new_tokens=12, eos_token_id=None, plain=True)
+    out = model.generate(torch.tensor(prompts(1)), max_new_tokens=12, eos_token_id=None, speculative=False)
     assert out.stats.tokens_per_forward == 1.0
     assert out.stats.acceptance == ()
 

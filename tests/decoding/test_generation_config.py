@@ -1,9 +1,7 @@
 """Arguments mean what they mean to transformers' `generate`, and one that cannot is refused by name."""
 
-import gc
 import re
 import warnings
-import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -12,9 +10,10 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from headway import HeadwayModel
 from headway.decoding import assistant_drafter, exactness_issue, fallback_drafter, heads_drafter, ngram_drafter
-from headway.decoding.engine import CHOICES, Engine
+from headway.decoding.engine import SAMPLER_CACHE_SIZE, Engine
 from headway.decoding.generation_config import resolve
 from headway.errors import ConfigError
+from tests.references import submit
 from tests.tiny import tiny_trunk
 
 IDS = torch.randint(3, 61, (3, 9), generator=torch.Generator().manual_seed(0))
@@ -94,12 +93,12 @@ def test_a_plain_fallback_serves_right_padded_rows_too():
     assert exactness_issue(trunk) is not None
     model = HeadwayModel.from_trunk(trunk, count=1)
     right = torch.tensor([[5, 9, 23, 4], [7, 31, 0, 0]])
-    with pytest.warns(UserWarning, match="decodes plainly"):
+    with pytest.warns(UserWarning, match="decodes autoregressively"):
         out = model.generate(right, attention_mask=(right != 0).long(), max_new_tokens=7, eos_token_id=None)
     for row, found in zip(([5, 9, 23, 4], [7, 31]), out.sequences, strict=True):
         alone = trunk.generate(torch.tensor([row]), max_new_tokens=7, do_sample=False, eos_token_id=None)
         assert found[4:].tolist() == alone[0, len(row) :].tolist()
-    assert (out.stats.tokens, out.stats.forwards, out.stats.acceptance) == (14, 14, ())
+    assert (out.stats.tokens, out.stats.num_sequence_forwards, out.stats.acceptance) == (14, 14, ())
 
 
 @pytest.mark.parametrize(
@@ -144,7 +143,7 @@ def test_a_plain_fallback_serves_right_padded_rows_too():
         ({"seed": "x"}, "seed must be a whole number, got 'x'"),
         ({"seed": 1.5}, "seed must be a whole number, got 1.5"),
         ({"seed": 1, "generator": torch.Generator()}, "seed and generator exclude each other"),
-        ({"max_rows": 0}, "max_rows must be a whole number of at least 1"),
+        ({"max_batch_size": 0}, "max_batch_size must be a whole number of at least 1"),
         ({"drafter": "ngram"}, "drafter must come from a function such as ngram_drafter.*got 'ngram'"),
         ({"drafter": ngram_drafter}, "drafter=ngram_drafter is not called yet"),
         ({"drafter": heads_drafter}, "drafter=heads_drafter is not called yet"),
@@ -207,7 +206,7 @@ def test_the_coldest_temperature_is_greedy(model):
 def test_rows_say_the_same_however_many_are_decoded_together(model, how):
     whole = model.generate(IDS, max_new_tokens=9, eos_token_id=[5, 9, 20], pad_token_id=0, **how).sequences
     for rows in (1, 2, 7):
-        found = model.generate(IDS, max_new_tokens=9, eos_token_id=[5, 9, 20], pad_token_id=0, max_rows=rows, **how)
+        found = model.generate(IDS, max_new_tokens=9, eos_token_id=[5, 9, 20], pad_token_id=0, max_batch_size=rows, **how)
         assert torch.equal(found.sequences, whole)
 
 
@@ -215,9 +214,9 @@ def test_a_plain_fallback_decodes_as_many_rows_together_as_it_may():
     trunk = tiny_trunk("gpt_neo", num_hidden_layers=2, attention_types=[[["global", "local"], 1]], window_size=4)
     model = HeadwayModel.from_trunk(trunk, count=0)
     settings = {"max_new_tokens": 6, "eos_token_id": list(range(20, 40)), "pad_token_id": 0}
-    whole, parts = (model.generate(IDS, max_rows=rows, **settings) for rows in (None, 2))
+    whole, parts = (model.generate(IDS, max_batch_size=rows, **settings) for rows in (None, 2))
     assert torch.equal(whole.sequences, parts.sequences)
-    assert parts.stats.tokens == whole.stats.tokens and parts.stats.batches > whole.stats.batches
+    assert parts.stats.tokens == whole.stats.tokens and parts.stats.num_steps > whole.stats.num_steps
 
 
 @pytest.mark.parametrize("tree", [[], [()], [(0, 0)], [(0,), (0,)], [(-1,)], [(0.5,)], 3, [3]], ids=named)
@@ -228,7 +227,7 @@ def test_paths_that_make_no_tree_are_refused(tree):
 
 def test_an_assistant_may_be_a_model_with_heads_and_must_be_a_model(model):
     settings = {"max_new_tokens": 9, "eos_token_id": None}
-    expected = model.generate(IDS, plain=True, **settings).sequences
+    expected = model.generate(IDS, speculative=False, **settings).sequences
     assert torch.equal(model.generate(IDS, drafter=assistant_drafter(model), **settings).sequences, expected)
     with pytest.raises(ConfigError, match="An assistant is a loaded model, got 'embedded'"):
         assistant_drafter("embedded")
@@ -253,10 +252,11 @@ def test_an_assistant_may_be_a_model_with_heads_and_must_be_a_model(model):
         ([5], {"sequence_bias": {(999,): 1.0}}, "sequence_bias"),
         ([5], {"bad_words_ids": [[999]]}, "bad_words_ids"),
         ([5], {"forced_eos_token_id": 999}, "forced_eos_token_id"),
-        ([5], {"num_return_sequences": 3, "do_sample": True}, "submit it that often"),
-        ([5], {"streamer": print}, "stream= takes a function"),
+        ([5], {"num_return_sequences": 3, "do_sample": True}, "give n= to the Request"),
+        ([5], {"streamer": print}, "on_tokens= takes a function"),
         ([5], {"generator": torch.Generator()}, "seed= takes a number"),
-        ([5], {"plain": True}, "an Engine without drafter="),
+        ([5], {"speculative": False}, "an Engine without drafter="),
+        ([5], {"plain": True}, "speculative=False"),
         ([5], {"drafter": None}, "an argument of Engine"),
         ([5], {"attention_mask": None}, "prompts come without padding"),
         ([5], {"acceptance": ["coupled"]}, "no acceptance rule"),
@@ -266,7 +266,7 @@ def test_an_assistant_may_be_a_model_with_heads_and_must_be_a_model(model):
 def test_an_engine_refuses_at_once_what_would_fail_later(model, prompt, arguments, message):
     engine = Engine(model)
     with pytest.raises(ConfigError, match=message):
-        engine.submit(prompt, **{"max_new_tokens": 4, **arguments})
+        submit(engine, prompt, **{"max_new_tokens": 4, **arguments})
     assert engine.idle
 
 
@@ -274,30 +274,19 @@ def test_an_engine_takes_tensors_and_seeds_of_any_size(model):
     engine = Engine(model, seed=2**70 + 1)
     settings = {"max_new_tokens": 9, "eos_token_id": torch.tensor([60, 2]), "do_sample": True}
     rows = [
-        engine.submit(p, seed=s, **settings) for p, s in [(IDS[2], 3), (IDS[2].int(), 2**64 + 3), (IDS[2].tolist(), -(2**65) + 3)]
+        submit(engine, p, seed=s, **settings) for p, s in [(IDS[2], 3), (IDS[2].int(), 2**64 + 3), (IDS[2].tolist(), -(2**65) + 3)]
     ]
-    engine.submit([5], max_new_tokens=3, do_sample=True)
+    submit(engine, [5], max_new_tokens=3, do_sample=True)
     engine.run()
-    assert rows[0].new == rows[1].new == rows[2].new and rows[0].tokens[:9] == IDS[2].tolist()
+    assert rows[0].new_tokens == rows[1].new_tokens == rows[2].new_tokens and rows[0].tokens[:9] == IDS[2].tolist()
 
 
 def test_an_engine_forgets_the_oldest_of_many_settings(model):
     engine = Engine(model)
-    for number in range(CHOICES + 20):
-        engine.submit([5], max_new_tokens=1, do_sample=True, temperature=1 + number / 100)
-    assert len(engine._choices) == CHOICES
+    for number in range(SAMPLER_CACHE_SIZE + 20):
+        submit(engine, [5], max_new_tokens=1, do_sample=True, temperature=1 + number / 100)
+    assert len(engine._samplers) == SAMPLER_CACHE_SIZE
     engine.run()
-
-
-def test_settings_of_one_tokenizer_are_never_those_of_another_that_took_its_place_in_memory(model, shared):
-    engine = Engine(model)
-    tokenizer = AutoTokenizer.from_pretrained(shared / "models" / "stories260k")
-    engine.submit([5], max_new_tokens=1, stop_strings=["a"], tokenizer=tokenizer)
-    engine.run()
-    alive = weakref.ref(tokenizer)
-    del tokenizer
-    gc.collect()
-    assert alive() is not None
 
 
 def test_stop_strings_end_rows_where_transformers_ends_them(shared):
@@ -320,10 +309,10 @@ class Listener:
         self.ended = True
 
 
-@pytest.mark.parametrize("plain", [False, True])
-def test_a_streamer_hears_the_prompt_and_then_every_token_once(model, plain):
+@pytest.mark.parametrize("speculative", [True, False])
+def test_a_streamer_hears_the_prompt_and_then_every_token_once(model, speculative):
     listener = Listener()
-    out = model.generate(IDS[2:], max_new_tokens=12, eos_token_id=None, streamer=listener, plain=plain)
+    out = model.generate(IDS[2:], max_new_tokens=12, eos_token_id=None, streamer=listener, speculative=speculative)
     assert listener.heard[0] == IDS[2:].tolist() and listener.ended
     assert [token for (token,) in listener.heard[1:]] == out.sequences[0, 9:].tolist()
     with pytest.raises(ConfigError, match="one row"):
@@ -332,7 +321,7 @@ def test_a_streamer_hears_the_prompt_and_then_every_token_once(model, plain):
 
 def test_sampling_leaves_the_global_generator_alone_with_and_without_a_seed(model):
     before = torch.get_rng_state()
-    for source in ({}, {"seed": 3}, {"generator": torch.Generator().manual_seed(3)}, {"seed": 3, "plain": True}):
+    for source in ({}, {"seed": 3}, {"generator": torch.Generator().manual_seed(3)}, {"seed": 3, "speculative": False}):
         model.generate(IDS, do_sample=True, max_new_tokens=5, **source)
         assert torch.equal(before, torch.get_rng_state())
     drawn = [model.generate(IDS, do_sample=True, max_new_tokens=9, seed=3).sequences for _ in range(2)]
@@ -352,6 +341,8 @@ def test_each_module_is_left_in_the_mode_it_was_in(model):
 def test_figures_add_up(model):
     stats = model.generate(IDS, max_new_tokens=12, eos_token_id=None, adaptive=False).stats
     assert stats.tokens == 36
-    assert stats.tokens == stats.forwards + sum(stats.accepted)  # each forward of a row gives one token and what it kept
-    assert all(a <= r for a, r in zip(stats.accepted, stats.reached, strict=True))
+    assert stats.tokens == stats.num_sequence_forwards + sum(
+        stats.num_accepted_tokens_per_pos
+    )  # each forward of a row gives one token and what it kept
+    assert all(a <= r for a, r in zip(stats.num_accepted_tokens_per_pos, stats.num_drafts_per_pos, strict=True))
     assert set(stats.seconds) == {"prefill", "draft", "verify", "accept"}

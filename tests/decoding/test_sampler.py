@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from headway.decoding.sampler import LENGTHS, Sampler
+from headway.decoding.sampler import PROCESSOR_CACHE_SIZE, Sampler
 from headway.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -35,10 +35,10 @@ def test_a_penalty_that_starts_late_is_tried_as_well():
 
 def built(config):
     """How many lists of processors rows of many lengths make, and how many of those are kept."""
-    scores = Sampler(config, CPU)
+    sampler = Sampler(config, CPU)
     for prompt in range(1, 200):
-        scores.processed(torch.zeros(61), torch.zeros(prompt, dtype=torch.long), prompt, prompt + 5)
-    return scores._processors.cache_info()
+        sampler.process_logits(torch.zeros(61), torch.zeros(prompt, dtype=torch.long), prompt, prompt + 5)
+    return sampler._processors.cache_info()
 
 
 def test_what_does_not_count_tokens_is_built_once_for_all_prompts():
@@ -53,4 +53,4 @@ def test_what_does_not_count_tokens_is_built_once_for_all_prompts():
 )
 def test_what_counts_tokens_is_kept_for_some_lengths(settings):
     found = built(GenerationConfig(eos_token_id=2, **settings))
-    assert (found.misses, found.currsize) == (200, LENGTHS)
+    assert (found.misses, found.currsize) == (200, PROCESSOR_CACHE_SIZE)

@@ -1,15 +1,12 @@
 """Sampled output has the trunk's own distribution: every sequence of a 5-token vocabulary enumerated, drawn, and compared."""
 
-import itertools
-
 import pytest
 import torch
-from scipy import stats
-from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from headway import HeadwayModel
 from headway.decoding import fallback_drafter, heads_drafter, ngram_drafter
 from headway.errors import ConfigError
+from tests.references import check_drawn, enumerated
 from tests.tiny import tiny_trunk
 
 LENGTH, DRAWS = 3, 6000
@@ -20,52 +17,6 @@ CASES = [
     {"temperature": 1.3, "top_k": 4, "top_p": 0.9},
     {"min_p": 0.2, "top_k": 0},
 ]
-
-
-def enumerated(trunk, prompt, case, length=LENGTH):
-    """Probability of every sequence, from plain passes and transformers' own warpers."""
-    warpers = []
-    if "temperature" in case:
-        warpers.append(TemperatureLogitsWarper(case["temperature"]))
-    if case.get("top_k"):
-        warpers.append(TopKLogitsWarper(case["top_k"]))
-    if "top_p" in case:
-        warpers.append(TopPLogitsWarper(case["top_p"]))
-    if "min_p" in case:
-        warpers.append(MinPLogitsWarper(case["min_p"]))
-    sequences = list(itertools.product(range(5), repeat=length))
-    ids = torch.tensor([[*prompt, *sequence] for sequence in sequences])
-    chances = torch.ones(len(sequences), dtype=torch.float64)
-    with torch.no_grad():
-        logits = trunk(ids, attention_mask=torch.ones_like(ids)).logits.float()
-    for column in range(len(prompt), ids.shape[1]):
-        scores = logits[:, column - 1]
-        for warper in warpers:
-            scores = warper(ids[:, :column], scores)
-        chances *= scores.softmax(-1).gather(1, ids[:, column, None])[:, 0]
-    found = dict(zip(sequences, chances.tolist(), strict=True))
-    assert abs(sum(found.values()) - 1) < 1e-4
-    return found
-
-
-def check_drawn(drawn, chances):
-    """Chi-square of drawn sequences against the probability of each."""
-    draws = len(drawn)
-    counts = dict.fromkeys(chances, 0)
-    for sequence in drawn:
-        counts[tuple(sequence)] += 1
-    assert all(counts[sequence] == 0 for sequence, chance in chances.items() if chance == 0)
-    # cells that expect fewer than 5 draws are one cell, as the test needs
-    common = [s for s, chance in chances.items() if chance * draws >= 5]
-    expected = [chances[s] * draws for s in common]
-    observed = [counts[s] for s in common]
-    if (rest := draws - sum(expected)) > 5:
-        expected.append(rest)
-        observed.append(draws - sum(observed))
-    else:
-        observed[0] += draws - sum(observed)
-    scale = draws / sum(expected)
-    assert stats.chisquare(observed, [e * scale for e in expected]).pvalue > 1e-4
 
 
 FULL = {"drafter": heads_drafter("dynamic")}  # of 5 tokens each is in the tree
@@ -87,7 +38,7 @@ WAYS = [
     ("eagle3", {"acceptance": "block"}),
     ("gated-lora", FULL),
     ("gated-lora", {"acceptance": "block"}),
-    ("parallel", {"plain": True}),
+    ("parallel", {"speculative": False}),
 ]
 
 
@@ -110,9 +61,9 @@ def test_drawn_sequences_follow_the_enumerated_distribution(family, way, case, p
     sampling = {"do_sample": True, "max_new_tokens": LENGTH, "seed": 7, "eos_token_id": None, "adaptive": False}
     out = model.generate(ids, attention_mask=mask, **sampling, **case, **way)
     if "plain" not in way:
-        assert sum(out.stats.accepted) > 0
+        assert sum(out.stats.num_accepted_tokens_per_pos) > 0
     if "plain" not in way and way is not FULL:
-        assert out.stats.accepted != out.stats.reached  # both outcomes of the rule happened
+        assert out.stats.num_accepted_tokens_per_pos != out.stats.num_drafts_per_pos  # both outcomes of the rule happened
     drawn = out.sequences[:, width:].view(DRAWS, len(prompts), LENGTH)
     for row, prompt in enumerate(prompts):
         check_drawn(drawn[:, row].tolist(), enumerated(trunk, prompt, case))
@@ -124,7 +75,7 @@ def test_a_seed_decides_the_text_whatever_drafts_and_whatever_the_company(family
     model = HeadwayModel.from_trunk(tiny_trunk(), family=family, count=3)
     ids = torch.tensor([[5, 9, 23], [7, 31, 8], [40, 2, 2]])
     sampling = {"do_sample": True, "max_new_tokens": 20, "seed": 3, "temperature": 1.2, "eos_token_id": None}
-    plain = model.generate(ids, plain=True, **sampling)
+    plain = model.generate(ids, speculative=False, **sampling)
     assert len(set(map(tuple, plain.sequences[:, 3:].tolist()))) == 3
     for way in ({}, {"adaptive": False}, {"drafter": heads_drafter("chain")}, {"repetition_penalty": 1.0001}):
         assert torch.equal(model.generate(ids, **sampling, **way).sequences, plain.sequences)

@@ -33,4 +33,4 @@ def test_inline_fields_lose_their_level_and_absent_fields_are_left_out() -> None
 
 
 def test_nothing_generated_has_no_summary() -> None:
-    assert DecodingSummary.of(DecodeStats.together([]), 1.0) is None
+    assert DecodingSummary.of(DecodeStats.merge([]), 1.0) is None

@@ -208,7 +208,7 @@ def test_in_bfloat16_heads_draft_with_exact_rotary_positions(family):
     model = HeadwayModel.from_trunk(trunk, family=family, count=COUNT)
     assert {p.dtype for p in model.heads.parameters()} == {torch.bfloat16}
     assert {b.dtype for name, b in model.heads.named_buffers() if "inv_freq" in name} == {torch.float32}
-    assert model.generate(torch.tensor([[5, 9, 23]]), max_new_tokens=9, adaptive=False).stats.drafted
+    assert model.generate(torch.tensor([[5, 9, 23]]), max_new_tokens=9, adaptive=False).stats.num_draft_tokens
 
 
 def test_noise_moves_the_trunks_states_in_training_alone(monkeypatch):

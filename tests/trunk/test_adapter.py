@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headway.trunk import TrunkView
-from headway.trunk.attention import decoding
+from headway.trunk.attention import use_decode_attention
 from tests.tiny import tiny_trunk
 
 TRUNKS = {name: tiny_trunk(name) for name in ("llama", "mistral", "gemma3_text")}
@@ -21,7 +21,7 @@ def test_causal_masks_are_the_masks_of_keys_whose_slots_are_their_positions(arch
     visible = data.draw(st.integers(1, 40))
     rows = data.draw(st.lists(st.lists(st.integers(-1, visible - 1), min_size=3, max_size=3), min_size=1, max_size=4))
     positions = torch.tensor(rows)
-    for masks_that_are_added in (decoding(view.config), nullcontext()):
+    for masks_that_are_added in (use_decode_attention(view.config), nullcontext()):
         with masks_that_are_added:
             found = view.causal_masks(positions, visible)
             expected = view.masks(positions, torch.arange(visible).expand(len(rows), -1))
@@ -33,7 +33,7 @@ def test_causal_masks_are_the_masks_of_keys_whose_slots_are_their_positions(arch
 def test_masks_take_the_dtype_that_the_trunk_has_by_then():
     trunk = tiny_trunk()
     view = TrunkView(trunk)
-    with decoding(view.config):
+    with use_decode_attention(view.config):
         for dtype in (torch.float32, torch.bfloat16, torch.float32):
             trunk.to(dtype)
             assert view.causal_masks(torch.tensor([[3], [1]]), 4).dtype == dtype

@@ -8,7 +8,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from headway import HeadwayModel
 from headway.decoding import Engine, heads_drafter
-from headway.trunk.attention import GQA_PACKED, SDPA_FLOAT64, attend_in_line_float64, decoding, gqa_packed_sdpa
+from headway.trunk.attention import GQA_PACKED, SDPA_FLOAT64, gqa_packed_sdpa, gqa_packed_sdpa_float64, use_decode_attention
+from tests.references import submit
 from tests.tiny import tiny_trunk
 
 
@@ -28,7 +29,7 @@ def states(groups: int, queries: int, keys: int) -> tuple[torch.Tensor, ...]:
 
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("queries", [1, 4])
-@pytest.mark.parametrize("attend", [gqa_packed_sdpa, attend_in_line_float64])
+@pytest.mark.parametrize("attend", [gqa_packed_sdpa, gqa_packed_sdpa_float64])
 def test_masked_attention_is_that_of_transformers(groups: int, queries: int, attend) -> None:
     query, key, value = states(groups, queries, 9)
     seen = torch.arange(9) <= torch.arange(queries)[:, None] + torch.tensor([2, 5, 4])[:, None, None]
@@ -49,15 +50,15 @@ def test_no_mask_means_all_keys_for_one_query_and_the_past_for_a_whole_text(grou
 
 def test_the_switch_is_taken_back_even_after_an_error() -> None:
     config = LlamaConfig(attn_implementation="sdpa")
-    with pytest.raises(RuntimeError), decoding(config):
+    with pytest.raises(RuntimeError), use_decode_attention(config):
         assert config._attn_implementation == GQA_PACKED["sdpa"]
-        with decoding(config):
+        with use_decode_attention(config):
             assert config._attn_implementation == GQA_PACKED["sdpa"]
         raise RuntimeError
     assert config._attn_implementation == "sdpa"
     for kept in ("eager", GQA_PACKED[SDPA_FLOAT64]):
         config._attn_implementation = kept
-        with decoding(config):
+        with use_decode_attention(config):
             assert config._attn_implementation == kept
 
 
@@ -78,7 +79,7 @@ def test_who_runs_the_trunk_while_it_decodes_gets_what_it_gets_otherwise(archite
     expected = others()
     found: list[torch.Tensor] = []
     engine = Engine(HeadwayModel.from_trunk(trunk, count=2).eval(), heads_drafter())
-    engine.submit([5, 6], max_new_tokens=12, stream=lambda tokens: found.extend(() if found else others()))
+    submit(engine, [5, 6], max_new_tokens=12, on_tokens=lambda tokens: found.extend(() if found else others()))
     engine.run()
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs)

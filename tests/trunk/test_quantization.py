@@ -51,7 +51,7 @@ def same_tokens(model: HeadwayModel, ids: torch.Tensor, mask: torch.Tensor, new:
     """Speculative output is the quantised trunk's own, by transformers, row by row and in a batch."""
     assert exactness_issue(model.trunk) is None
     drafted = model.generate(ids, mask, max_new_tokens=new, do_sample=False, adaptive=False)
-    assert drafted.stats.drafted
+    assert drafted.stats.num_draft_tokens
     own = model.trunk.generate(ids, attention_mask=mask, max_new_tokens=new, do_sample=False)
     width = min(drafted.sequences.shape[1], own.shape[1])
     assert torch.equal(drafted.sequences[:, :width], own[:, :width])
@@ -88,7 +88,7 @@ def test_in_bfloat16_every_token_has_the_quantised_trunks_highest_probability_up
     assert exactness_issue(model.trunk) is None
     ids, mask = prompts(500)
     drafted = model.generate(ids, mask, max_new_tokens=40, do_sample=False, adaptive=False)
-    assert drafted.stats.drafted and drafted.stats.tokens_per_forward > 1.2
+    assert drafted.stats.num_draft_tokens and drafted.stats.tokens_per_forward > 1.2
     for r, row in enumerate(drafted.sequences):
         new = row[ids.shape[1] :]
         ended = (new == model.trunk.config.eos_token_id).nonzero().flatten().tolist()
@@ -132,7 +132,7 @@ def test_output_is_the_same_after_saving_and_loading_twice(scheme: str, family: 
         model = HeadwayModel.from_pretrained(folder).eval()
         found = model.generate(ids, mask, max_new_tokens=16, do_sample=False, adaptive=False)
         assert torch.equal(found.sequences, expected.sequences)
-        assert found.stats.accepted == expected.stats.accepted  # the heads are the same too
+        assert found.stats.num_accepted_tokens_per_pos == expected.stats.num_accepted_tokens_per_pos  # the heads are the same too
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "twice").eval()
     assert is_quantized(plain.model.layers[0].mlp.up_proj.weight)
     if scheme == "int4":  # torchao multiplies by its plain layout on CUDA devices alone

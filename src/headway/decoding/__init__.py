@@ -1,5 +1,6 @@
-"""Speculative decoding: heads, n-grams or an assistant draft, the trunk verifies all drafts of all rows in one forward."""
+"""Speculative decoding: heads, n-grams or an assistant draft, and the trunk verifies all drafts of all sequences in one forward."""
 
+from headway.decoding.completing import complete
 from headway.decoding.drafters.assistant import assistant_drafter
 from headway.decoding.drafters.fallback import fallback_drafter
 from headway.decoding.drafters.heads import heads_drafter
@@ -9,14 +10,21 @@ from headway.decoding.engine import Engine
 from headway.decoding.exactness import exactness_issue
 from headway.decoding.generate import Generation, generate
 from headway.decoding.kv_cache import RaggedKVCache
+from headway.decoding.requests import Completion, FinishReason, Handle, Request, SamplingParams
 from headway.decoding.stats import DecodeStats
 
 __all__ = [
+    "Completion",
     "DecodeStats",
     "Engine",
+    "FinishReason",
     "Generation",
+    "Handle",
     "RaggedKVCache",
+    "Request",
+    "SamplingParams",
     "assistant_drafter",
+    "complete",
     "exactness_issue",
     "fallback_drafter",
     "generate",

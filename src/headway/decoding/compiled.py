@@ -1,6 +1,6 @@
 """Forwards of fixed shapes, compiled once each: a small model's time is else spent between its kernels rather than in them.
 
-Rows are padded up to those of the cache, tokens a row to a few sizes, and the keys looked at to multiples of `cache.ROOM`; the
+Rows are padded up to those of the cache, tokens a row to a few sizes, and the keys looked at to multiples of `cache.KV_BLOCK`; the
 number of keys is the one size that a compiled forward leaves open. Prompts are read eagerly, and so are the last rows of a large
 batch.
 """
@@ -94,7 +94,7 @@ class Compiled:
         buffers = {layer: pair for layer, pair in cache.buffers.items() if layer >= self.layers}
         assert self.heads is not None
         if len(buffers) < count:  # what a compiled forward allocates is lost
-            cache.begin(positions, keys)
+            cache.set_write_slots(positions, keys)
             context = ForwardContext(self.view, positions.clamp(min=0), masks, cache)
             found = self.heads.states(hidden, input_ids, context, count)
         else:
@@ -162,7 +162,7 @@ class Compiled:
             input_ids=input_ids,
             position_ids=positions.clamp(min=0),
             attention_mask=masks,
-            past_key_values=RaggedKVCache.over(buffers, slots, _keys(masks)),
+            past_key_values=RaggedKVCache.from_buffers(buffers, slots, _keys(masks)),
             use_cache=True,
             output_hidden_states=bool(self.hidden_state_layers),
         )
@@ -172,7 +172,7 @@ class Compiled:
         self, buffers: Buffers, input_ids: Tensor, positions: Tensor, slots: Tensor, masks: Masks, hidden: Tensor, count: int
     ) -> list[Tensor]:
         assert self.heads is not None
-        cache = RaggedKVCache.over(buffers, slots, _keys(masks))
+        cache = RaggedKVCache.from_buffers(buffers, slots, _keys(masks))
         return self.heads.states(hidden, input_ids, ForwardContext(self.view, positions.clamp(min=0), masks, cache), count)
 
     def _padded(self, masks: Masks, more: tuple[int, ...], keys: int) -> Masks:

@@ -1,372 +1,482 @@
-"""The engine: rows that come and go, and one forward of the trunk a round over all of them and their drafts.
+"""The engine: sequences that come and go, and one forward of the trunk per step over all sequences and their drafts.
 
-Draft, verify, accept, again (Stern et al. 2018, arXiv 1811.03115; Leviathan et al. 2022, arXiv 2211.17192), with chains or trees
+Draft, verify, accept, repeat (Stern et al. 2018, arXiv 1811.03115; Leviathan et al. 2022, arXiv 2211.17192), with chains or trees
 of drafts. Greedy output is the trunk's own, sampled output has the trunk's distribution.
 """
 
-import math
 import time
+import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from headway.decoding.batch import Batch, SequenceState
+from headway.decoding.batch import DecodingBatch, SequenceState
 from headway.decoding.compiled import compiled, compiled_draft_sizes, worthwhile
-from headway.decoding.draft_length import DraftLengthController
+from headway.decoding.draft_length import DraftLengthController, choose_num_draft_tokens, representative_rows
 from headway.decoding.draftable import DraftableModel
-from headway.decoding.drafters.base import DrafterFactory
+from headway.decoding.drafters.base import Drafter, DrafterFactory
 from headway.decoding.exactness import exactness_issue, length_issue
-from headway.decoding.generation_config import new_token_limit, prompt_tokens, resolve, seed_number
-from headway.decoding.sampler import Sampler
-from headway.decoding.scheduler import Scheduler, slots
-from headway.decoding.stats import StatsCollector
-from headway.decoding.stopping import StoppingCriteria
-from headway.decoding.verify import accept
-from headway.decoding.verify_inputs import VerifyInputs, accepted_positions, build_verify_inputs, chain, prompt_mask_tokens
+from headway.decoding.generation_config import (
+    context_issue,
+    is_whole,
+    new_token_limit,
+    prompt_tokens,
+    resolve,
+    seed_number,
+)
+from headway.decoding.requests import Handle, OnTokens, Request
+from headway.decoding.sampler import Sampler, first_seed
+from headway.decoding.scheduler import Scheduler, step_slots
+from headway.decoding.stats import DecodeStats, SequenceCounts, StepClock
+from headway.decoding.stopping import (
+    FinishReason,
+    GeneratedTextMatcher,
+    StoppingCriteria,
+    check_stop_strings,
+    eos_tokens,
+)
+from headway.decoding.verify import accept, acceptance_rules, append_bonus_token, compact_accepted_path, token_logprobs
+from headway.decoding.verify_inputs import (
+    VerifyInputs,
+    accepted_positions,
+    append_prompt_mask_tokens,
+    build_verify_inputs,
+    chain_inputs,
+)
 from headway.errors import ConfigError, UnsupportedModelError
 from headway.ops.draft_tree import AcceptedPath
 from headway.trunk import ForwardContext, HiddenStates
-from headway.trunk.attention import decoding
+from headway.trunk.attention import use_decode_attention
 
-LUCK = 0.5  # of 16 rows of 32 tokens, full batches were a fifth faster over plain decoding than batches that nobody joins
-CHOICES = 64  # settings of rows that are kept for rows to come
+SAMPLER_CACHE_SIZE = 64  # number of distinct settings with a cached sampler
 
 
 class Engine:
-    """Decodes rows together; each may join or be cancelled at any time, and what it says does not depend on its company.
+    """Decodes requests together. A request can be submitted or cancelled at any time, and its tokens are batch-invariant.
 
     Args:
-        model: whose trunk can be decoded this way (`exactness_issue` gives None).
-        drafter: makes the drafter; None decodes without drafts.
-        max_rows: rows decoded at once; others wait.
-        max_tokens: slots of the cache that all rows together may take; default: no limit.
-        prefill_chunk: prompt tokens of a row that one forward reads at most.
-        adaptive: verify as many drafts as pay, none if none do; otherwise always as many as the drafter can propose.
-        seed: where the seeds of rows come from that bring none.
-        compile: compile what rounds run, which takes seconds for each of a few sizes, once a process, and pays where models
-            are small and texts many.
-    Raises: UnsupportedModelError for a trunk that cannot be decoded exactly this way; ConfigError for a number below 1 and for
-        a model in training mode.
+        model: model with a trunk that can be decoded exactly (`exactness_issue` returns None), in eval mode.
+        drafter: factory of the drafter; None decodes autoregressively.
+        tokenizer: needed for stop strings and for the text of completions.
+        max_batch_size: maximum number of sequences decoded at once (vLLM's `max_num_seqs`); further sequences wait.
+        max_tokens: maximum number of cache slots of all sequences together (a KV-cache budget); default: no limit.
+        prefill_chunk: maximum number of prompt tokens of a sequence in one forward.
+        adaptive: verify as many drafts as pay, none if none pay; otherwise as many as the drafter can propose.
+        seed: source of the seeds of requests without a seed.
+        compile: run decode steps through torch.compile. Each of a few shapes takes 5-20 s to compile, once per process. Worth it
+            for small models and many requests.
+        controller: factory of the controller of the draft length; by default the engine has a new controller.
+    Raises:
+        UnsupportedModelError: for a trunk that cannot be decoded exactly in ragged batches.
+        ConfigError: for a number below 1, and for a model in training mode.
     """
 
     def __init__(
         self,
         model: DraftableModel,
         drafter: DrafterFactory | None = None,
-        max_rows: int = 16,
+        *,
+        tokenizer: Any = None,
+        max_batch_size: int = 16,
         max_tokens: int | None = None,
         prefill_chunk: int = 512,
         adaptive: bool = True,
         seed: int = 0,
         compile: bool = False,
+        controller: Callable[[Drafter], DraftLengthController] | None = None,
     ) -> None:
         if reason := exactness_issue(model.trunk):
             raise UnsupportedModelError(f"{type(model.trunk).__name__} cannot be decoded exactly in ragged batches: {reason}.")
         if model.training or model.trunk.training:
             raise ConfigError("The model is in training mode and would decode with dropout; call model.eval() first.")
-        for name, value in (("max_rows", max_rows), ("max_tokens", max_tokens), ("prefill_chunk", prefill_chunk)):
-            if (not isinstance(value, int) or value < 1) and (name, value) != ("max_tokens", None):
+        for name, value in (("max_batch_size", max_batch_size), ("max_tokens", max_tokens), ("prefill_chunk", prefill_chunk)):
+            if not is_whole(value, 1) and (name, value) != ("max_tokens", None):
                 raise ConfigError(f"{name} of an engine must be a whole number of at least 1, got {value!r}.")
         self.model, self.view, self.unembedding = model, model.view, model.view.unembedding
-        self.max_rows, self.prefill_chunk = max_rows, prefill_chunk
-        self.places = Scheduler(model, drafter, max_tokens, prefill_chunk, whole=compile)
-        self.cache, self.drafter, self.batch = self.places.cache, self.places.drafter, self.places.batch
+        self.tokenizer, self.max_batch_size, self.prefill_chunk = tokenizer, max_batch_size, prefill_chunk
+        self.scheduler = Scheduler(model, drafter, max_tokens, prefill_chunk, whole_blocks=compile)
+        self.cache, self.drafter, self.batch = self.scheduler.cache, self.scheduler.drafter, self.scheduler.batch
         self.compiled = compiled(model) if compile else None
         self.controller = None
         if adaptive and self.drafter is not None:
-            self.controller = DraftLengthController(
-                compiled_draft_sizes(self.drafter.draft_sizes) if compile else self.drafter.draft_sizes
-            )
-        self.stats_collector = StatsCollector(self.drafter.depth if self.drafter is not None else 0)
-        self.seed = seed_number(seed)
-        self._generator = torch.Generator(model.device).manual_seed(self.seed)
-        self._choices: dict[tuple[str, str, int], tuple[Sampler, StoppingCriteria]] = {}
-        self.waiting: deque[SequenceState] = deque()
-        self._cancelled: deque[SequenceState] = deque()  # since the last step
-        self._stepping = False
+            self.controller = controller(self.drafter) if controller is not None else new_controller(self.drafter, compile)
         self.hidden_state_layers = self.drafter.hidden_state_layers if self.drafter is not None else ()
-        self._tapped: Mapping[int, Tensor] | None = None
+        self.depth = self.drafter.depth if self.drafter is not None else 0
+        self.seed = seed_number(seed)
+        self.waiting: deque[SequenceState] = deque()
+        self.clock = StepClock()
+        self.num_steps = 0
+        self._finished_counts = SequenceCounts(self.depth)
+        self._generator = torch.Generator(model.device).manual_seed(self.seed)
+        self._samplers: dict[tuple[Any, ...], tuple[Sampler, StoppingCriteria]] = {}
+        self._cancelled: deque[SequenceState] = deque()  # since the last step
+        self._deliveries: deque[tuple[SequenceState, int]] = deque()  # committed tokens that listeners have not received
+        self._finished: list[SequenceState] = []  # in this step
+        self._hidden_states: Mapping[int, Tensor] | None = None
+        self._in_step = self._interrupted = self._context_noted = False
 
-    def submit(
-        self,
-        prompt: Sequence[int] | Tensor,
-        *,
-        generation_config: GenerationConfig | None = None,
-        stream: Callable[[list[int]], None] | None = None,
-        tokenizer: Any = None,
-        seed: int | None = None,
-        acceptance: str = "coupled",
-        **kwargs: Any,
-    ) -> SequenceState:
-        """Let a prompt wait for its turn; `step` or `run` does the work. The row it gives shows how far it has come.
+    # requests
+
+    def submit(self, request: Request, on_tokens: OnTokens | None = None) -> Handle:
+        """Queue a request; `step` or `run` decodes it.
 
         Args:
-            prompt: its tokens, as numbers or a tensor (length,).
-            stream: gets new tokens as they are settled; if it fails, only this row ends.
-            tokenizer: needed for `stop_strings`. seed: of what is drawn for this row.
-            generation_config, acceptance, kwargs: as those of `generate`.
-        Raises: ConfigError for a prompt that is empty, unknown to the model, too long for it or for the engine, and as `generate`.
+            request: prompt, settings and number of samples.
+            on_tokens: called with the sample index and the new tokens after each step; an exception ends that sample alone.
+        Raises:
+            ConfigError: for a prompt that is empty, unknown to the model or too long, and for settings that `generate` refuses.
         """
-        trunk = self.model.trunk
-        config = resolve(trunk, generation_config, kwargs, one_row=True)
-        prompt = prompt_tokens(trunk, prompt)
+        if not isinstance(request, Request):
+            raise ConfigError(f"submit takes a Request, got a {type(request).__name__}: give Request(prompt, SamplingParams(...)).")
+        trunk, sampling = self.model.trunk, request.sampling
+        config = resolve(trunk, sampling.generation_config, sampling.arguments, one_row=True)
+        prompt = prompt_tokens(trunk, request.prompt)
+        if not is_whole(request.n, 1):
+            raise ConfigError(f"The number of samples n must be a whole number of at least 1, got {request.n!r}.")
         limit = len(prompt) + new_token_limit(trunk, config, len(prompt))
         if reason := length_issue(trunk, limit):
             raise ConfigError(f"A row of {limit} tokens cannot be decoded exactly: {reason}. Ask for fewer new tokens.")
-        config.min_new_tokens = config.min_new_tokens or max(0, (config.min_length or 0) - len(prompt)) or None
-        config.min_length = config.max_length = config.max_new_tokens = None
-        key = (config.to_json_string(), str(acceptance), id(tokenizer))
-        if key not in self._choices:
-            scores = Sampler(config, self.model.device, self._generator, acceptance, self.unembedding.size)
-            if len(self._choices) == CHOICES:
-                del self._choices[next(iter(self._choices))]  # the oldest
-            self._choices[key] = (scores, StoppingCriteria(config, tokenizer))
-        if seed is None:
-            self.seed += 1
-            seed = self.seed
-        row = SequenceState(prompt, len(prompt), limit, *self._choices[key], seed_number(seed), stream)
-        self.add(row)
-        return row
+        if (note := context_issue(self.view.context, len(prompt), sampling.strict_context)) and not self._context_noted:
+            self._context_noted = True
+            warnings.warn(note, UserWarning, stacklevel=2)
+        strings = check_stop_strings(config.stop_strings, self.tokenizer)
+        strings += check_stop_strings(sampling.stop_strings, self.tokenizer)
+        sampler, stopping = self._sampler(config, len(prompt), sampling.acceptance, tuple(strings))
+        group = object()
+        samples = tuple(
+            SequenceState(
+                list(prompt),
+                len(prompt),
+                limit,
+                sampler,
+                stopping,
+                seed,
+                None if on_tokens is None else partial(on_tokens, number),
+                tuple(strings),
+                [] if sampling.logprobs else None,
+                group,
+            )
+            for number, seed in enumerate(self._noise_seeds(sampling.seed, request.n))
+        )
+        for sample in samples:
+            self.add(sample)
+        return Handle(request, samples, self.tokenizer)
 
     def add(self, row: SequenceState) -> None:
-        """Let a row wait for its turn. Raises ConfigError if it could never fit."""
-        if not self.places.allows(1, row.limit):
+        """Queue a sequence.
+
+        Raises:
+            ConfigError: for a sequence that can never fit.
+        """
+        if not self.scheduler.allows(1, row.limit):
             raise ConfigError(
-                f"A row of {row.limit} tokens, with room for {self.places.room} drafts, is more than the {self.places.max_tokens} "
-                "tokens that this engine holds (max_tokens). Ask for fewer new tokens, or make an engine that holds more."
+                f"A row of {row.limit} tokens, with room for {self.scheduler.reserved_draft_slots} drafts, is more than the "
+                f"{self.scheduler.max_tokens} tokens that this engine holds (max_tokens). Ask for fewer new tokens, or make an "
+                "engine that holds more."
             )
         if self.idle:  # the model may have changed since
             self.unembedding = self.view.unembedding
             if self.compiled is not None:
                 self.compiled.forget()
+        row.counts = SequenceCounts(self.depth)
         self.waiting.append(row)
         row.on_cancel = self._cancelled.append
         if row.cancelled:
             row.on_cancel(row)
 
+    def _sampler(
+        self, config: GenerationConfig, prompt_length: int, acceptance: str, strings: tuple[str, ...]
+    ) -> tuple[Sampler, StoppingCriteria]:
+        """Sampler and stopping criteria of these settings; the latest `SAMPLER_CACHE_SIZE` are kept."""
+        config.min_new_tokens = config.min_new_tokens or max(0, (config.min_length or 0) - prompt_length) or None
+        config.min_length = config.max_length = config.max_new_tokens = config.stop_strings = None
+        rules = acceptance_rules(acceptance)
+        key = (config.to_json_string(), acceptance, strings)
+        if key not in self._samplers:
+            sampler = Sampler(config, self.model.device, self._generator, *rules, vocabulary=self.unembedding.size)
+            matcher = GeneratedTextMatcher(strings, self.tokenizer) if strings else None
+            if len(self._samplers) == SAMPLER_CACHE_SIZE:
+                del self._samplers[next(iter(self._samplers))]  # the oldest
+            self._samplers[key] = (sampler, StoppingCriteria(eos_tokens(config), matcher))
+        return self._samplers[key]
+
+    def _noise_seeds(self, seed: int | None, n: int) -> list[int]:
+        """Noise seeds of n samples: sample i has that of `generate(seed=seed + i)`, or the engine's next seed."""
+        if seed is None:
+            self.seed += n
+            return [seed_number(self.seed - n + 1 + number) for number in range(n)]
+        device = self.model.device
+        return [first_seed(torch.Generator(device).manual_seed(seed_number(seed_number(seed) + number))) for number in range(n)]
+
     @property
-    def entering(self) -> list[SequenceState]:
-        """Those whose prompts are being read."""
-        return self.places.entering
+    def prefilling(self) -> list[SequenceState]:
+        """Sequences with a prompt that is being processed."""
+        return self.scheduler.prefilling
 
     @property
     def idle(self) -> bool:
-        return not (self.waiting or self.entering or self.batch.rows)
+        return not (self.waiting or self.prefilling or self.batch.rows or self._deliveries)
+
+    def stats(self) -> DecodeStats:
+        """Statistics of all sequences so far."""
+        counts = SequenceCounts(self.depth)
+        counts.add(self._finished_counts)
+        for row in self.batch.rows:
+            counts.add(row.counts)
+        return counts.stats(self.num_steps, self.clock.seconds)
+
+    # steps
 
     def run(self) -> None:
-        """Until nothing is left to do."""
-        with self._at_work():  # once: it takes a while
+        """Decode until all requests are finished."""
+        with self._decoding_mode():  # once: it takes a while
             while not self.idle:
                 self._step()
 
-    def step(self) -> None:
-        """Read a chunk of the prompts that entered, then one round of draft, verify and accept for the rows that run.
+    def step(self) -> list[SequenceState]:
+        """Prefill a chunk of the admitted prompts, then draft, verify and accept for the batch.
 
-        What goes wrong for all rows of a forward, for want of memory for instance, ends these rows and is raised.
+        An error of a whole forward, such as a lack of memory, ends the sequences of the forward and is raised.
+
+        Returns: the sequences that finished.
         """
-        with self._at_work():
-            self._step()
+        with self._decoding_mode():
+            return self._step()
+
+    def run_until_finished(self) -> list[SequenceState]:
+        """Decode until at least one sequence finishes; return the finished sequences, none if the engine is idle."""
+        with self._decoding_mode():
+            while not self.idle:
+                if finished := self._step():
+                    return finished
+        return []
 
     @contextmanager
-    def _at_work(self) -> Iterator[None]:
-        # compilers would take what taps for a part of the model
-        capture_hidden_states = (
-            self.view.capture_hidden_states(self.hidden_state_layers) if self.compiled is None else nullcontext()
-        )
-        with torch.inference_mode(), decoding(self.view.config), capture_hidden_states as self._tapped:
+    def _decoding_mode(self) -> Iterator[None]:
+        if self._in_step:
+            raise ConfigError("The engine is in the middle of a step: a listener can submit requests, but not run the engine.")
+        # compilers would take hooks for a part of the model
+        capture = self.view.capture_hidden_states(self.hidden_state_layers) if self.compiled is None else nullcontext()
+        with torch.inference_mode(), use_decode_attention(self.view.config), capture as self._hidden_states:
             yield
 
-    def _step(self) -> None:
-        if self._stepping:
-            raise ConfigError("The engine is in the middle of a step: whoever gets its tokens can submit rows, but not run them.")
-        self._stepping = True
-        looked_at: list[SequenceState] = []
+    def _step(self) -> list[SequenceState]:
+        self._in_step, self._finished = True, []
+        in_forward: list[SequenceState] = []
         try:
+            if self._interrupted:
+                self._recover()
+            if self._deliveries:
+                self._deliver()
             if self._cancelled:
-                self._drop_cancelled()
+                self._remove_cancelled()
             if self.waiting:
-                self.places.admit(self.waiting, self.max_rows)
-            if looked_at := self.entering:
-                with self.stats_collector.timed("prefill"):
-                    self._prefill()
-            if looked_at := self.batch.rows:
-                self._round()
+                self._admit()
+            if self.prefilling:
+                in_forward = [sample for row in self.prefilling for sample in (row, *row.forks)]
+                self._prefill()
+            if in_forward := self.batch.rows:
+                self._decode_step()
         except Exception as error:
-            failed = [row for row in looked_at if not row.finished]
+            self._interrupted = True
+            failed = [row for row in in_forward if not row.finished]
             for row in failed:
-                row.error = row.error or error
-            self.places.leave(failed)
+                row.fail(error)
+            self._remove(failed)
+            self._interrupted = False
+            raise
+        except BaseException:
+            self._interrupted = True
             raise
         finally:
-            self._stepping = False
+            self._in_step = False
+            self._close_accounts()
+        return self._finished
 
-    def _drop_cancelled(self) -> None:
-        dropped = [self._cancelled.popleft() for _ in range(len(self._cancelled))]
-        dropped = [row for row in dropped if not row.finished]
-        for row in dropped:
+    def _recover(self) -> None:
+        active = {*self.batch.rows, *(sample for row in self.prefilling for sample in (row, *row.forks))}
+        self.waiting = deque(row for row in self.waiting if row not in active and not row.finished)
+        self.scheduler.recover()
+        self._interrupted = False
+
+    def _remove_cancelled(self) -> None:
+        cancelled = [self._cancelled.popleft() for _ in range(len(self._cancelled))]
+        cancelled = [row for row in cancelled if not row.finished]
+        for row in cancelled:
+            row.finish_reason = row.finish_reason or FinishReason.CANCELLED
             with suppress(ValueError):
                 self.waiting.remove(row)
-        self.places.leave(dropped)
+        self._remove(cancelled)
 
-    # reading prompts
+    def _admit(self) -> None:
+        prefilling = set(self.prefilling)
+        self._finished += self.scheduler.admit(self.waiting, self.max_batch_size)
+        for row in self.prefilling:
+            if row not in prefilling:
+                for sample in (row, *row.forks):
+                    self.clock.start(sample, "prefill")
+
+    def _remove(self, rows: list[SequenceState]) -> None:
+        self.scheduler.remove(rows)
+        self._finished += rows
+
+    def _close_accounts(self) -> None:
+        for row in self._finished:
+            self.clock.stop(row)
+            self._finished_counts.add(row.counts)
+
+    # prefill
 
     def _prefill(self) -> None:
-        """A chunk of each entering prompt; rows that are through get their first tokens and join the batch."""
-        first, rows = len(self.batch.rows), self.entering
-        device = self.batch.device
+        """Process a chunk of each prompt; sequences with a complete prompt get their first token and join the batch."""
+        rows = self.prefilling
+        with self.clock.timed("prefill", sum(1 + len(row.forks) for row in rows)):
+            joining = self._prefill_chunk(rows)
+        for row in joining:
+            self.clock.stop(row)
+            self.clock.start(row, "draft", "verify", "accept")
+        self._deliver()
+
+    def _prefill_chunk(self, rows: list[SequenceState]) -> list[SequenceState]:
+        first, device = len(self.batch.rows), self.batch.device
         starts = [row.prefilled for row in rows]
         done = torch.tensor(starts, device=device)[:, None]
-        ends = torch.tensor([row.prompt for row in rows], device=device)[:, None]
-        width = min(self.prefill_chunk, max(row.prompt - row.prefilled for row in rows))
+        ends = torch.tensor([row.prompt_length for row in rows], device=device)[:, None]
+        width = min(self.prefill_chunk, max(row.prompt_length - row.prefilled for row in rows))
         positions = done + torch.arange(width, device=device)
         positions = torch.where(positions < ends, positions, -1)
-        visible = max(min(row.prefilled + width, row.prompt) for row in rows)
-        through = sum(row.prompt <= row.prefilled + width for row in rows)  # they stand first
-        # what padding writes stands after its row, and is overwritten
-        start = starts[0] if min(starts) == max(starts) and starts[0] + width == visible else None
-        layout = VerifyInputs(positions, positions, visible, [0] * len(rows), start=start)
-        if self.drafter is not None and through:
-            masks = self.drafter.num_mask_tokens(self.drafter.depth, max(row.max_accepted for row in rows))
-            layout = replace(layout, mask_token_inputs=prompt_mask_tokens(self.view, rows, layout, masks) if masks else None)
-        hidden_states = self._forward(layout, first)
+        kv_length = max(min(row.prefilled + width, row.prompt_length) for row in rows)
+        complete = sum(row.prompt_length <= row.prefilled + width for row in rows)  # the scheduler puts these first
+        # padding is written after its row, and is overwritten
+        start = starts[0] if min(starts) == max(starts) and starts[0] + width == kv_length else None
+        inputs = VerifyInputs(positions, positions, kv_length, [0] * len(rows), contiguous_start=start)
+        if self.drafter is not None and complete:
+            count = self.drafter.num_mask_tokens(self.drafter.depth, max(row.max_accepted for row in rows))
+            if count:
+                inputs = replace(inputs, mask_token_inputs=append_prompt_mask_tokens(self.view, rows, inputs, count))
+        hidden_states = self._forward(inputs, first)
         if self.drafter is not None:
             self.drafter.observe(hidden_states, positions, first)
         for row in rows:
-            row.prefilled = min(row.prefilled + width, row.prompt)
-        if through:
-            states = torch.stack([hidden_states.last[r, rows[r].prompt - starts[r] - 1] for r in range(through)])
-            joining = Batch(self.batch.tokens[first:], rows[:through])
-            layout = chain(joining, layout.max_accepted[:through])
-            path = accept(joining, self.unembedding.logits(states[:, None]), None, layout)
-            found = _write_down(joining, path, layout)
-            self.places.join(through)
-            self._settle(joining, found, layout)
+            row.prefilled = min(row.prefilled + width, row.prompt_length)
+        if not complete:
+            return []
+        last = torch.stack([hidden_states.last[r, rows[r].prompt_length - starts[r] - 1] for r in range(complete)])
+        logits = self.unembedding.logits(last[:, None])
+        sources = self.scheduler.add_to_batch(complete)
+        if len(sources) > complete:
+            logits = logits[sources]
+        joining = DecodingBatch(self.batch.tokens[first:], self.batch.rows[first:])
+        inputs = chain_inputs(joining, [0] * len(sources))
+        path = accept(joining, logits, None, inputs)
+        logprobs = self._logprobs(joining, logits, path, inputs)
+        self._commit(joining.rows, append_bonus_token(joining, path, inputs), inputs, logprobs)
+        return joining.rows
 
-    # one round
+    # decoding
 
-    def _round(self) -> None:
-        batch = self.batch
+    def _decode_step(self) -> None:
+        batch, clock, size = self.batch, self.clock, len(self.batch.rows)
         began = time.perf_counter()
-        budget, draft = self._budget(), None
-        catch_up_tokens = masks = 0
-        if budget:
+        num_draft_tokens, draft = choose_num_draft_tokens(self.controller, self.drafter, batch, bool(self.waiting)), None
+        catch_up_tokens = num_mask_tokens = 0
+        if num_draft_tokens:
             assert self.drafter is not None
-            catch_up_tokens = self.drafter.catch_up_tokens(batch, budget)
-            with self.stats_collector.timed("draft"):
-                draft = self.drafter.draft(batch, budget)
-            masks = self.drafter.num_mask_tokens(budget, max(row.max_accepted for row in batch.rows))
-            drafts = budget if draft.parents is None else draft.parents.shape[1]
-            if (draft.parents is not None or masks) and not self._has_room(slots(drafts, masks)):
-                budget, draft, masks = 0, None, 0
-        with self.stats_collector.timed("verify"):
-            layout = build_verify_inputs(self.view, batch, draft, budget, masks)
-            hidden_states = self._forward(layout)
+            catch_up_tokens = self.drafter.catch_up_tokens(batch, num_draft_tokens)
+            with clock.timed("draft", size):
+                draft = self.drafter.draft(batch, num_draft_tokens)
+            num_mask_tokens = self.drafter.num_mask_tokens(num_draft_tokens, max(row.max_accepted for row in batch.rows))
+            drafts = num_draft_tokens if draft.parents is None else draft.parents.shape[1]
+            if (draft.parents is not None or num_mask_tokens) and not self.scheduler.has_slots(step_slots(drafts, num_mask_tokens)):
+                num_draft_tokens, draft, num_mask_tokens = 0, None, 0
+        with clock.timed("verify", size):
+            inputs = build_verify_inputs(self.view, batch, draft, num_draft_tokens, num_mask_tokens)
+            hidden_states = self._forward(inputs)
             logits = self.unembedding.logits(hidden_states.last)
-        with self.stats_collector.timed("accept"):
-            path = accept(batch, logits, draft, layout)
+        with clock.timed("accept", size):
+            path = accept(batch, logits, draft, inputs)
             if self.drafter is not None:
-                self.drafter.observe(hidden_states, accepted_positions(path, layout) if layout.drafts else layout.positions)
-            if layout.tree is not None:
-                self._compact(batch, path)
-            found = _write_down(batch, path, layout)
-        fresh = self.compiled is not None and self.compiled.fresh  # its time says nothing about other rounds
-        if self.controller is not None and not fresh:
+                self.drafter.observe(hidden_states, accepted_positions(path, inputs) if inputs.drafts else inputs.positions)
+            logprobs = self._logprobs(batch, logits, path, inputs)
+            if inputs.tree is not None:
+                compact_accepted_path(batch, self.cache, path)
+            tokens = append_bonus_token(batch, path, inputs)
+        compiling = self.compiled is not None and self.compiled.fresh  # the time of this step is no guide to other steps
+        if self.controller is not None and not compiling:
             took = time.perf_counter() - began
-            free = self._free(layout, found) if layout.drafts else []
-            self.controller.learn(len(batch.rows), layout.drafts, free, took, catch_up_tokens)
+            accepted = [tokens[r][1] for r in representative_rows(batch, inputs, bool(self.waiting))] if inputs.drafts else []
+            self.controller.record_step(size, inputs.drafts, accepted, took, catch_up_tokens)
         if self.compiled is not None:
             self.compiled.fresh = False
-        with self.stats_collector.timed("accept"):
-            self._settle(Batch(batch.tokens, list(batch.rows)), found, layout)
+        with clock.timed("accept", size):
+            self._commit(list(batch.rows), tokens, inputs, logprobs)
+        self._deliver()
 
-    def _has_room(self, slots: int) -> bool:
-        """Whether drafts of a tree and masks find slots: beside each other, they take more than a row has tokens to go."""
-        needed = max(self.batch.lengths) + slots
-        if needed <= self.places.capacity:
-            return True
-        try:
-            self.places.reserve(self.places.taken, max(needed, self.places.longest))
-        except (ConfigError, torch.OutOfMemoryError):
-            return False
-        return True
-
-    def _budget(self) -> int:
-        """How many drafts this round verifies."""
-        rows, drafter = self.batch.rows, self.drafter
-        if drafter is None or (max_accepted := max(row.max_accepted for row in rows)) < 1:
-            return 0
-        most = drafter.max_draft_tokens(max_accepted)
-        if self.controller is None:
-            return most
-        if self.controller.rests(len(rows)):
-            return 0
-        left = sum(1 + row.max_accepted for row in rows) / len(rows)
-        # rows that start together end apart by luck, and the unluckiest ends the batch: the largest of so many sums of so many
-        new = max(row.limit - row.prompt for row in rows)
-        apart = 0.0 if self.waiting else LUCK * math.sqrt(math.log2(len(rows)) / new)
-        return self.controller.choose(len(rows), most, left, lambda budget: drafter.catch_up_tokens(self.batch, budget), apart)
-
-    def _free(self, layout: VerifyInputs, found: list[tuple[list[int], list[int]]]) -> list[list[int]]:
-        """What stayed in the rows that could use all drafts."""
-        deepest = layout.drafts if layout.tree is None else 1
-        rows = self.batch.rows
-        # where no row waits for a place, the time is that of the quarter with the most to go
-        late = 0 if self.waiting else sorted(row.max_accepted for row in rows)[-(len(rows) + 3) // 4]
-        return [nodes for row, (_, nodes) in zip(rows, found, strict=True) if row.max_accepted >= max(deepest, late)]
-
-    def _forward(self, layout: VerifyInputs, first: int | None = None) -> HiddenStates:
-        """The trunk over all rows of a round, or to read prompts over those from `first` on."""
-        rows, inside = layout.slots.shape[0], layout.slots.clamp(min=0)
-        positions = inside if layout.positions is layout.slots else layout.positions.clamp(min=0)
-        input_ids = self.batch.tokens[first or 0 : (first or 0) + rows].gather(1, inside)
-        if (mask_token_inputs := layout.mask_token_inputs) is not None:
+    def _forward(self, inputs: VerifyInputs, first: int | None = None) -> HiddenStates:
+        """The trunk over all rows of a decode step, or, in a prefill, over the rows from `first` on."""
+        rows, slots = inputs.slots.shape[0], inputs.slots.clamp(min=0)
+        positions = slots if inputs.positions is inputs.slots else inputs.positions.clamp(min=0)
+        input_ids = self.batch.tokens[first or 0 : (first or 0) + rows].gather(1, slots)
+        if (masked := inputs.mask_token_inputs) is not None:
             assert self.model.heads is not None
-            self.cache.begin(mask_token_inputs.slots, mask_token_inputs.visible, first or 0)
-            context = ForwardContext(self.view, mask_token_inputs.positions.clamp(min=0), mask_token_inputs.masks, self.cache)
-            return self.model.heads.run_with_mask_tokens(
-                input_ids, context, mask_token_inputs.count, 1 if mask_token_inputs.last else None
-            )
-        if first is None and self.compiled is not None and worthwhile(layout.slots, self.cache):
-            return self.compiled.trunk(self.cache, input_ids, layout.positions, layout.slots, layout.visible, layout.masks)
-        masks = layout.masks if layout.tree is not None else self.view.causal_masks(layout.positions, layout.visible, layout.start)
-        self.cache.begin(layout.slots, layout.visible, first or 0, layout.start)
-        return self.view.run(input_ids, positions, masks, self.cache, self.hidden_state_layers, self._tapped)
+            self.cache.set_write_slots(masked.slots, masked.kv_length, first or 0)
+            context = ForwardContext(self.view, masked.positions.clamp(min=0), masked.masks, self.cache)
+            return self.model.heads.run_with_mask_tokens(input_ids, context, masked.count, 1 if masked.last else None)
+        if first is None and self.compiled is not None and worthwhile(inputs.slots, self.cache):
+            return self.compiled.trunk(self.cache, input_ids, inputs.positions, inputs.slots, inputs.kv_length, inputs.masks)
+        masks = inputs.masks
+        if inputs.tree is None:
+            masks = self.view.causal_masks(inputs.positions, inputs.kv_length, inputs.contiguous_start)
+        self.cache.set_write_slots(inputs.slots, inputs.kv_length, first or 0, inputs.contiguous_start)
+        return self.view.run(input_ids, positions, masks, self.cache, self.hidden_state_layers, self._hidden_states)
 
-    def _compact(self, batch: Batch, path: AcceptedPath) -> None:
-        """Move the tokens and cache entries of the path to where a chain would have put them."""
-        newest = batch.ends - 1
-        nodes = path.nodes[:, : int(path.num_accepted.max())]
-        targets = newest + torch.arange(1, nodes.shape[1] + 1, device=batch.device)
-        sources = torch.where(nodes > 0, newest + nodes, targets)
-        moving = sources != targets
-        if bool(moving.any()):
-            tokens = batch.tokens[: len(batch.rows)]
-            tokens.scatter_(1, targets, tokens.gather(1, sources))
-            self.cache.compact(torch.where(moving, sources, -1), torch.where(moving, targets, -1))
+    def _logprobs(self, batch: DecodingBatch, logits: Tensor, path: AcceptedPath, inputs: VerifyInputs) -> list[list[float]] | None:
+        if all(row.logprobs is None for row in batch.rows):
+            return None
+        return token_logprobs(batch, logits, path, inputs)
 
-    def _settle(self, batch: Batch, found: list[tuple[list[int], list[int]]], layout: VerifyInputs) -> None:
-        """Append what was accepted; rows that are finished leave."""
-        self.stats_collector.forward(len(batch.rows))
-        for row, max_accepted, (tokens, nodes) in zip(batch.rows, layout.max_accepted, found, strict=True):
-            self.stats_collector.tokens += row.take(tokens)
-            if layout.drafts:
-                offered = max_accepted if layout.tree is None else layout.drafts
-                self.stats_collector.accepted(offered, min(max_accepted, self.stats_collector.depth), len(nodes))
-        self.places.leave([row for row in batch.rows if row.ended])
+    def _commit(
+        self,
+        rows: list[SequenceState],
+        tokens: list[tuple[list[int], list[int]]],
+        inputs: VerifyInputs,
+        logprobs: list[list[float]] | None,
+    ) -> None:
+        """Append the accepted tokens of all rows, remove ended sequences, and queue the tokens for the listeners."""
+        self.num_steps += 1
+        listening = any(row.on_tokens is not None for row in rows)
+        for r, (row, max_accepted, (new, nodes)) in enumerate(zip(rows, inputs.max_accepted, tokens, strict=True)):
+            count, counts = row.commit(new), row.counts
+            counts.tokens += count
+            counts.num_sequence_forwards += 1
+            if inputs.drafts:
+                drafts = max_accepted if inputs.tree is None else inputs.drafts
+                counts.record_drafts(drafts, min(max_accepted, self.depth), len(nodes))
+            if row.logprobs is not None and logprobs is not None:
+                row.logprobs += logprobs[r][:count]
+            if listening and count:
+                self._deliveries.append((row, count))
+        self._remove([row for row in rows if row.finish_reason is not None])
+
+    def _deliver(self) -> None:
+        """Pass committed tokens to the listeners. An exception of a listener ends the listener's sequence alone."""
+        while self._deliveries:
+            row, count = self._deliveries.popleft()
+            try:
+                row.deliver(count)
+            except Exception as error:  # of a caller's function: any exception
+                row.fail(error)
+                if not row.finished:
+                    self._remove([row])
 
 
-def _write_down(batch: Batch, path: AcceptedPath, layout: VerifyInputs) -> list[tuple[list[int], list[int]]]:
-    """Put the following token after the path; what each row gains: the tokens, and which drafts they were, from 1."""
-    columns = batch.ends + path.num_accepted[:, None] if layout.drafts else batch.ends
-    batch.tokens[: len(batch.rows)].scatter_(1, columns, path.bonus_token[:, None])
-    if not layout.drafts:
-        return [([token], []) for token in path.bonus_token.tolist()]
-    block = torch.cat([path.num_accepted[:, None], path.nodes, batch.drafted(layout.drafts + 1)], dim=1).tolist()  # one transfer
-    first = 1 + layout.drafts
-    return [(row[first : first + row[0] + 1], row[1 : 1 + row[0]]) for row in block]
+def new_controller(drafter: Drafter, compile: bool = False) -> DraftLengthController:
+    """A controller that chooses among the draft sizes of a drafter, or among those that fill a compiled forward."""
+    return DraftLengthController(compiled_draft_sizes(drafter.draft_sizes) if compile else drafter.draft_sizes)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from headway.decoding.kv_cache import RaggedKVCache
 from headway.trunk import TrunkView, eval_mode
-from headway.trunk.attention import decoding
+from headway.trunk.attention import use_decode_attention
 from headway.trunk.quantization import trunk_is_quantized
 
 # largest difference of logits, as a share of the largest logit
@@ -21,14 +21,14 @@ TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-6, torch.float16: 2e-2, torc
 TF32_TOLERANCE = 1e-2
 LONGEST_WINDOW = 512  # a sliding window up to this long is tried out beyond its length
 
-_found: WeakKeyDictionary[PreTrainedModel, dict[tuple[Any, ...], str | None]] = WeakKeyDictionary()
+_probe_results: WeakKeyDictionary[PreTrainedModel, dict[tuple[Any, ...], str | None]] = WeakKeyDictionary()
 
 
 def exactness_issue(trunk: PreTrainedModel) -> str | None:
     """None where ragged decoding is exact, else the reason. The answer is kept for as long as the model lives."""
     attention = trunk.config.get_text_config()._attn_implementation
     key = (trunk.dtype, trunk.device.type, attention, trunk_is_quantized(trunk))
-    answers = _found.setdefault(trunk, {})
+    answers = _probe_results.setdefault(trunk, {})
     if key not in answers:
         answers[key] = _probe(trunk)
     return answers[key]
@@ -95,8 +95,8 @@ def _difference(trunk: PreTrainedModel) -> float:
 
 def _step(view: TrunkView, cache: RaggedKVCache, ids: Tensor, positions: Tensor) -> Tensor:
     visible = int(positions.max()) + 1
-    cache.begin(positions, visible)
+    cache.set_write_slots(positions, visible)
     inside = positions.clamp(min=0)
-    with decoding(view.config):
+    with use_decode_attention(view.config):
         hidden_states = view.run(ids.gather(1, inside), inside, view.causal_masks(positions, visible), cache)
     return view.unembedding.logits(hidden_states.last)

@@ -1,7 +1,7 @@
 """`generate`: a batch of prompts through the engine, with the arguments and defaults of transformers' `generate`."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -11,27 +11,34 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from headway.decoding.autoregressive import decode_autoregressive
-from headway.decoding.batch import SequenceState, first_seed, left_pad, token_lists
+from headway.decoding.batch import SequenceState
 from headway.decoding.draft_length import DraftLengthController
 from headway.decoding.draftable import DraftableModel
-from headway.decoding.drafters.base import DrafterFactory
+from headway.decoding.drafters.base import Drafter, DrafterFactory
 from headway.decoding.drafters.heads import heads_drafter
-from headway.decoding.engine import Engine
+from headway.decoding.engine import Engine, new_controller
 from headway.decoding.exactness import exactness_issue, length_issue
-from headway.decoding.generation_config import check_known, is_whole, new_token_limit, resolve, seed_number
-from headway.decoding.sampler import Sampler
+from headway.decoding.generation_config import check_known, context_issue, is_whole, new_token_limit, resolve, seed_number
+from headway.decoding.padding import left_pad, right_block, token_lists
+from headway.decoding.sampler import Sampler, first_seed
 from headway.decoding.stats import DecodeStats
-from headway.decoding.stopping import StoppingCriteria, pad_token
+from headway.decoding.stopping import StoppingCriteria, WholeTextMatcher, check_stop_strings, eos_tokens, pad_token
+from headway.decoding.verify import acceptance_rules
 from headway.errors import ConfigError
 from headway.trunk import eval_mode
 
-# what earlier calls learnt, by model and by way of drafting
-_controllers: WeakKeyDictionary[DraftableModel, dict[Any, DraftLengthController]] = WeakKeyDictionary()
+# controllers of earlier calls, by model and configuration; a call takes its controller out while it decodes
+_controllers: WeakKeyDictionary[DraftableModel, dict[Hashable, DraftLengthController]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class Generation:
-    """sequences: (batch, width + new), the prompts as given and the new tokens, padded on the right."""
+    """Result of `generate`.
+
+    Args:
+        sequences: (batch, width + new), the prompts as given and the new tokens, padded on the right.
+        stats: cost of the call.
+    """
 
     sequences: Tensor
     stats: DecodeStats
@@ -43,97 +50,131 @@ def generate(
     input_ids: Tensor,
     attention_mask: Tensor | None = None,
     *,
-    generation_config: GenerationConfig | None = None,
+    generation_config: GenerationConfig | str | None = None,
     streamer: Any = None,
     tokenizer: Any = None,
     generator: torch.Generator | None = None,
     seed: int | None = None,
-    plain: bool = False,
+    speculative: bool = True,
     drafter: DrafterFactory | None = None,
     adaptive: bool = True,
     acceptance: str = "coupled",
     compile: bool = False,
-    max_rows: int | None = None,
+    max_batch_size: int | None = None,
+    strict_context: bool = False,
     **kwargs: Any,
 ) -> Generation:
-    """Continue prompts, with the heads as drafters. Arguments and defaults are those of transformers' `generate`.
+    """Continue prompts, with the model's heads as drafters. Arguments and defaults are those of transformers' `generate`.
 
-    A trunk that cannot be decoded exactly this way is decoded plainly, with a UserWarning; so is a model without heads.
+    A trunk without exact ragged batches decodes autoregressively, with a UserWarning; so does a model without heads, silently.
 
     Args:
-        input_ids: (batch, seq), padded on either side; attention_mask: same shape, 0 for padding.
-        streamer: gets the prompt and then each token; one row only.
+        input_ids: prompts, (batch, seq), padded on either side.
+        attention_mask: (batch, seq), 0 for padding.
+        generation_config: base of the settings in place of the model's own; "none" keeps only the model's special tokens.
+        streamer: receives the prompt and then each token; for a single row.
         tokenizer: needed for `stop_strings`.
-        generator, seed: where drawn tokens come from, a generator on the model's device or the seed of a fresh one;
-            without either, sampling differs from call to call. The global generator is never touched. The same seed gives
-            the same tokens with any drafter and with none, unless `acceptance` says otherwise.
-        plain: decode with the trunk alone.
-        drafter: makes what drafts; default: the model's heads, if it has any.
-        adaptive: verify as many drafts as pay, none if none do; otherwise always as many as the drafter can propose.
-        acceptance: of drafts when sampling: `coupled`, trunk and drafter draw with the same noise; `block` and `token`,
-            chains drawn from the drafter, judged together or one by one; `multi-candidate`, trees drawn from the drafter,
-            siblings judged one after the other; `typical`, which is lossy: the output is no
-            longer the trunk's.
+        generator: source of the sampled tokens, on the model's device; the global generator is never used.
+        seed: seed of a new generator; without a seed or a generator, sampling differs from call to call. The same seed gives the
+            same tokens with any drafter and without, unless `acceptance` says otherwise.
+        speculative: False decodes autoregressively.
+        drafter: factory of the drafter; default: the model's heads.
+        adaptive: verify as many drafts as pay, none if none pay; otherwise as many as the drafter can propose.
+        acceptance: acceptance rule of drafts when sampling. `coupled`: trunk and drafter sample with the same noise. `token`,
+            `block`: rejection sampling of chains, per token or per block. `multi-candidate`: rejection sampling of trees.
+            `typical`: lossy, the output is not the trunk's distribution.
         compile: see `Engine`.
-        max_rows: decoded together at most, while others wait for a place; default: all.
-    Raises: ConfigError for an argument that is unknown, not supported or out of range.
+        max_batch_size: maximum number of sequences decoded at once; default: all.
+        strict_context: refuse a prompt with more tokens than the context that the model was trained for, in place of a warning.
+    Raises:
+        ConfigError: for an argument that is unknown, not supported or out of range.
     """
     trunk = model.trunk
     config = resolve(trunk, generation_config, kwargs)
     block, mask = left_pad(input_ids, attention_mask, config)
     given, block, mask = (rows.to(trunk.device) for rows in (input_ids, block, mask))
-    check_known(trunk, *(int(most) for most in block[mask].aminmax()))
+    check_known(trunk, *(int(bound) for bound in block[mask].aminmax()))
     if streamer is not None and block.shape[0] * config.num_return_sequences > 1:
         raise ConfigError("A streamer takes one row at a time, but this batch has more.")
-    if max_rows is not None and not is_whole(max_rows, 1):
-        raise ConfigError(f"max_rows must be a whole number of at least 1, got {max_rows!r}.")
-    limit = new_token_limit(trunk, config, block.shape[1])
+    if max_batch_size is not None and not is_whole(max_batch_size, 1):
+        raise ConfigError(f"max_batch_size must be a whole number of at least 1, got {max_batch_size!r}.")
     given, block, mask = (rows.repeat_interleave(config.num_return_sequences, 0) for rows in (given, block, mask))
-    together = min(max_rows or block.shape[0], block.shape[0])
-    stops = StoppingCriteria(config, tokenizer)
-    if seed is not None:
-        if generator is not None:
-            raise ConfigError("seed and generator exclude each other; give one of them.")
-        seed = seed_number(seed)
-    if generator is None and config.do_sample:
-        generator = torch.Generator(trunk.device)
-        _ = generator.seed() if seed is None else generator.manual_seed(seed)
-    if plain:
+    prompts = token_lists(block, mask)
+    limits = [new_token_limit(trunk, config, len(prompt), block.shape[1]) for prompt in prompts]
+    if note := context_issue(model.view.context, max(map(len, prompts)), strict_context):
+        warnings.warn(note, UserWarning, stacklevel=3)
+    batch_size = min(max_batch_size or len(prompts), len(prompts))
+    strings = check_stop_strings(config.stop_strings, tokenizer)
+    stopping = StoppingCriteria(eos_tokens(config), WholeTextMatcher(strings, tokenizer) if strings else None)
+    rules = acceptance_rules(acceptance)
+    if config.min_length and config.min_new_tokens is None:  # counts columns of the block, padding included
+        config.min_length, config.min_new_tokens = 0, max(0, config.min_length - block.shape[1])
+    generator = _generator(model, generator, seed, bool(config.do_sample))
+    if not speculative:
         drafter = None
     elif drafter is None and model.heads is not None:
         drafter = heads_drafter(compile=compile)
     with eval_mode(model):
-        if reason := exactness_issue(trunk) or length_issue(trunk, block.shape[1] + limit):
+        longest = max(len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=True))
+        if reason := exactness_issue(trunk) or length_issue(trunk, longest):
             if drafter is not None:
-                message = f"{type(trunk).__name__} cannot be decoded exactly with drafts ({reason}); it decodes plainly."
+                message = f"{type(trunk).__name__} cannot be decoded exactly with drafts ({reason}); it decodes autoregressively."
                 warnings.warn(message, UserWarning, stacklevel=3)
-            parts = [
-                decode_autoregressive(trunk, *rows, config, limit, stops, streamer, tokenizer, generator)
-                for rows in zip(block.split(together), mask.split(together), strict=True)
-            ]
-            new = _padded([row for part, _ in parts for row in part.tolist()], pad_token(config), block.device)
-            stats = DecodeStats.together([part for _, part in parts])
+            options = {"batch_size": batch_size, "streamer": streamer, "generator": generator}
+            continuations, stats = decode_autoregressive(trunk, block, mask, config, limits, stopping, **options)
+            new = [continuation.tokens for continuation in continuations]
         else:
-            engine = Engine(model, drafter, max_rows=together, adaptive=adaptive, compile=compile)
-            if engine.drafter is not None and engine.controller is not None:
-                drafts = (type(engine.drafter), engine.drafter.draft_sizes, engine.drafter.config_key)
-                key = (*drafts, compile, config.do_sample and acceptance, trunk.dtype, model.device, torch.get_num_threads())
-                engine.controller = _controllers.setdefault(model, {}).setdefault(key, engine.controller)
-            if config.min_length and config.min_new_tokens is None:  # counts columns of the block, padding included
-                config.min_length, config.min_new_tokens = 0, max(0, config.min_length - block.shape[1])
-            scores = Sampler(config, block.device, generator, acceptance, model.view.unembedding.size)
+            controllers = _controllers.setdefault(model, {})
+            shared = (compile, config.do_sample and acceptance, trunk.dtype, model.device, torch.get_num_threads())
+            engine = Engine(
+                model,
+                drafter,
+                max_batch_size=batch_size,
+                adaptive=adaptive,
+                compile=compile,
+                controller=lambda built: controllers.pop((*_key(built), *shared), None) or new_controller(built, compile),
+            )
+            sampler = Sampler(config, block.device, generator, *rules, vocabulary=model.view.unembedding.size)
             start = 0 if generator is None else first_seed(generator)
             rows = [
-                SequenceState(tokens, len(tokens), len(tokens) + limit, scores, stops, start + number)
-                for number, tokens in enumerate(token_lists(block, mask))
+                SequenceState(tokens, len(tokens), len(tokens) + limit, sampler, stopping, start + number)
+                for number, (tokens, limit) in enumerate(zip(prompts, limits, strict=True))
             ]
             if streamer is not None:
                 streamer.put(block.cpu())
-                rows[0].emit = _put_each(streamer)
-            new, stats = _run(engine, rows, pad_token(config))
+                rows[0].on_tokens = _put_each(streamer)
+            try:
+                new = _run(engine, rows)
+            finally:
+                if engine.drafter is not None and engine.controller is not None:
+                    controllers[(*_key(engine.drafter), *shared)] = engine.controller
             if streamer is not None:
                 streamer.end()
-    return Generation(torch.cat([given, new], dim=1), stats)
+            stats = engine.stats()
+    return Generation(torch.cat([given, right_block(new, pad_token(config), block.device)], dim=1), stats)
+
+
+def _generator(
+    model: DraftableModel, generator: torch.Generator | None, seed: int | None, do_sample: bool
+) -> torch.Generator | None:
+    """The generator to sample from: the given one, one with the given seed, or one with a random seed.
+
+    Raises:
+        ConfigError: for both a seed and a generator, and for a seed that is no whole number.
+    """
+    if seed is not None:
+        if generator is not None:
+            raise ConfigError("seed and generator exclude each other; give one of them.")
+        seed = seed_number(seed)
+    if generator is None and do_sample:
+        generator = torch.Generator(model.trunk.device)
+        _ = generator.seed() if seed is None else generator.manual_seed(seed)
+    return generator
+
+
+def _key(drafter: Drafter) -> tuple[Hashable, ...]:
+    """Configuration of a drafter: timing statistics are shared by drafters with the same key."""
+    return type(drafter), drafter.draft_sizes, drafter.config_key
 
 
 def _put_each(streamer: Any) -> Callable[[list[int]], None]:
@@ -144,18 +185,12 @@ def _put_each(streamer: Any) -> Callable[[list[int]], None]:
     return put
 
 
-def _run(engine: Engine, rows: list[SequenceState], padding: int) -> tuple[Tensor, DecodeStats]:
-    """New tokens (batch, new) of all rows, padded on the right."""
+def _run(engine: Engine, rows: list[SequenceState]) -> list[list[int]]:
+    """New tokens of all rows; the first error of a row is raised."""
     for row in rows:
         engine.add(row)
     engine.run()
     for row in rows:
         if row.error is not None:
             raise row.error
-    return _padded([row.new for row in rows], padding, engine.batch.device), engine.stats_collector.stats()
-
-
-def _padded(rows: list[list[int]], padding: int, device: torch.device) -> Tensor:
-    """On the right, (rows, longest)."""
-    longest = max(map(len, rows))
-    return torch.tensor([row + [padding] * (longest - len(row)) for row in rows], device=device)
+    return [row.new_tokens for row in rows]

@@ -1,4 +1,4 @@
-"""The arguments of transformers' `generate` that apply here, with its defaults, and what is wrong with those that do not."""
+"""Arguments of transformers' `generate` that apply here, with transformers' defaults, and refusals of all others."""
 
 import copy
 import difflib
@@ -15,7 +15,8 @@ from headway.errors import ConfigError
 from headway.ops.noise import folded
 from headway.trunk import num_embeddings
 
-# name -> the values that ask for nothing
+NO_CONFIG = "none"  # generation_config="none": of the model's own generation config, only the special tokens
+# unsupported settings, with the values that ask for nothing
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "num_beams": (None, 1),
     "num_beam_groups": (None, 1),
@@ -41,8 +42,19 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "output_logits": (None, False),
     "return_dict_in_generate": (None, False),
 }
+# unsupported settings that leave the text as it is: refused as arguments, ignored in a model's own generation config
+WITHOUT_EFFECT_ON_TEXT = (
+    "prompt_lookup_num_tokens",
+    "assistant_early_exit",
+    "use_mtp",
+    "output_attentions",
+    "output_hidden_states",
+    "output_scores",
+    "output_logits",
+    "return_dict_in_generate",
+)
 # arguments of transformers' generate that are no generation settings
-FOREIGN = (
+UNSUPPORTED_ARGUMENTS = (
     "assistant_model",
     "custom_generate",
     "inputs",
@@ -66,105 +78,160 @@ DEFAULTS = {
     "num_return_sequences": 1,
 }
 WHOLE = ("max_new_tokens", "max_length", "min_new_tokens", "min_length", "num_return_sequences", "no_repeat_ngram_size", "top_k")
-TOKENS = ("eos_token_id", "pad_token_id", "forced_bos_token_id", "forced_eos_token_id")
-# arguments of our own `generate` -> what `Engine.submit` has in their place
-OWN = {
+SINGLE_TOKENS = ("pad_token_id", "bos_token_id", "forced_bos_token_id")
+TOKENS = ("eos_token_id", "forced_eos_token_id")  # one token or several
+SPECIAL_TOKENS = ("eos_token_id", "pad_token_id", "bos_token_id", "decoder_start_token_id")
+# arguments of Headway's `generate` that a request does not have, and the replacement
+OF_GENERATE = {
     "attention_mask": "prompts come without padding",
-    "streamer": "stream= takes a function that gets new tokens",
-    "generator": "seed= takes a number for each row",
-    "plain": "an Engine without drafter= decodes plainly",
+    "streamer": "on_tokens= takes a function that gets new tokens",
+    "generator": "seed= takes a number",
+    "speculative": "an Engine without drafter= decodes autoregressively",
     "drafter": "it is an argument of Engine",
     "adaptive": "it is an argument of Engine",
     "compile": "it is an argument of Engine",
-    "max_rows": "it is an argument of Engine",
+    "max_batch_size": "it is an argument of Engine",
 }
+RENAMED = {"plain": "speculative=False", "max_rows": "max_batch_size"}
 
 
 def resolve(
-    trunk: PreTrainedModel, given: GenerationConfig | None, arguments: dict[str, Any], one_row: bool = False
+    trunk: PreTrainedModel, given: GenerationConfig | str | None, arguments: dict[str, Any], one_row: bool = False
 ) -> GenerationConfig:
-    """Arguments over `given` over the trunk's own generation config over transformers' defaults.
+    """The generation config in force: `arguments` over `given` over the trunk's own generation config over transformers' defaults.
 
-    Args: one_row: whether there is no place for more than one continuation of a prompt.
-    Raises: ConfigError for an argument that is unknown, not supported, of the wrong type, or out of range.
+    Args:
+        given: a generation config; "none" takes only the special tokens from the trunk's own generation config.
+        arguments: generation settings; None switches a setting off.
+        one_row: refuse more than one continuation of a prompt.
+    Raises:
+        ConfigError: for an argument that is unknown, not supported, of the wrong type, or out of range.
     """
-    if given is not None and not isinstance(given, GenerationConfig):
+    if given is not None and given != NO_CONFIG and not isinstance(given, GenerationConfig):
         raise ConfigError(f"generation_config must be a GenerationConfig, got {_short(given)}. Give what it holds as arguments.")
     known = {name for name in vars(GenerationConfig()) if not name.startswith("_")} | set(UNSUPPORTED)
     for name, value in arguments.items():
-        if name in FOREIGN:
+        if name in UNSUPPORTED_ARGUMENTS:
             if value is not None and value is not False and not (isinstance(value, list) and not value):
                 raise ConfigError(f"generate does not support {name}.")
-        elif name in OWN:
-            raise ConfigError(f"Engine.submit has no argument {name!r} as generate has: {OWN[name]}.")
+        elif name in OF_GENERATE:
+            raise ConfigError(f"A request has no setting {name!r} as generate has: {OF_GENERATE[name]}.")
+        elif name in RENAMED:
+            raise ConfigError(f"generate has no argument {name!r} any more: it is {RENAMED[name]}.")
         elif name not in known:
             near = difflib.get_close_matches(
-                name, [*sorted(known), *OWN, "generation_config", "tokenizer", "seed", "acceptance"], n=1
+                name, [*sorted(known), *OF_GENERATE, "generation_config", "tokenizer", "seed", "acceptance"], n=1
             )
             raise ConfigError(f"generate has no argument {name!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
-    config = copy.deepcopy(given) if given is not None else GenerationConfig()
+    config = copy.deepcopy(given) if isinstance(given, GenerationConfig) else GenerationConfig()
+    own = {name: getattr(config, name, None) for name in UNSUPPORTED}
     for layer in (vars(trunk.generation_config), DEFAULTS):
         for name, value in layer.items():
+            if layer is not DEFAULTS and (name in WITHOUT_EFFECT_ON_TEXT or (given == NO_CONFIG and name not in SPECIAL_TOKENS)):
+                continue
             if name in known and getattr(config, name, None) is None:
                 setattr(config, name, copy.deepcopy(value))
     for name, value in arguments.items():
-        if name not in FOREIGN:
+        if name not in UNSUPPORTED_ARGUMENTS:
             setattr(config, name, value)
     for name, value in DEFAULTS.items():
-        if getattr(config, name) is None:  # an argument that is None switches off what the trunk's own config or a default asks for
+        if getattr(config, name) is None:  # an argument of None switches off the trunk's own setting or the default
             setattr(config, name, 0 if name == "top_k" else value)
-    for name, value in vars(config).items():
-        if isinstance(value, Tensor) or type(value).__module__ == "numpy":
-            setattr(config, name, value.tolist())
-    _check(config)
+    _normalize(config)
+    _check(config, ours={name for name in UNSUPPORTED if name in arguments or own[name] is not None})
     if one_row and config.num_return_sequences > 1:
         raise ConfigError(
-            f"Engine.submit continues a prompt once, not num_return_sequences={config.num_return_sequences} times: submit it that "
-            "often, each with a seed of its own or with none."
+            f"A request is continued once, not num_return_sequences={config.num_return_sequences} times: give n= to the Request."
         )
     return config
 
 
-def new_token_limit(trunk: PreTrainedModel, config: GenerationConfig, width: int) -> int:
-    """How many tokens may be added to a prompt block of `width` columns.
+def _normalize(config: GenerationConfig) -> None:
+    """Turn tensors, numpy values, sets and tuples of a generation config into plain numbers and lists."""
+    for name, value in vars(config).items():
+        if isinstance(value, Tensor) or type(value).__module__ == "numpy":
+            value = value.tolist()
+        if name in (*TOKENS, *SINGLE_TOKENS) and isinstance(value, Iterable) and not isinstance(value, str):
+            value = [token.item() if type(token).__module__ == "numpy" else token for token in value]
+            value = sorted(value) if isinstance(getattr(config, name), set | frozenset) and all(map(is_whole, value)) else value
+            if name in SINGLE_TOKENS and len(value) == 1:
+                value = value[0]
+        setattr(config, name, value)
 
-    Rotary positions only grow unfamiliar past the context, as in transformers; learned ones end, and so does the row.
 
-    Raises: ConfigError where there is no room for any.
+def new_token_limit(trunk: PreTrainedModel, config: GenerationConfig, length: int, width: int | None = None) -> int:
+    """Maximum number of new tokens after a prompt.
+
+    Rotary positions have no end, as in transformers. Learned positions end, and so does the sequence.
+
+    Args:
+        length: tokens of the prompt.
+        width: columns of the padded block that the prompt is in; `max_length` counts these. Default: `length`.
+    Raises:
+        ConfigError: if no token can be added.
     """
-    text = trunk.config.get_text_config()
-    context = getattr(text, "max_position_embeddings", None)
+    width = length if width is None else width
+    context = getattr(trunk.config.get_text_config(), "max_position_embeddings", None)
     if config.max_new_tokens is not None:
         limit = config.max_new_tokens
     elif config.max_length is not None:
         limit = config.max_length - width
     else:
-        limit = 20 if context is None else min(20, context - width)
-    learned = learned_positions(trunk)
-    if learned is not None and width > learned:
-        raise ConfigError(f"The prompt has {width} tokens, but this model reads at most {learned}. Shorten the prompt.")
+        limit = 20 if context is None else min(20, context - length)
+    positions = position_limit(trunk)
+    if positions is not None and length > positions:
+        raise ConfigError(f"The prompt has {length} tokens, but this model reads at most {positions}. Shorten the prompt.")
     if limit < 1:
         raise ConfigError(f"No token can be added to a prompt of {width}: max_new_tokens must be at least 1.")
-    return limit if learned is None else min(limit, learned + 1 - width)  # the last token is never read
+    return limit if positions is None else min(limit, positions + 1 - length)  # the last token is never read
 
 
-def learned_positions(model: PreTrainedModel) -> int | None:
-    """How many positions a model has that learned each of them; None where they go on for ever, as rotary ones do."""
-    text = model.config.get_text_config()
-    return getattr(text, "max_position_embeddings", None) if getattr(text, "rope_parameters", None) is None else None
+def position_limit(model: PreTrainedModel) -> int | None:
+    """Number of positions in a model with a table of positions; None for rotary, ALiBi and growing sinusoidal positions."""
+    config = model.config.get_text_config()
+    if getattr(config, "rope_parameters", None) is not None or getattr(config, "alibi", False):
+        return None
+    if any(hasattr(module, "make_weights") for module in model.modules()):  # a sinusoidal table that grows (XGLM)
+        return None
+    limit = getattr(config, "max_position_embeddings", None)
+    return None if limit is None else int(limit)
+
+
+def context_issue(context: int | None, length: int, strict: bool = False) -> str | None:
+    """A note about a prompt beyond the context that a model was trained for; None if the prompt fits.
+
+    Args:
+        context: number of tokens that the model was trained for, None if unknown.
+        length: number of prompt tokens.
+    Raises:
+        ConfigError: if the prompt does not fit and `strict` is set.
+    """
+    if context is None or length <= context:
+        return None
+    note = f"The prompt has {length:,} tokens, but this model was made for {context:,}; the output is likely meaningless."
+    if strict:
+        raise ConfigError(f"{note} Shorten the prompt, or leave out strict_context.")
+    return note
 
 
 def seed_number(seed: Any) -> int:
-    """A seed as int64; whole numbers of any size are welcome. Raises ConfigError for anything else."""
+    """A seed folded to int64.
+
+    Raises:
+        ConfigError: for a seed that is no whole number.
+    """
     if not is_whole(seed):
         raise ConfigError(f"seed must be a whole number, got {_short(seed)}.")
     return folded(int(seed))
 
 
 def prompt_tokens(trunk: PreTrainedModel, prompt: Any) -> list[int]:
-    """The tokens of one prompt, from a sequence of whole numbers or a tensor of one dimension.
+    """The tokens of one prompt as a list.
 
-    Raises: ConfigError where it is something else, is empty, or holds a token that the trunk does not know.
+    Args:
+        prompt: a sequence of whole numbers, or a tensor (length,).
+    Raises:
+        ConfigError: for any other type, an empty prompt, and a token that the trunk does not embed.
     """
     if isinstance(prompt, str):
         raise ConfigError(f"The prompt must be tokens, not text, got {_short(prompt)}: give tokenizer(prompt).input_ids.")
@@ -181,7 +248,11 @@ def prompt_tokens(trunk: PreTrainedModel, prompt: Any) -> list[int]:
 
 
 def check_known(trunk: PreTrainedModel, lowest: int, highest: int) -> None:
-    """Raises ConfigError where tokens of that range are not all among those that the trunk embeds."""
+    """Compare a range of tokens with the trunk's embedding.
+
+    Raises:
+        ConfigError: if the range is not within the embedding.
+    """
     size = num_embeddings(trunk)
     if not 0 <= lowest <= highest < size:
         wrong = lowest if lowest < 0 else highest
@@ -191,22 +262,26 @@ def check_known(trunk: PreTrainedModel, lowest: int, highest: int) -> None:
 
 
 def is_whole(value: Any, least: float = -math.inf) -> bool:
-    """Whether a value is a whole number, and not a smaller one."""
+    """True for a whole number (no bool) of at least `least`."""
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
-def _check(config: GenerationConfig) -> None:
+def _check(config: GenerationConfig, ours: set[str]) -> None:
     for name, harmless in UNSUPPORTED.items():
         value = getattr(config, name, None)
         if value not in harmless:
-            raise ConfigError(f"generate does not support {name}={value!r}.")
+            hint = "" if name in ours else ' It is in the model\'s generation config: generation_config="none" leaves that out.'
+            raise ConfigError(f"generate does not support {name}={value!r}.{hint}")
     for name in WHOLE:
         if (value := getattr(config, name)) is not None and not is_whole(value):
             raise ConfigError(f"{name} must be a whole number, got {_short(value)}.")
     for name in TOKENS:
         value = getattr(config, name)
-        if value is not None and not all(map(is_whole, value if isinstance(value, list | tuple | set) else [value])):
+        if value is not None and not all(map(is_whole, value if isinstance(value, list) else [value])):
             raise ConfigError(f"{name} must be a token or several, as whole numbers, got {_short(value)}.")
+    for name in SINGLE_TOKENS:
+        if (value := getattr(config, name)) is not None and not is_whole(value):
+            raise ConfigError(f"{name} must be a token, as a whole number, got {_short(value)}.")
     if config.num_return_sequences < 1 or (config.num_return_sequences > 1 and not config.do_sample):
         raise ConfigError(
             f"num_return_sequences={config.num_return_sequences} needs do_sample=True: greedy rows would all be equal."
@@ -225,5 +300,5 @@ def _check(config: GenerationConfig) -> None:
 
 
 def _short(value: Any) -> str:
-    """How a value reads in an error: a model's own description has pages."""
+    """A value as text for an error message, at most a line."""
     return reprlib.repr(value) if isinstance(value, str | int | float | list | tuple | dict) else f"a {type(value).__name__}"

@@ -1,6 +1,6 @@
-"""A cache in which each row stands at its own length: row r keeps the token at slot s, whatever the other rows do.
+"""A KV cache with ragged rows: row r holds the token at position p in slot p, whatever the lengths of the other rows.
 
-Rejected drafts need no clean-up: the next forward overwrites their slots, and until then no query is allowed to see them.
+Rejected drafts need no clean-up: the next forward overwrites their slots, and until then no query may attend to these slots.
 """
 
 from typing import Any
@@ -13,9 +13,9 @@ from transformers import Cache, PreTrainedModel
 
 from headway.errors import ConfigError
 from headway.trunk import StopAfterKVWrite, TrunkView
-from headway.trunk.attention import decoding
+from headway.trunk.attention import use_decode_attention
 
-ROOM = 64  # slots are made, and by compiled forwards looked at, so many at a time
+KV_BLOCK = 64  # slots are allocated, and read by compiled forwards, in multiples of this
 
 Buffers = dict[int, tuple[Tensor, Tensor]]  # keys and values by layer, each (rows, heads, slots, width)
 
@@ -23,17 +23,17 @@ _slot_bytes: WeakKeyDictionary[PreTrainedModel, dict[torch.dtype, list[int]]] = 
 
 
 def round_up_to_block(tokens: int) -> int:
-    """The next multiple of `ROOM`."""
-    return -(-tokens // ROOM) * ROOM
+    """The next multiple of `KV_BLOCK`."""
+    return -(-tokens // KV_BLOCK) * KV_BLOCK
 
 
 class RaggedKVCache(Cache):
     """Fixed buffers by layer index, allocated when a layer first writes; heads use indices after the trunk's.
 
     Args:
-        rows, capacity: how many rows there is room for, and slots of each; slot `capacity` itself takes what padding
-            writes, and nobody reads it.
-        slot_bytes: what a slot takes in all layers that will write; only to tell early that they do not fit.
+        rows: number of rows.
+        capacity: number of slots per row. Slot `capacity` itself takes the writes of padding, and is never read.
+        slot_bytes: bytes of a slot in all layers; used to predict a lack of memory.
     """
 
     def __init__(self, rows: int, capacity: int, slot_bytes: int = 0) -> None:
@@ -41,78 +41,79 @@ class RaggedKVCache(Cache):
         self.rows, self.capacity = rows, capacity
         self.slot_bytes = slot_bytes
         self.buffers: Buffers = {}
-        # rows and slots of this forward: broadcastable to (batch, seq), or where slots of all rows start
-        self._at: tuple[Tensor, Tensor] | int | None = None
-        self._flat: tuple[int, Tensor] | None = None  # of layers of so many heads, see `_places`
+        # rows and slots of this forward, broadcastable to (batch, seq), or the first of contiguous slots that all rows write
+        self._write_slots: tuple[Tensor, Tensor] | int | None = None
+        self._flat: tuple[int, Tensor] | None = None  # of layers with so many heads, see `_flat_slots`
         self._span = (0, 0)
-        self._visible = 0
-        self._only_storing = False
+        self._kv_length = 0
+        self._write_only = False
 
     @classmethod
-    def over(cls, buffers: Buffers, slots: Tensor, visible: int) -> "RaggedKVCache":
-        """One that began a forward with these slots over all rows, in buffers that are there: in compiled forwards, which read
-        from tensors what they may vary with."""
-        cache = cls(slots.shape[0], visible)
+    def from_buffers(cls, buffers: Buffers, slots: Tensor, kv_length: int) -> "RaggedKVCache":
+        """A cache over existing buffers, with the write slots of a forward over all rows set. Compiled forwards read these from
+        tensors, so that a change of slots needs no new compilation."""
+        cache = cls(slots.shape[0], kv_length)
         cache.buffers = buffers
-        cache.begin(slots, visible)
+        cache.set_write_slots(slots, kv_length)
         return cache
 
-    def begin(self, slots: Tensor, visible: int, first: int = 0, start: int | None = None) -> None:
-        """Before each forward: where its tokens go, and how many slots it may look at.
+    def set_write_slots(self, slots: Tensor, kv_length: int, first: int = 0, contiguous_start: int | None = None) -> None:
+        """Set where the next forward writes, and how many slots attention reads. Call before each forward.
 
         Args:
-            slots: (batch, seq); negative ones are padding, which goes into the last slot.
-            visible: slots that attention gets to see: those below it.
-            first: the batch is the rows from this one on.
-            start: where the slots of all rows are this one and those after it, which is written faster.
-        Raises: ValueError where there are fewer slots or rows.
+            slots: (batch, seq); negative slots are padding, which goes into the last slot.
+            kv_length: attention reads the slots below this.
+            first: the batch is the rows from this row on.
+            contiguous_start: first slot, if all rows write the same contiguous slots; a faster write.
+        Raises:
+            ValueError: if the cache has fewer slots or rows.
         """
         batch = slots.shape[0]
-        if visible > self.capacity or first + batch > self.rows:
+        if kv_length > self.capacity or first + batch > self.rows:
             raise ValueError(
-                f"The cache has {self.rows} rows of {self.capacity} slots, fewer than the {first + batch} of {visible} asked for."
+                f"The cache has {self.rows} rows of {self.capacity} slots, fewer than the {first + batch} of {kv_length} asked for."
             )
-        if start is None:
+        if contiguous_start is None:
             rows = torch.arange(first, first + batch, device=slots.device)[:, None]
-            self._at = (rows, slots.clamp(min=-1))
+            self._write_slots = (rows, slots.clamp(min=-1))
         else:
-            self._at = start
+            self._write_slots = contiguous_start
         self._span = (first, first + batch)
-        self._visible = visible
+        self._kv_length = kv_length
         self._flat = None
-        self._only_storing = False
+        self._write_only = False
 
-    def begin_storing(self, rows: Tensor, slots: Tensor) -> None:
-        """Before layers that only store keys and raise KeysStored: where their one row of tokens goes; both (1, seq)."""
-        self._at, self._flat = (rows, slots), None
-        self._span, self._visible = (0, 1), slots.shape[1]
-        self._only_storing = True
+    def set_write_slots_only(self, rows: Tensor, slots: Tensor) -> None:
+        """Set where the next layers write one row of tokens, both (1, seq); the layers raise StopAfterKVWrite and read nothing."""
+        self._write_slots, self._flat = (rows, slots), None
+        self._span, self._kv_length = (0, 1), slots.shape[1]
+        self._write_only = True
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write (batch, heads, seq, width) into the slots of this forward; return the visible ones of its rows."""
-        if self._at is None:
-            raise RuntimeError("begin() says where tokens go, and has to come before a forward.")
+        """Write keys and values (batch, heads, seq, width); return those of all slots that attention reads."""
+        if self._write_slots is None:
+            raise RuntimeError("set_write_slots() must be called before a forward.")
         if layer_idx not in self.buffers:
             self.buffers[layer_idx] = (self._allocate(key_states), self._allocate(value_states))
         keys, values = self.buffers[layer_idx]
         first, last = self._span if self._span[0] else (0, key_states.shape[0])  # as a size, which compilers know
-        if isinstance(self._at, int):
-            keys[first:last, :, self._at : self._at + key_states.shape[2]] = key_states
-            values[first:last, :, self._at : self._at + key_states.shape[2]] = value_states
+        if isinstance(self._write_slots, int):
+            keys[first:last, :, self._write_slots : self._write_slots + key_states.shape[2]] = key_states
+            values[first:last, :, self._write_slots : self._write_slots + key_states.shape[2]] = value_states
         else:
             for buffer, states in ((keys, key_states), (values, value_states)):
                 width = buffer.shape[3]  # may differ between the two
-                buffer.view(-1, width).index_copy_(0, self._places(buffer), states.reshape(-1, width))
-        if self._only_storing:
+                buffer.view(-1, width).index_copy_(0, self._flat_slots(buffer), states.reshape(-1, width))
+        if self._write_only:
             raise StopAfterKVWrite
-        return keys[first:last, :, : self._visible], values[first:last, :, : self._visible]
+        return keys[first:last, :, : self._kv_length], values[first:last, :, : self._kv_length]
 
-    def _places(self, buffer: Tensor) -> Tensor:
-        """Where in a buffer's vectors those of this forward go, one after the other; worked out once for layers alike."""
+    def _flat_slots(self, buffer: Tensor) -> Tensor:
+        """Indices of this forward's vectors among all vectors of a buffer; shared by layers with as many heads."""
         heads, slots = buffer.shape[1:3]
         if self._flat is None or self._flat[0] != heads:
-            assert isinstance(self._at, tuple)
-            rows, at = self._at
+            assert isinstance(self._write_slots, tuple)
+            rows, at = self._write_slots
             first = rows[:, None] * heads + torch.arange(heads, device=at.device)[:, None]
             self._flat = heads, (first * slots + at[:, None] % slots).flatten()
         return self._flat[1]
@@ -122,7 +123,7 @@ class RaggedKVCache(Cache):
         return states.new_zeros(self.rows, heads, self.capacity + 1, width)
 
     def compact(self, sources: Tensor, targets: Tensor) -> None:
-        """Move entries within the first rows, in every layer; both (batch, n) slots, negative ones are ignored."""
+        """Move entries within the first rows, in every layer; slots (batch, n), negative slots are ignored."""
         rows = torch.arange(sources.shape[0], device=sources.device)[:, None]
         ignored = (sources < 0) | (targets < 0)
         read = torch.where(ignored, self.capacity, sources)
@@ -131,25 +132,25 @@ class RaggedKVCache(Cache):
             keys[rows, :, written] = keys[rows, :, read]
             values[rows, :, written] = values[rows, :, read]
 
-    def move_row(self, source: int, target: int) -> None:
-        """Let row `target` hold what row `source` holds."""
+    def copy_row(self, source: int, target: int) -> None:
+        """Copy all entries of row `source` to row `target`."""
         for keys, values in self.buffers.values():
             keys[target] = keys[source]
             values[target] = values[source]
 
     def extra_bytes(self, rows: int, capacity: int) -> int:
-        """Bytes that `resize` takes beyond those taken by now; layers are replaced one after the other."""
+        """Bytes that `resize` allocates beyond the current buffers; layers are replaced one after the other."""
         taken = [keys.nbytes + values.nbytes for keys, values in self.buffers.values()]
         return rows * (capacity + 1) * self.slot_bytes - sum(taken) + max(taken, default=0)
 
     def resize(self, rows: int, capacity: int) -> None:
-        """Make room for so much; what is there and has room stays, also where memory runs out on the way."""
-        self.rows, self.capacity = min(self.rows, rows), min(self.capacity, capacity)  # what layers of either size have
+        """Change the numbers of rows and slots. Entries that fit are kept, even if memory runs out before the last layer."""
+        self.rows, self.capacity = min(self.rows, rows), min(self.capacity, capacity)  # common to old and new layers
         for index, buffers in self.buffers.items():
             keys, values = (self._grown(old, rows, capacity) for old in buffers)
             self.buffers[index] = (keys, values)
         self.rows, self.capacity = rows, capacity
-        self._at = None
+        self._write_slots = None
 
     def _grown(self, old: Tensor, rows: int, capacity: int) -> Tensor:
         new = old.new_zeros(rows, old.shape[1], capacity + 1, old.shape[3])
@@ -157,13 +158,13 @@ class RaggedKVCache(Cache):
         return new
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self._visible
+        return self._kv_length
 
     def get_query_offset(self, layer_idx: int = 0) -> int:
-        return self._at if isinstance(self._at, int) else self._visible
+        return self._write_slots if isinstance(self._write_slots, int) else self._kv_length
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
-        return self._visible, 0
+        return self._kv_length, 0
 
     def get_max_length(self, layer_idx: int | None = None) -> int:
         return self.capacity
@@ -178,22 +179,25 @@ class RaggedKVCache(Cache):
 
 @torch.no_grad()
 def slot_bytes(view: TrunkView) -> list[int]:
-    """What the keys and values of a token take in each layer. A token is read to find out, once a trunk and dtype."""
+    """Bytes of keys and values of a token, by layer; measured with a forward of one token, once per trunk and dtype."""
     found = _slot_bytes.setdefault(view.model, {})
     if view.model.dtype not in found:
         cache, first = RaggedKVCache(1, 1), torch.zeros(1, 1, dtype=torch.long, device=view.model.device)
-        cache.begin(first, 1)
-        with decoding(view.config):
+        cache.set_write_slots(first, 1)
+        with use_decode_attention(view.config):
             view.run(first, first, view.causal_masks(first, 1), cache)
-        # a slot of its own, and that of padding
+        # the slot, and the slot of padding
         found[view.model.dtype] = [(keys.nbytes + values.nbytes) // 2 for keys, values in cache.buffers.values()]
     return found[view.model.dtype]
 
 
 def check_memory(needed: int, device: torch.device) -> None:
-    """Before the system kills the process, or the last layers find nothing left; `needed` in bytes, beyond what is taken.
+    """Compare free memory with an allocation, before the system kills the process.
 
-    Raises: ConfigError where less is free.
+    Args:
+        needed: bytes beyond the current buffers.
+    Raises:
+        ConfigError: if less is free.
     """
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

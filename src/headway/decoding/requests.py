@@ -1,123 +1,161 @@
-"""Many prompts through the engine, each with settings of its own; what ends makes room for what waits.
+"""A request to continue a prompt, its completion, and the handle of a request that an engine is decoding.
 
-Stop strings are looked for in what was generated alone, never across the end of the prompt, as lm-eval and human-eval do.
+Stop strings are searched in the generated text alone. A completion's `token_ids` end with the token that completes the stop string;
+the completion's `text` is cut before the string.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
-import torch
+from torch import Tensor
 from transformers import GenerationConfig
 
-from headway.decoding import DecodeStats, Engine, exactness_issue, generate, heads_drafter, ngram_drafter
-from headway.decoding.batch import SequenceState, first_seed
-from headway.decoding.draftable import DraftableModel
-from headway.decoding.drafters.base import DrafterFactory
-from headway.decoding.generation_config import resolve
-from headway.decoding.stopping import StoppingCriteria
-from headway.trunk.attention import decoding
+from headway.decoding.batch import SequenceState
+from headway.decoding.stats import DecodeStats
+from headway.decoding.stopping import FinishReason, completion_text
+
+OnTokens = Callable[[int, list[int]], None]  # sample index, new tokens
+GENERATE_ARGUMENTS = (
+    *("max_new_tokens", "min_new_tokens", "do_sample", "temperature", "top_k", "top_p", "min_p"),
+    *("repetition_penalty", "no_repeat_ngram_size", "eos_token_id"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingParams:
+    """Settings of a request, with the names of transformers' `generate`.
+
+    None means: the model's generation config decides, then transformers' default.
+
+    Args:
+        max_new_tokens, min_new_tokens, do_sample, temperature, top_k, top_p, min_p, repetition_penalty, no_repeat_ngram_size,
+            eos_token_id: as arguments of `generate`.
+        ignore_eos: continue after end-of-sequence tokens.
+        stop_strings: strings that end the text, in addition to those of the generation config.
+        keep_stop_string: leave the stop string in the text.
+        seed: seed of the first sample; sample i has `seed + i`. `generate` with the same seed samples the same tokens.
+            Default: a seed of the engine.
+        logprobs: return the log-probability of each token: the model's own, log_softmax(logits / temperature) before
+            processors and truncation; the temperature is 1 without sampling.
+        acceptance: acceptance rule of drafts when sampling, as the argument of `generate`.
+        strict_context: refuse a prompt with more tokens than the context that the model was trained for.
+        generation_config: base of the settings in place of the model's own; "none" keeps only the model's special tokens.
+        options: further arguments of `generate`, such as `bad_words_ids`; None switches a setting off.
+    """
+
+    max_new_tokens: int | None = None
+    min_new_tokens: int | None = None
+    do_sample: bool | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+    eos_token_id: int | Sequence[int] | None = None
+    ignore_eos: bool = False
+    stop_strings: Sequence[str] = ()
+    keep_stop_string: bool = False
+    seed: int | None = None
+    logprobs: bool = False
+    acceptance: str = "coupled"
+    strict_context: bool = False
+    generation_config: GenerationConfig | str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of `generate` that differ from the generation config."""
+        given = {name: value for name in GENERATE_ARGUMENTS if (value := getattr(self, name)) is not None}
+        if self.ignore_eos:
+            given["eos_token_id"] = None
+        return given | dict(self.options)
 
 
 @dataclass(frozen=True)
 class Request:
-    """prompt: its tokens. stops: strings that end the text. settings: arguments of `generate`, max_new_tokens among them.
-    seed: as that of `generate`, which with the same arguments draws the same tokens."""
+    """A prompt to continue.
 
-    prompt: list[int]
-    stops: tuple[str, ...] = ()
-    settings: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
-
-
-def drafter_of(model: DraftableModel, name: str, plain: bool) -> DrafterFactory | None:
-    """What drafts: `heads`, where the model has any, or `ngram`; nothing if `plain`."""
-    if plain or (name == "heads" and model.heads is None):
-        return None
-    return ngram_drafter() if name == "ngram" else heads_drafter()
-
-
-def complete(
-    model: DraftableModel,
-    tokenizer: Any,
-    requests: Sequence[Request],
-    done: Callable[[int, list[int]], None],
-    batch_size: int = 16,
-    drafter: DrafterFactory | None = None,
-    adaptive: bool = True,
-) -> DecodeStats:
-    """Continue all prompts; `done(number of the request, new tokens)` is called as each ends.
-
-    A trunk that cannot be decoded exactly by the engine is decoded plainly, a prompt at a time.
-
-    Raises: ConfigError as `Engine.submit`, before anything is decoded.
+    Args:
+        prompt: tokens of the prompt.
+        sampling: settings of the continuation.
+        n: number of samples; samples that are admitted together share one prefill.
     """
-    if exactness_issue(model.trunk):
-        return _one_by_one(model, requests, done)
-    engine = Engine(model, drafter, max_rows=batch_size, adaptive=adaptive)
-    numbers: dict[SequenceState, int] = {}
-    touched: list[SequenceState] = []  # rows that got tokens in this step
-    # the longest first: if memory runs out, then at once
-    for number in sorted(range(len(requests)), key=lambda n: -len(requests[n].prompt)):
-        request = requests[number]
-        seed = first_seed(torch.Generator(model.device).manual_seed(request.seed))
-        row = engine.submit(request.prompt, seed=seed, **request.settings)
-        row.emit = partial(_note, touched, row)
-        row.stops = GeneratedStoppingCriteria(resolve(model.trunk, None, request.settings), request.stops, tokenizer, row.prompt)
-        numbers[row] = number
-    with decoding(engine.view.config):
-        while not engine.idle:
-            engine.step()
-            for row in touched:
-                if row in numbers and row.finished and row.error is None:  # the first round may follow the prompt in one step
-                    done(numbers.pop(row), row.new)
-            touched.clear()
-    for row in numbers:
-        if row.error is not None:
-            raise row.error
-    return engine.stats_collector.stats()
+
+    prompt: Sequence[int] | Tensor
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    n: int = 1
 
 
-class GeneratedStoppingCriteria(StoppingCriteria):
-    """Ends a row with a token that ends sequences, or once what was generated contains one of `strings`."""
+@dataclass(frozen=True)
+class Completion:
+    """One sample of a request.
 
-    def __init__(self, config: GenerationConfig, strings: Sequence[str], tokenizer: Any, prompt: int) -> None:
-        super().__init__(config)
-        self.wanted, self.tokenizer, self.prompt = [text for text in strings if text], tokenizer, prompt
-        # a character is at most four tokens; a word that spans the end of the string, a few more
-        self.reach = max((len(text.encode()) for text in self.wanted), default=0) + 4
+    Args:
+        request_index: number of the request, in the order given to `complete`.
+        sample_index: number of the sample in the request.
+        token_ids: generated tokens, through the token that ended the sample.
+        text: generated text without special tokens, cut at the first stop string; empty without a tokenizer.
+        logprobs: log-probability of each of `token_ids`, if asked for.
+        finish_reason: reason for the end.
+        stats: cost of this sample; the time of a step is shared equally among the sequences of the step.
+    """
 
-    def cut(self, tokens: Sequence[int], new: Sequence[int]) -> tuple[int, bool]:
-        settled = list(tokens[max(self.prompt, len(tokens) - self.reach) :])
-        near = self.wanted and self._contained([*settled, *new])
-        for count, token in enumerate(new, 1):
-            if token in self.eos or (near and self._contained([*tokens[self.prompt :], *new[:count]])):
-                return count, True
-        return len(new), False
-
-    def _contained(self, tokens: list[int]) -> bool:
-        text = self.tokenizer.decode(tokens)
-        return any(wanted in text for wanted in self.wanted)
-
-
-def before_stops(text: str, stops: Sequence[str]) -> str:
-    """The text up to the first stop."""
-    for stop in stops:
-        text = text.split(stop)[0]
-    return text
+    request_index: int
+    sample_index: int
+    token_ids: tuple[int, ...]
+    text: str
+    logprobs: tuple[float, ...] | None
+    finish_reason: FinishReason
+    stats: DecodeStats
 
 
-def _note(touched: list[SequenceState], row: SequenceState, tokens: list[int]) -> None:
-    touched.append(row)
+@dataclass(frozen=True, eq=False)
+class Handle:
+    """A submitted request: its samples while an engine decodes them.
 
+    Args:
+        request: the request as submitted.
+        samples: the sequences, one a sample.
+    """
 
-def _one_by_one(model: DraftableModel, requests: Sequence[Request], done: Callable[[int, list[int]], None]) -> DecodeStats:
-    stats = []
-    for number, request in enumerate(requests):
-        ids = torch.tensor([request.prompt], device=model.device)
-        settings = request.settings | ({"seed": request.seed} if request.settings.get("do_sample") else {})
-        out = generate(model, ids, plain=True, **settings)
-        stats.append(out.stats)
-        done(number, out.sequences[0, len(request.prompt) :].tolist())
-    return DecodeStats.together(stats)
+    request: Request
+    samples: tuple[SequenceState, ...]
+    tokenizer: Any = None
+
+    def cancel(self) -> None:
+        """Remove all samples before the next step; their tokens stay."""
+        for sample in self.samples:
+            sample.cancel()
+
+    @property
+    def finished(self) -> bool:
+        """True if all samples have left the engine."""
+        return all(sample.finished for sample in self.samples)
+
+    @property
+    def error(self) -> Exception | None:
+        """The first exception that ended a sample."""
+        return next((sample.error for sample in self.samples if sample.error is not None), None)
+
+    @property
+    def token_ids(self) -> list[int]:
+        """Generated tokens of the first sample."""
+        return self.samples[0].new_tokens
+
+    def completion(self, sample_index: int = 0, request_index: int = 0) -> Completion:
+        """The completion of a finished sample."""
+        sample, sampling = self.samples[sample_index], self.request.sampling
+        assert sample.finish_reason is not None, "the sample is not finished"
+        tokens = sample.new_tokens
+        strings = sample.stop_strings
+        return Completion(
+            request_index,
+            sample_index,
+            tuple(tokens),
+            completion_text(self.tokenizer, tokens, strings, sampling.keep_stop_string) if self.tokenizer is not None else "",
+            tuple(sample.logprobs) if sample.logprobs is not None else None,
+            sample.finish_reason,
+            sample.stats,
+        )

@@ -1,7 +1,7 @@
-"""Logits as they are chosen from: transformers' own processors, each position with its own prefix.
+"""Logits processors and sampling of the sequences that share settings.
 
-Sampling is `coupled` unless asked otherwise: each place of each row has its own noise, so that a row's seed decides its text,
-whatever drafts or whatever else is in the batch.
+Sampling is Gumbel-coupled by default: the noise depends on the seed of a sequence and the position alone. The seed decides the
+text, whatever is drafted and whatever else is in the batch.
 """
 
 from collections.abc import Callable
@@ -17,40 +17,29 @@ from headway.errors import ConfigError, first_line
 from headway.ops.draft_tree import AcceptedPath
 from headway.ops.noise import gumbel
 from headway.ops.sampling import apply_temperature_top_k_top_p
-from headway.ops.verification.block import accept_block
-from headway.ops.verification.multi_candidate import accept_candidates
-from headway.ops.verification.rejection import accept_sampled
 from headway.ops.verification.rule import Accepted
-from headway.ops.verification.typical import accept_typical
 
-# for chains that were drawn; each takes target, proposal, tokens, generator, limit (see `headway.ops.verification.rejection`)
-RULES: dict[str, Callable[..., Accepted]] = {
-    "token": accept_sampled,
-    "block": accept_block,
-    "multi-candidate": accept_sampled,  # what it is where each token has one candidate
-    "typical": accept_typical,
-}
-# for trees that were drawn; rows with another of `RULES` take chains
-TREE_RULES: dict[str, Callable[..., AcceptedPath]] = {"multi-candidate": accept_candidates}
-# settings that count from the end of the prompt or up to the limit
-COUNTING = (
+# settings that depend on the prompt length or on the maximum length
+LENGTH_DEPENDENT = (
     "min_length",
     "min_new_tokens",
     "forced_eos_token_id",
     "exponential_decay_length_penalty",
     "begin_suppress_tokens",
 )
-LENGTHS = 64  # of prompts, with their limits, whose processors are kept
+PROCESSOR_CACHE_SIZE = 64  # pairs of prompt length and maximum length that have their processors cached
 
 
 class Sampler:
-    """How the rows that share these settings choose their tokens.
+    """Processors, truncation and sampling noise for one set of settings.
 
     Args:
-        generator: where tokens come from that are drawn for the rules of `RULES`, on the model's device.
-        acceptance: of drafts when sampling: `coupled`, or one of `RULES`.
-        vocabulary: how many tokens there are to choose among; where it is told, settings are tried out at once.
-    Raises: ConfigError for a setting that transformers refuses, or an unknown rule.
+        generator: source of randomness of the acceptance rules, on the model's device.
+        rule: acceptance rule of sampled chains; None samples trunk and drafter with the same Gumbel noise.
+        tree_rule: acceptance rule of sampled trees.
+        vocabulary: number of tokens; if given, all settings are tried at once.
+    Raises:
+        ConfigError: for a setting that transformers refuses.
     """
 
     def __init__(
@@ -58,43 +47,69 @@ class Sampler:
         config: GenerationConfig,
         device: torch.device,
         generator: torch.Generator | None = None,
-        acceptance: str = "coupled",
+        rule: Callable[..., Accepted] | None = None,
+        tree_rule: Callable[..., AcceptedPath] | None = None,
         vocabulary: int | None = None,
     ) -> None:
-        if acceptance not in ("coupled", *RULES):
-            raise ConfigError(f"There is no acceptance rule {acceptance!r}; there are: coupled, {', '.join(RULES)}.")
         self.config = config
         self.sampled = bool(config.do_sample)
-        self.rule = RULES.get(acceptance) if self.sampled else None
-        self.tree_rule = TREE_RULES.get(acceptance) if self.sampled else None
+        self.rule = rule if self.sampled else None
+        self.tree_rule = tree_rule if self.sampled else None
         self.generator = generator
         if vocabulary is not None:
-            try_out(config, vocabulary)
-        self._counting = any(getattr(config, name) is not None for name in COUNTING)
-        self._processors = lru_cache(LENGTHS)(lambda prompt, limit: list(logits_processors(config, prompt, limit, device).values()))
-        self.plain = not self._processors(1, 2)
+            validate_processors(config, vocabulary)
+        self._length_dependent = any(getattr(config, name) is not None for name in LENGTH_DEPENDENT)
+        build = lru_cache(PROCESSOR_CACHE_SIZE)
+        self._processors = build(lambda prompt, limit: list(logits_processors(config, prompt, limit, device).values()))
+        self.has_no_processors = not self._processors(1, 2)
 
-    def processed(self, logits: Tensor, prefix: Tensor, prompt: int, limit: int) -> Tensor:
-        """Scores (vocab,) in float32 of what follows `prefix` (length,), in a row of `prompt` tokens and up to `limit`."""
-        found = logits.float()[None]
-        for processor in self._processors(prompt, limit) if self._counting else self._processors(1, 2):
-            found = processor(prefix[None], found)
-        return found[0]
+    @property
+    def temperature(self) -> float:
+        """Sampling temperature; 1 for greedy decoding."""
+        return float(self.config.temperature) if self.sampled else 1.0
 
-    def probabilities(self, scores: Tensor) -> Tensor:
+    def process_logits(self, logits: Tensor, prefix: Tensor, prompt_length: int, limit: int) -> Tensor:
+        """Logits in float32 after the processors, (vocab,).
+
+        Args:
+            logits: predictions after `prefix`, (vocab,).
+            prefix: tokens so far, (length,).
+            prompt_length, limit: number of prompt tokens and maximum number of tokens of the sequence.
+        """
+        processed = logits.float()[None]
+        for processor in self._processors(prompt_length, limit) if self._length_dependent else self._processors(1, 2):
+            processed = processor(prefix[None], processed)
+        return processed[0]
+
+    def probabilities(self, processed: Tensor) -> Tensor:
+        """Distribution to sample from, after temperature and truncation; same shape as the processed logits."""
         config = self.config
-        return apply_temperature_top_k_top_p(scores, config.temperature, config.top_k, config.top_p, config.min_p)
+        return apply_temperature_top_k_top_p(processed, config.temperature, config.top_k, config.top_p, config.min_p)
 
-    def preferences(self, scores: Tensor, seeds: Tensor, positions: Tensor) -> Tensor:
-        """What the chosen token is the largest of: the scores themselves, or, when sampling, log-probabilities with the noise of
-        the place; scores (rows, n, vocab), seeds (rows,), positions (rows, n) of the tokens that are chosen."""
+    def perturbed_logits(self, processed: Tensor, seeds: Tensor, positions: Tensor) -> Tensor:
+        """Scores whose argmax is the next token: the logits, or log-probabilities plus Gumbel noise when sampling.
+
+        Args:
+            processed: logits after the processors, (rows, n, vocab).
+            seeds: (rows,).
+            positions: positions of the next tokens, (rows, n).
+        """
         if not self.sampled:
-            return scores
-        return self.probabilities(scores).log() + gumbel(seeds, positions, scores.shape[2])
+            return processed
+        return self.probabilities(processed).log() + gumbel(seeds, positions, processed.shape[2])
 
 
-def try_out(config: GenerationConfig, vocabulary: int) -> None:
-    """Raises ConfigError for a setting that fails once it is used, for a token beyond the vocabulary for instance."""
+def first_seed(generator: torch.Generator) -> int:
+    """Noise seed of the first sequence of a `generate` call with this generator; further sequences count up from the seed."""
+    return int(torch.randint(2**48, (), generator=generator, device=generator.device))
+
+
+def validate_processors(config: GenerationConfig, vocabulary: int) -> None:
+    """Run every processor once.
+
+    Raises:
+        ConfigError: for a setting that fails in use, such as a token beyond the vocabulary.
+    """
     cpu = torch.device("cpu")  # an accelerator may not be usable after an index out of range
     for name, processor in logits_processors(config, 1, 2, cpu).items():
         value = getattr(config, name)
@@ -106,10 +121,13 @@ def try_out(config: GenerationConfig, vocabulary: int) -> None:
 
 
 def logits_processors(config: GenerationConfig, width: int, limit: int, device: torch.device) -> dict[str, LogitsProcessor]:
-    """Those that transformers' generate would build, in its order, by the setting that asks for each; without the warpers that
-    only sampling has.
+    """Logits processors of transformers' generate, in transformers' order, by the name of the setting; without sampling warpers.
 
-    Raises: ConfigError where transformers refuses a value.
+    Args:
+        width: number of prompt tokens.
+        limit: maximum number of tokens.
+    Raises:
+        ConfigError: for a value that transformers refuses.
     """
     try:
         return _processors(config, width, limit, device)

@@ -1,56 +1,67 @@
-"""What decoding cost and what drafting saved."""
+"""Cost of decoding and savings of speculation."""
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Protocol
 
 
 @dataclass(frozen=True)
 class DecodeStats:
-    """Figures of one call.
+    """Counts and times of a call, of an engine or of one sequence.
 
-    One forward of the trunk over a batch counts once for each row that is still being decoded, the prefill included:
-    plain decoding has exactly 1 token a forward. Tokens after an end-of-sequence token, and padding, do not count.
+    A forward of the trunk over a batch counts once for each unfinished sequence in the batch, the prefill included: autoregressive
+    decoding has exactly 1 token per forward. Padding and tokens after an end-of-sequence token do not count.
+
+    Args:
+        tokens: new tokens of all sequences.
+        num_sequence_forwards: forwards of the trunk, counted once per sequence.
+        num_steps: forwards of the trunk, counted once per batch.
+        num_drafts_per_pos: per draft position, number of drafts whose predecessors were all accepted.
+        num_accepted_tokens_per_pos: per draft position, number of accepted drafts.
+        num_draft_tokens: drafts verified by the trunk.
+        seconds: time by phase. Work queued on an accelerator counts in the phase that waits for the result, mostly "accept". The
+            time of a step is shared equally among the sequences of the step.
     """
 
-    tokens: int  # new tokens, all rows together
-    forwards: int  # forwards of the trunk, counted by row
-    batches: int  # forwards of the trunk, a whole batch counted once
-    reached: tuple[int, ...]  # by draft position: drafts whose predecessors had all been kept
-    accepted: tuple[int, ...]  # by draft position: how many of those were kept
-    drafted: int  # drafts that the trunk looked at, whether their predecessors were kept or not
-    # by step; work queued on an accelerator shows up in the step that waits for it, mostly "accept"
-    seconds: dict[str, float]
+    tokens: int
+    num_sequence_forwards: int
+    num_steps: int
+    num_drafts_per_pos: tuple[int, ...]
+    num_accepted_tokens_per_pos: tuple[int, ...]
+    num_draft_tokens: int
+    seconds: Mapping[str, float]
 
     @classmethod
-    def together(cls, parts: "Sequence[DecodeStats]") -> "DecodeStats":
-        """Several calls as one."""
+    def merge(cls, parts: "Sequence[DecodeStats]") -> "DecodeStats":
+        """Sum of the statistics of several calls or sequences."""
         seconds: defaultdict[str, float] = defaultdict(float)
         for part in parts:
-            for step, value in part.seconds.items():
-                seconds[step] += value
+            for phase, value in part.seconds.items():
+                seconds[phase] += value
         return cls(
             tokens=sum(part.tokens for part in parts),
-            forwards=sum(part.forwards for part in parts),
-            batches=sum(part.batches for part in parts),
-            reached=tuple(map(sum, zip_longest(*(part.reached for part in parts), fillvalue=0))),
-            accepted=tuple(map(sum, zip_longest(*(part.accepted for part in parts), fillvalue=0))),
-            drafted=sum(part.drafted for part in parts),
+            num_sequence_forwards=sum(part.num_sequence_forwards for part in parts),
+            num_steps=sum(part.num_steps for part in parts),
+            num_drafts_per_pos=_sum_per_pos(part.num_drafts_per_pos for part in parts),
+            num_accepted_tokens_per_pos=_sum_per_pos(part.num_accepted_tokens_per_pos for part in parts),
+            num_draft_tokens=sum(part.num_draft_tokens for part in parts),
             seconds=dict(seconds),
         )
 
     @property
     def acceptance(self) -> tuple[float, ...]:
-        """By draft position: the share kept of the drafts whose predecessors were all kept; 0 where there were none."""
-        return tuple(kept / seen if seen else 0.0 for kept, seen in zip(self.accepted, self.reached, strict=True))
+        """Acceptance rate per draft position, given that all earlier drafts were accepted; 0 at positions without drafts."""
+        counts = zip(self.num_accepted_tokens_per_pos, self.num_drafts_per_pos, strict=True)
+        return tuple(accepted / drafts if drafts else 0.0 for accepted, drafts in counts)
 
     @property
     def tokens_per_forward(self) -> float:
-        """New tokens for each forward of a row, the trunk's own token included."""
-        return self.tokens / self.forwards if self.forwards else 0.0
+        """New tokens per forward of a sequence (mean acceptance length, the bonus token included)."""
+        return self.tokens / self.num_sequence_forwards if self.num_sequence_forwards else 0.0
 
     @property
     def tokens_per_second(self) -> float:
@@ -58,46 +69,89 @@ class DecodeStats:
         return self.tokens / total if total else 0.0
 
 
-class StatsCollector:
-    """Collects what `DecodeStats` shows."""
+def _sum_per_pos(parts: Iterator[tuple[int, ...]]) -> tuple[int, ...]:
+    return tuple(map(sum, zip_longest(*parts, fillvalue=0)))
 
-    def __init__(self, count: int) -> None:
-        self.tokens = self.forwards = self.batches = self.drafted = 0
-        self.reached = [0] * count
-        self.accepted_at = [0] * count
+
+class SequenceCounts:
+    """Counts of one sequence; an engine sums those of all its sequences.
+
+    Args:
+        depth: maximum length of a chain of drafts.
+    """
+
+    def __init__(self, depth: int = 0) -> None:
+        self.tokens = self.num_sequence_forwards = self.num_draft_tokens = 0
+        self.num_drafts_per_pos = [0] * depth
+        self.num_accepted_tokens_per_pos = [0] * depth
+
+    def record_drafts(self, num_draft_tokens: int, depth: int, num_accepted: int) -> None:
+        """Count one verification.
+
+        Args:
+            num_draft_tokens: drafts verified.
+            depth: longest chain among the drafts.
+            num_accepted: accepted drafts.
+        """
+        self.num_draft_tokens += num_draft_tokens
+        for k in range(num_accepted):
+            self.num_accepted_tokens_per_pos[k] += 1
+        for k in range(min(num_accepted + 1, depth)):
+            self.num_drafts_per_pos[k] += 1
+
+    def add(self, other: "SequenceCounts") -> None:
+        """Add the counts of a sequence."""
+        self.tokens += other.tokens
+        self.num_sequence_forwards += other.num_sequence_forwards
+        self.num_draft_tokens += other.num_draft_tokens
+        for k in range(len(self.num_drafts_per_pos)):
+            self.num_drafts_per_pos[k] += other.num_drafts_per_pos[k]
+            self.num_accepted_tokens_per_pos[k] += other.num_accepted_tokens_per_pos[k]
+
+    def stats(self, num_steps: int, seconds: Mapping[str, float]) -> DecodeStats:
+        return DecodeStats(
+            self.tokens,
+            self.num_sequence_forwards,
+            num_steps,
+            tuple(self.num_drafts_per_pos),
+            tuple(self.num_accepted_tokens_per_pos),
+            self.num_draft_tokens,
+            dict(seconds),
+        )
+
+
+class StepClock:
+    """Time by phase: the total, and the share of one sequence where each step divides its time among its sequences."""
+
+    def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.shares: defaultdict[str, float] = defaultdict(float)
 
     @contextmanager
-    def timed(self, step: str) -> Iterator[None]:
+    def timed(self, phase: str, sequences: int = 1) -> Iterator[None]:
+        """Add the time spent within to `phase`, in a step of so many sequences."""
         start = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[step] += time.perf_counter() - start
+            took = time.perf_counter() - start
+            self.seconds[phase] += took
+            self.shares[phase] += took / sequences
 
-    def forward(self, rows: int) -> None:
-        self.batches += 1
-        self.forwards += rows
+    def start(self, row: "HasSeconds", *phases: str) -> None:
+        """From now on the sequence takes part in these phases."""
+        row.since = {phase: self.shares[phase] for phase in phases}
 
-    @property
-    def depth(self) -> int:
-        return len(self.reached)
+    def stop(self, row: "HasSeconds") -> None:
+        """Add the sequence's share of the phases that it took part in to `row.seconds`."""
+        for phase, start in row.since.items():
+            if self.shares[phase] > start:
+                row.seconds[phase] = row.seconds.get(phase, 0.0) + self.shares[phase] - start
+        row.since = {}
 
-    def accepted(self, drafted: int, depth: int, kept: int) -> None:
-        """One row: `drafted` drafts were offered, up to `depth` after each other, and `kept` of them stayed."""
-        self.drafted += drafted
-        for k in range(kept):
-            self.accepted_at[k] += 1
-        for k in range(min(kept + 1, depth)):
-            self.reached[k] += 1
 
-    def stats(self) -> DecodeStats:
-        return DecodeStats(
-            self.tokens,
-            self.forwards,
-            self.batches,
-            tuple(self.reached),
-            tuple(self.accepted_at),
-            self.drafted,
-            dict(self.seconds),
-        )
+class HasSeconds(Protocol):
+    """A sequence that takes part in timed phases."""
+
+    seconds: dict[str, float]
+    since: dict[str, float]

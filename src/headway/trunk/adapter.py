@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -154,11 +155,17 @@ class TrunkView:
 
     @contextmanager
     def capture_hidden_states(self, hidden_state_layers: Sequence[int]) -> Iterator[Mapping[int, Tensor]]:
-        """Within, what last entered each of these layers is kept in what this gives."""
-        hidden_states: dict[int, Tensor] = {}
+        """Within, the yielded dict holds the latest input of each of these layers, by layer index.
 
-        def keep(index: int, _module: nn.Module, args: tuple, kwargs: dict) -> None:
-            hidden_states[index] = args[0] if args else kwargs["hidden_states"]
+        Only forwards of the calling thread count: another thread may use the same model at the same time.
+        """
+        hidden_states: dict[int, Tensor] = {}
+        owner = threading.get_ident()
+
+        # a thread may call a hook in the moment between registration of the hook and of `with_kwargs`: without kwargs
+        def keep(index: int, _module: nn.Module, args: tuple, kwargs: Mapping[str, Any] | None = None) -> None:
+            if threading.get_ident() == owner:
+                hidden_states[index] = args[0] if args or kwargs is None else kwargs["hidden_states"]
 
         with ExitStack() as stack:
             for index in hidden_state_layers:

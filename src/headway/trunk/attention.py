@@ -9,6 +9,8 @@ go through together is the attention, whose float32 sums differ in their last bi
 the next integer, which moves the logits by a percent. In float64 the sums agree in all bits that float32 keeps.
 """
 
+import functools
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +24,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 SDPA_FLOAT64 = "sdpa_float64"
 BOOLEAN_MASKS = ("sdpa", SDPA_FLOAT64)  # implementations that take masks of true and false, and None for plain causal
-# what stands in for an implementation while decoding; takes masks that are added, and None (see `gqa_packed_sdpa`)
+# replacement of an implementation while decoding; takes additive masks, and None (see `gqa_packed_sdpa`)
 GQA_PACKED = {"sdpa": "sdpa_in_line", SDPA_FLOAT64: "sdpa_in_line_float64"}
 
 
@@ -35,12 +37,14 @@ def gqa_packed_sdpa(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Without copies of the keys; query (batch, heads, queries, width), keys and values (batch, fewer heads, keys, width).
+    """Grouped-query attention without copies of the keys.
 
     Args:
-        attention_mask: (batch, 1, queries, keys), added to the scores. None: a single query sees all keys, several are the
-            whole text and see what stands before them.
-    Returns: (batch, queries, heads, width).
+        query: (batch, heads, queries, width).
+        key, value: (batch, key-value heads, keys, width).
+        attention_mask: (batch, 1, queries, keys), added to the scores. None means no mask: a single query attends to all keys;
+            several queries are a whole sequence with causal attention.
+    Returns: (batch, queries, heads, width), contiguous as from transformers' own sdpa.
     """
     if kwargs.get("position_bias") is not None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
@@ -57,7 +61,7 @@ def gqa_packed_sdpa(
         line = query.reshape(batch, key.shape[1], groups * queries, width)
         found = scaled_dot_product_attention(line, key, value, attention_mask, scale=scaling)
         found = found.view(batch, heads, queries, found.shape[3])
-    return found.transpose(1, 2), None
+    return found.transpose(1, 2).contiguous(), None
 
 
 def _in_float64(attend: Callable[..., tuple[Tensor, None]]) -> Callable[..., tuple[Tensor, None]]:
@@ -74,31 +78,67 @@ def _in_float64(attend: Callable[..., tuple[Tensor, None]]) -> Callable[..., tup
     return attend_float64
 
 
-def masks_in_line(*args: Any, dtype: torch.dtype = torch.float32, **kwargs: Any) -> Tensor | None:
-    """For `gqa_packed_sdpa`, where others run the model by transformers' ways while it decodes: a listener, another thread."""
-    seen = sdpa_mask(*args, **kwargs)
-    return None if seen is None else torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
+def additive_masks(*args: Any, dtype: torch.dtype = torch.float32, **kwargs: Any) -> Tensor | None:
+    """Masks for `gqa_packed_sdpa`, if a listener runs the decoding model through transformers."""
+    visible = sdpa_mask(*args, **kwargs)
+    return None if visible is None else torch.zeros_like(visible, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min)
+
+
+class _Decoding(threading.local):
+    """Number of nested `use_decode_attention` of this thread."""
+
+    depth = 0
+
+
+_decoding = _Decoding()
+_switched: dict[int, list[Any]] = {}  # by id of a config: number of users, and the implementation to restore
+_switch_lock = threading.Lock()
+
+
+def _in_decoding_threads(attend: Callable[..., Any], otherwise: Callable[..., Any]) -> Callable[..., Any]:
+    """`attend` in threads within `use_decode_attention`, `otherwise` in threads that use the same model at the same time."""
+
+    @functools.wraps(attend)
+    def dispatch(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling() or _decoding.depth:  # Headway compiles forwards of decoding alone
+            return attend(*args, **kwargs)
+        return otherwise(*args, **kwargs)
+
+    return dispatch
 
 
 @contextmanager
-def decoding(config: Any) -> Iterator[None]:
-    """Within, the model of this (text) config attends as `gqa_packed_sdpa`, if it did with sdpa."""
-    before = config._attn_implementation
-    if before not in GQA_PACKED:
-        yield
-        return
-    config._attn_implementation = GQA_PACKED[before]
+def use_decode_attention(config: Any) -> Iterator[None]:
+    """Within, the model of this (text) config attends by `gqa_packed_sdpa` in place of sdpa.
+
+    The implementation is a field of the config, which all threads share. Another thread's forward of the model finds the changed
+    field, and still computes transformers' own attention. The last of several users of a config restores the field.
+    """
+    with _switch_lock:
+        if (entry := _switched.get(id(config))) is not None:
+            entry[0] += 1
+        elif config._attn_implementation in GQA_PACKED:
+            _switched[id(config)] = entry = [1, config._attn_implementation]
+            config._attn_implementation = GQA_PACKED[config._attn_implementation]
+    _decoding.depth += 1
     try:
         yield
     finally:
-        config._attn_implementation = before
+        _decoding.depth -= 1
+        if entry is not None:
+            with _switch_lock:
+                entry[0] -= 1
+                if not entry[0]:
+                    del _switched[id(config)]
+                    config._attn_implementation = entry[1]
 
 
-attend_in_line_float64 = _in_float64(gqa_packed_sdpa)
+gqa_packed_sdpa_float64 = _in_float64(gqa_packed_sdpa)
+sdpa_float64 = _in_float64(sdpa_attention_forward)
 
-AttentionInterface.register(SDPA_FLOAT64, _in_float64(sdpa_attention_forward))
+AttentionInterface.register(SDPA_FLOAT64, sdpa_float64)
 AttentionMaskInterface.register(SDPA_FLOAT64, sdpa_mask)
-AttentionInterface.register(GQA_PACKED["sdpa"], gqa_packed_sdpa)
-AttentionInterface.register(GQA_PACKED[SDPA_FLOAT64], attend_in_line_float64)
+AttentionInterface.register(GQA_PACKED["sdpa"], _in_decoding_threads(gqa_packed_sdpa, sdpa_attention_forward))
+AttentionInterface.register(GQA_PACKED[SDPA_FLOAT64], _in_decoding_threads(gqa_packed_sdpa_float64, sdpa_float64))
 for name in GQA_PACKED.values():
-    AttentionMaskInterface.register(name, masks_in_line)
+    AttentionMaskInterface.register(name, _in_decoding_threads(additive_masks, sdpa_mask))

@@ -8,8 +8,7 @@ from headway import HeadwayModel
 from headway.decoding import assistant_drafter
 from headway.decoding.drafters import assistant
 from headway.errors import ConfigError
-from tests.decoding.checks import check_company, check_greedy, check_sampling
-from tests.decoding.test_generate import prompts, reference
+from tests.references import check_batch_invariance, check_greedy, check_sampling, prompts, reference
 from tests.tiny import tiny_trunk
 
 
@@ -32,18 +31,18 @@ def similar(trunk, noise=0.02):
 @pytest.mark.parametrize("batch", [1, 2, 3, 4])
 def test_greedy_equals_transformers(model, batch):
     stats = check_greedy(model, prompts(batch), assistant_drafter(similar(model.trunk)), max_new_tokens=30)
-    assert 0 < sum(stats.accepted) < sum(stats.reached)
+    assert 0 < sum(stats.num_accepted_tokens_per_pos) < sum(stats.num_drafts_per_pos)
 
 
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_trunk_that_assists_itself_is_always_right(model, batch):
     stats = check_greedy(model, prompts(batch), assistant_drafter(model.trunk, depth=3), max_new_tokens=29)
-    assert sum(stats.reached) > 0 and stats.accepted == stats.reached
+    assert sum(stats.num_drafts_per_pos) > 0 and stats.num_accepted_tokens_per_pos == stats.num_drafts_per_pos
     ids, drafter = torch.tensor([[5, 9, 23]] * batch), assistant_drafter(model.trunk)
     stats = model.generate(
         ids, max_new_tokens=29, do_sample=True, seed=1, drafter=drafter, adaptive=False
     ).stats  # p / q is 1 up to rounding
-    assert sum(stats.reached) > 0 and stats.accepted == stats.reached
+    assert sum(stats.num_drafts_per_pos) > 0 and stats.num_accepted_tokens_per_pos == stats.num_drafts_per_pos
 
 
 @pytest.mark.parametrize("architecture", ["gemma3_text", "gpt2", "gpt_neox"])
@@ -91,8 +90,8 @@ def test_drafts_are_the_assistants_own_continuation_whatever_was_rejected_and_wh
     monkeypatch.setattr(assistant, "CHUNK", 3)  # prompts take several
     helper, drafts = similar(model.trunk), {}
     rows = [*prompts(4), [5, 6, 5, 6], *prompts(2, seed=1)]
-    stats = check_company(model, rows, [20, 6, 25, 14, 1, 17, 11], recording(assistant_drafter(helper, depth=3), drafts))
-    assert 0 < sum(stats.accepted) < sum(stats.reached)
+    stats = check_batch_invariance(model, rows, [20, 6, 25, 14, 1, 17, 11], recording(assistant_drafter(helper, depth=3), drafts))
+    assert 0 < sum(stats.num_accepted_tokens_per_pos) < sum(stats.num_drafts_per_pos)
     check_own(helper, drafts)
 
 
@@ -113,7 +112,7 @@ def test_a_story_is_told_as_its_trunk_tells_it(shared):
     rows = [tokenizer(text)["input_ids"] for text in ("Once upon a time", "Lily and Tom went to the park. They", "The")]
     check_greedy(model, rows, assistant_drafter(tiny_trunk(vocab_size=512, num_hidden_layers=1)), max_new_tokens=30)
     stats = check_greedy(model, rows, assistant_drafter(model.trunk), max_new_tokens=60)
-    assert stats.accepted == stats.reached and stats.tokens_per_forward > 4
+    assert stats.num_accepted_tokens_per_pos == stats.num_drafts_per_pos and stats.tokens_per_forward > 4
 
 
 def test_drawn_sequences_follow_the_enumerated_distribution():

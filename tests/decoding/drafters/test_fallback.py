@@ -7,7 +7,7 @@ from headway import HeadwayModel
 from headway.decoding import fallback_drafter, heads_drafter, ngram_drafter
 from headway.decoding.drafters.fallback import FallbackDrafter
 from headway.errors import ConfigError
-from tests.decoding.checks import check_company, check_greedy
+from tests.references import check_batch_invariance, check_greedy
 from tests.tiny import tiny_trunk
 
 ROWS = [[5, 9, 23, 4, 40, 8], [7, 31, 8, 7, 31], [12]]
@@ -21,7 +21,7 @@ def model():
 
 def test_the_text_is_the_trunks_alone_and_in_company(model):
     check_greedy(model, ROWS, BOTH, max_new_tokens=30, eos_token_id=None)
-    check_company(model, ROWS, [9, 30, 17], BOTH)
+    check_batch_invariance(model, ROWS, [9, 30, 17], BOTH)
 
 
 def test_rows_without_a_match_get_the_drafts_of_the_heads(model, monkeypatch):
@@ -31,7 +31,7 @@ def test_rows_without_a_match_get_the_drafts_of_the_heads(model, monkeypatch):
     def record(self, batch, count):
         found = plain(self, batch, count)
         first = [self.first.indexes[r].continuation(row.tokens, count) for r, row in enumerate(batch.rows)]
-        drafts = batch.drafted(count).tolist()
+        drafts = batch.draft_tokens(count).tolist()
         for r, row in enumerate(batch.rows):
             seen.append((list(row.tokens), first[r], drafts[r][: found.lengths[r]], row.max_accepted))
         return found

@@ -82,7 +82,7 @@ def test_told_drafts_change_the_speed_only(count, wrong):
         make = partial(oracle_drafter, answers=told, depth=count, wrong=wrong)
         out = model.generate(**batch(), max_new_tokens=limit, eos_token_id=ends, pad_token_id=0, drafter=make, adaptive=False)
         assert torch.equal(out.sequences, expected)
-    accepted, reached = sum(out.stats.accepted), sum(out.stats.reached)
+    accepted, reached = sum(out.stats.num_accepted_tokens_per_pos), sum(out.stats.num_drafts_per_pos)
     if wrong in (0.0, 1.0):
         assert accepted == (reached if wrong == 0.0 else 0)
     else:
@@ -127,7 +127,7 @@ def test_parallel_heads_draft_from_the_cache_what_they_say_of_the_whole_text(arc
 
     def record(self, batch, count):
         found = plain(self, batch, count)
-        drafted.extend((list(row.tokens), batch.drafted(count)[r].tolist()) for r, row in enumerate(batch.rows))
+        drafted.extend((list(row.tokens), batch.draft_tokens(count)[r].tolist()) for r, row in enumerate(batch.rows))
         return found
 
     plain = ParallelDrafter.draft
@@ -162,20 +162,20 @@ def test_a_limited_row_takes_its_token_from_the_trunk_where_its_drafts_end():
 def test_the_cache_puts_padding_where_nobody_looks():
     cache = RaggedKVCache(2, 4)
     keys = torch.arange(1.0, 7.0).view(2, 1, 3, 1)
-    cache.begin(torch.tensor([[0, 1, 2], [0, -1, -1]]), 3)
+    cache.set_write_slots(torch.tensor([[0, 1, 2], [0, -1, -1]]), 3)
     seen, _ = cache.update(keys, keys, 7)
     assert seen[:, 0, :, 0].tolist() == [[1, 2, 3], [4, 0, 0]]
-    cache.begin(torch.tensor([[2], [1]]), 3)  # row 0 rejected what stood in slot 2
+    cache.set_write_slots(torch.tensor([[2], [1]]), 3)  # row 0 rejected what stood in slot 2
     seen, _ = cache.update(keys[:, :, :1] * 10, keys[:, :, :1], 7)
     assert seen[:, 0, :, 0].tolist() == [[1, 2, 10], [4, 40, 0]]
     cache.move_row(1, 0)
     cache.resize(3, 5)
-    cache.begin(torch.tensor([[2], [0]]), 3)
+    cache.set_write_slots(torch.tensor([[2], [0]]), 3)
     assert cache.update(keys[:, :, 2:], keys[:, :, 2:], 7)[0][:, 0, :, 0].tolist() == [[4, 40, 3], [6, 40, 0]]
-    cache.begin(torch.tensor([[3]]), 4, first=2)  # the new row stands alone
+    cache.set_write_slots(torch.tensor([[3]]), 4, first=2)  # the new row stands alone
     assert cache.update(keys[:1, :, :1], keys[:1, :, :1], 7)[0][0, 0, :, 0].tolist() == [0, 0, 0, 1]
     cache.compact(torch.tensor([[2, 2], [1, -1]]), torch.tensor([[0, 1], [0, 3]]))
-    cache.begin(torch.tensor([[3], [3]]), 4)
+    cache.set_write_slots(torch.tensor([[3], [3]]), 4)
     assert cache.update(keys[:, :, 2:], keys[:, :, 2:], 7)[0][:, 0, :, 0].tolist() == [[3, 3, 3, 3], [40, 40, 0, 6]]
     with pytest.raises(ValueError, match="3 rows of 5 slots, fewer than the 1 of 6"):
-        cache.begin(torch.tensor([[4]]), 6)
+        cache.set_write_slots(torch.tensor([[4]]), 6)

@@ -27,9 +27,9 @@ def made(make, model):
 def test_no_round_has_more_drafts_than_asked_for_and_the_text_is_the_same(model, tree, drafts, adaptive):
     settings = {"max_new_tokens": 12, "eos_token_id": None}
     out = model.generate(IDS, drafter=limit_draft_tokens(drafts, heads_drafter(tree)), adaptive=adaptive, **settings)
-    assert out.stats.drafted <= drafts * (out.stats.forwards - 1)
-    assert adaptive or (out.stats.drafted > 0) == (drafts > 0)
-    assert torch.equal(out.sequences, model.generate(IDS, plain=True, **settings).sequences)
+    assert out.stats.num_draft_tokens <= drafts * (out.stats.num_sequence_forwards - 1)
+    assert adaptive or (out.stats.num_draft_tokens > 0) == (drafts > 0)
+    assert torch.equal(out.sequences, model.generate(IDS, speculative=False, **settings).sequences)
 
 
 def test_a_fixed_tree_keeps_its_first_drafts(model):

@@ -5,26 +5,26 @@ import torch
 
 from headway.decoding import fallback_drafter, heads_drafter, ngram_drafter
 from headway.decoding.engine import Engine
-from tests.decoding.test_engine import FREE, alone, prompts
 from tests.decoding.test_generate import check, repeating_model
 from tests.heads.test_gated_lora import trained_model
+from tests.references import FREE, alone, short_prompts, submit
 
 
 class Planned:
     """Budgets as they are told, over and over, as far as a row can use them."""
 
-    def __init__(self, draft_sizes):
-        self.draft_sizes, self.turn, self.learnt = draft_sizes, 0, []
+    def __init__(self, budgets):
+        self.draft_sizes, self.turn, self.learnt = budgets, 0, []
 
-    def rests(self, rows):
+    def can_skip(self, rows):
         return False
 
-    def choose(self, rows, most, left, catch_up_tokens, apart):
+    def choose_draft_length(self, rows, most, remaining, catch_up_tokens, straggler_penalty):
         budget = min(self.draft_sizes[self.turn % len(self.draft_sizes)], most)
         self.turn += 1
         return budget
 
-    def learn(self, rows, drafts, kept, took, catch_up_tokens):
+    def record_step(self, rows, drafts, accepted, took, catch_up_tokens):
         self.learnt.append((drafts, catch_up_tokens))
 
 
@@ -36,17 +36,17 @@ def test_every_forward_of_the_trunk_is_counted(tree):
     handle = model.view.decoder.register_forward_hook(lambda *_: calls.append(1))
     out = model.generate(torch.tensor([[5, 9, 23, 4] * 3]), max_new_tokens=24, adaptive=False, drafter=heads_drafter(tree))
     handle.remove()
-    assert out.stats.forwards == out.stats.batches == len(calls) < 16
+    assert out.stats.num_sequence_forwards == out.stats.num_steps == len(calls) < 16
 
 
 @pytest.mark.parametrize("tree", ["chain", "dynamic"])
 def test_a_round_after_one_without_drafts_has_none_and_the_next_has_them_again(tree):
     model = trained_model()
-    engine = Engine(model, heads_drafter(tree), max_rows=3)
+    engine = Engine(model, heads_drafter(tree), max_batch_size=3)
     engine.controller = controller = Planned([2, 0, 1, 3, 3, 0, 0, 7])
-    rows = [engine.submit(prompt, max_new_tokens=40, **FREE) for prompt in prompts(3)]
+    rows = [submit(engine, prompt, max_new_tokens=40, **FREE) for prompt in short_prompts(3)]
     engine.run()
-    assert [row.new for row in rows] == [alone(model, prompt, max_new_tokens=40) for prompt in prompts(3)]
+    assert [row.new_tokens for row in rows] == [alone(model, prompt, max_new_tokens=40) for prompt in short_prompts(3)]
     drafts, catch_up_tokens = zip(*controller.learnt[:8], strict=True)
     # masks rode behind the prompts; after round 2 none had; one mask rode in round 3; those of round 7 are missing in round 8
     assert drafts[:7] == (2, 0, 0, 1, 3, 0, 0) and drafts[7] == 0
@@ -55,15 +55,15 @@ def test_a_round_after_one_without_drafts_has_none_and_the_next_has_them_again(t
 
 def test_rows_that_join_have_drafts_at_once_beside_those_that_run():
     model = repeating_model("gated-lora", 3)
-    engine = Engine(model, heads_drafter("chain"), max_rows=4, adaptive=False, prefill_chunk=3)
+    engine = Engine(model, heads_drafter("chain"), max_batch_size=4, adaptive=False, prefill_chunk=3)
     texts = [[5, 9, 23, 4] * 3, [7, 31, 8, 44, 7, 31], [50, 12, 50], [20, 21] * 5]
-    rows = [engine.submit(text, max_new_tokens=21, **FREE) for text in texts[:2]]
+    rows = [submit(engine, text, max_new_tokens=21, **FREE) for text in texts[:2]]
     for _ in range(6):
         engine.step()
-    rows += [engine.submit(text, max_new_tokens=21, **FREE) for text in texts[2:]]
+    rows += [submit(engine, text, max_new_tokens=21, **FREE) for text in texts[2:]]
     engine.run()
-    assert [row.new for row in rows] == [alone(model, text, max_new_tokens=21) for text in texts]
-    assert engine.stats_collector.stats().reached[0] >= engine.stats_collector.forwards - 4 - 8  # prompts, and rows' last rounds
+    assert [row.new_tokens for row in rows] == [alone(model, text, max_new_tokens=21) for text in texts]
+    assert engine.stats().num_drafts_per_pos[0] >= engine.stats().num_sequence_forwards - 4 - 8  # prompts, and rows' last rounds
 
 
 def test_look_up_before_masks_changes_nothing():
@@ -84,9 +84,9 @@ def test_masks_near_the_end_of_learned_positions_stay_within_them():
 
 def test_without_memory_for_masks_rows_are_decoded_all_the_same(monkeypatch):
     model = trained_model()
-    engine = Engine(model, heads_drafter("dynamic"), max_rows=2, adaptive=False)
-    monkeypatch.setattr(engine, "_has_room", lambda slots: False)
-    rows = [engine.submit(prompt, max_new_tokens=12, **FREE) for prompt in prompts(2)]
+    engine = Engine(model, heads_drafter("dynamic"), max_batch_size=2, adaptive=False)
+    monkeypatch.setattr(engine.scheduler, "has_slots", lambda slots: False)
+    rows = [submit(engine, prompt, max_new_tokens=12, **FREE) for prompt in short_prompts(2)]
     engine.run()
-    assert engine.stats_collector.drafted == 0
-    assert [row.new for row in rows] == [alone(model, prompt, max_new_tokens=12) for prompt in prompts(2)]
+    assert engine.stats().num_draft_tokens == 0
+    assert [row.new_tokens for row in rows] == [alone(model, prompt, max_new_tokens=12) for prompt in short_prompts(2)]

@@ -6,13 +6,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from headway import HeadwayModel
 from headway.decoding import RaggedKVCache, ngram_drafter
-from headway.decoding.batch import Batch, SequenceState
+from headway.decoding.batch import DecodingBatch, SequenceState
 from headway.decoding.drafters.ngram import NgramIndex
 from headway.decoding.sampler import Sampler
 from headway.decoding.stopping import StoppingCriteria
 from headway.errors import ConfigError
-from tests.decoding.checks import check_company, check_greedy, check_sampling
-from tests.decoding.test_generate import prompts, reference
+from tests.references import check_batch_invariance, check_greedy, check_sampling, prompts, reference
 from tests.tiny import tiny_trunk
 
 
@@ -72,7 +71,7 @@ def test_each_settled_token_is_read_once():
 def drafted(rows, drafter, count):
     scores, stops = Sampler(GenerationConfig(), torch.device("cpu")), StoppingCriteria(GenerationConfig())
     made = [SequenceState(list(tokens), 1, limit, scores, stops) for tokens, limit in rows]
-    batch = Batch(torch.full((len(rows), 20), -7), made)
+    batch = DecodingBatch(torch.full((len(rows), 20), -7), made)
     found = drafter.draft(batch, count)
     ends = [(len(row.tokens), len(row.tokens) + n) for row, n in zip(made, found.lengths, strict=True)]
     return found, [batch.tokens[r, start:end].tolist() for r, (start, end) in enumerate(ends)]
@@ -100,12 +99,12 @@ def test_an_index_moves_with_its_row(model):
 @pytest.mark.parametrize("longest", [1, 3])
 def test_greedy_equals_transformers(model, batch, longest):
     stats = check_greedy(model, prompts(batch), ngram_drafter(depth=5, longest=longest), max_new_tokens=60)
-    assert 0 < sum(stats.accepted) < sum(stats.reached)
+    assert 0 < sum(stats.num_accepted_tokens_per_pos) < sum(stats.num_drafts_per_pos)
 
 
 def test_where_nothing_is_found_every_step_is_plain(model):
     stats = check_greedy(model, prompts(3), ngram_drafter(longest=20, shortest=20), max_new_tokens=9)
-    assert sum(stats.reached) == 0 and stats.tokens_per_forward == 1
+    assert sum(stats.num_drafts_per_pos) == 0 and stats.tokens_per_forward == 1
 
 
 def test_limits_and_eos_inside_a_draft_end_the_row_there(model):
@@ -118,8 +117,8 @@ def test_limits_and_eos_inside_a_draft_end_the_row_there(model):
 
 def test_rows_that_join_and_leave_say_what_they_say_alone(model):
     rows = [*prompts(4), [5, 6, 5, 6], *prompts(2, seed=1)]
-    stats = check_company(model, rows, [30, 12, 45, 20, 1, 33, 25], ngram_drafter(depth=3))
-    assert sum(stats.accepted) > 0
+    stats = check_batch_invariance(model, rows, [30, 12, 45, 20, 1, 33, 25], ngram_drafter(depth=3))
+    assert sum(stats.num_accepted_tokens_per_pos) > 0
 
 
 def test_a_story_is_told_in_fewer_forwards(shared):

@@ -8,7 +8,7 @@ from headway.decoding import heads_drafter
 from headway.decoding.drafters.recursive import RecursiveDrafter
 from headway.errors import ConfigError
 from headway.heads import FAMILIES as CLASSES
-from tests.decoding.test_generate import padded, prompts
+from tests.references import padded, prompts
 from tests.tiny import FAMILIES, tiny_trunk
 
 RECURSIVE = [(family, options) for family, options in FAMILIES if CLASSES[family].drafting != "parallel"]
@@ -31,10 +31,10 @@ def drafted_trees(model, tree, rows, count=None, **kwargs):
         draft = plain(self, batch, budget if count is None else count)
         for r, row in enumerate(batch.rows):
             if draft.parents is None:
-                tokens = batch.drafted(draft.lengths[r])[r].tolist()
+                tokens = batch.draft_tokens(draft.lengths[r])[r].tolist()
                 paths = [tuple(tokens[: n + 1]) for n in range(len(tokens))]
             else:
-                tokens = batch.drafted(draft.parents.shape[1])[r].tolist()
+                tokens = batch.draft_tokens(draft.parents.shape[1])[r].tolist()
                 paths = [()]
                 for token, parent in zip(tokens, draft.parents[r].tolist(), strict=True):
                     paths.append((*paths[parent], token))

@@ -20,8 +20,7 @@ from headway.decoding.draft_length import DraftLengthController
 from headway.decoding.drafters.base import Draft
 from headway.decoding.drafters.parallel import ParallelDrafter
 from headway.errors import ConfigError
-from tests.decoding.test_generate import reference
-from tests.decoding.test_sampling import check_drawn
+from tests.references import check_drawn, reference, submit
 from tests.tiny import tiny_trunk
 
 LENGTH = 4  # the first token comes with the prompt, the last is never drafted: trees are two deep
@@ -81,7 +80,11 @@ def drawn(model, prompts, draws, case, **way):
 @pytest.mark.parametrize("prompts", [PROMPTS[:1], PROMPTS])
 def test_drawn_sequences_follow_the_enumerated_distribution(model, prompts, draws, case):
     found, stats = drawn(model, prompts, draws, case, drafter=heads_drafter(TREE))
-    assert stats.reached[1] > 0 and 0 < stats.accepted[0] < stats.reached[0] and 0 < stats.accepted[1] < stats.reached[1]
+    assert (
+        stats.num_drafts_per_pos[1] > 0
+        and 0 < stats.num_accepted_tokens_per_pos[0] < stats.num_drafts_per_pos[0]
+        and 0 < stats.num_accepted_tokens_per_pos[1] < stats.num_drafts_per_pos[1]
+    )
     for row, prompt in enumerate(prompts):
         check_drawn(found[:, row].tolist(), enumerated(model.trunk, prompt, case))
 
@@ -104,17 +107,17 @@ def test_where_one_token_has_probability_it_comes_whatever_the_candidates(model)
     for drafter in TREES.values():
         found, stats = drawn(model, PROMPTS[:1], 3, {"top_k": 1, "max_new_tokens": 12}, drafter=drafter)
         assert found[:, 0].tolist() == [own] * 3
-        assert stats.drafted > 0
+        assert stats.num_draft_tokens > 0
 
 
 def test_an_engine_that_plans_drafts_and_keeps_the_distribution(model):
     """The real planner, over many short rows that come and go."""
-    engine = Engine(model, heads_drafter(), max_rows=64)
+    engine = Engine(model, heads_drafter(), max_batch_size=64)
     common = {"max_new_tokens": LENGTH, "eos_token_id": None, "top_k": 0, "do_sample": True, "acceptance": "multi-candidate"}
-    rows = [engine.submit(PROMPTS[0], seed=n, **common) for n in range(1500)]
+    rows = [submit(engine, PROMPTS[0], seed=n, **common) for n in range(1500)]
     engine.run()
-    assert engine.stats_collector.drafted > 0
-    check_drawn([row.new for row in rows], enumerated(model.trunk, PROMPTS[0], {}))
+    assert engine.stats().num_draft_tokens > 0
+    check_drawn([row.new_tokens for row in rows], enumerated(model.trunk, PROMPTS[0], {}))
 
 
 @pytest.mark.parametrize("rules", [("multi-candidate", "coupled"), ("multi-candidate", "coupled", "token", "block")])
@@ -122,20 +125,22 @@ def test_an_engine_that_plans_drafts_and_keeps_the_distribution(model):
 def test_rows_of_different_rules_stand_side_by_side(model, rules, penalty):
     """Greedy rows say what they say alone, coupled ones what their seeds say alone, and drawn ones keep their distribution."""
     each, prompt = 500 if penalty == 1.0 else 250, PROMPTS[0]
-    engine = Engine(model, heads_drafter(TREE), max_rows=4 * each, adaptive=False)
+    engine = Engine(model, heads_drafter(TREE), max_batch_size=4 * each, adaptive=False)
     common = {"max_new_tokens": LENGTH, "eos_token_id": None, "repetition_penalty": penalty, "top_k": 0}
-    rows = {rule: [engine.submit(prompt, do_sample=True, acceptance=rule, seed=n, **common) for n in range(each)] for rule in rules}
-    greedy = [engine.submit(prompt, acceptance=rule, do_sample=False, **common) for rule in rules]
+    rows = {
+        rule: [submit(engine, prompt, do_sample=True, acceptance=rule, seed=n, **common) for n in range(each)] for rule in rules
+    }
+    greedy = [submit(engine, prompt, acceptance=rule, do_sample=False, **common) for rule in rules]
     engine.run()
-    alone = Engine(model, max_rows=each)
-    plain = [alone.submit(prompt, do_sample=True, seed=n, **common) for n in range(each)]
+    alone = Engine(model, max_batch_size=each)
+    plain = [submit(alone, prompt, do_sample=True, seed=n, **common) for n in range(each)]
     alone.run()
-    assert [row.new for row in rows["coupled"]] == [row.new for row in plain]
+    assert [row.new_tokens for row in rows["coupled"]] == [row.new_tokens for row in plain]
     own = reference(model.trunk, [prompt], max_new_tokens=LENGTH, eos_token_id=None, repetition_penalty=penalty)
-    assert [row.new for row in greedy] == own * len(rules)
+    assert [row.new_tokens for row in greedy] == own * len(rules)
     chances = enumerated(model.trunk, prompt, {"repetition_penalty": penalty})
     for rule in rules:
-        check_drawn([row.new for row in rows[rule]], chances)
+        check_drawn([row.new_tokens for row in rows[rule]], chances)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +158,10 @@ def test_on_chains_it_is_token_rejection(family, drafter):
     ids = torch.tensor([[5, 9, 5], [7, 31, 7], [40, 2, 2]])
     sampling = {"do_sample": True, "max_new_tokens": 20, "seed": 3, "eos_token_id": None, "adaptive": False, "drafter": drafter}
     one, other = (model.generate(ids, acceptance=rule, **sampling) for rule in ("token", "multi-candidate"))
-    assert torch.equal(one.sequences, other.sequences) and one.stats.accepted == other.stats.accepted
+    assert (
+        torch.equal(one.sequences, other.sequences)
+        and one.stats.num_accepted_tokens_per_pos == other.stats.num_accepted_tokens_per_pos
+    )
 
 
 def test_more_candidates_keep_more_than_a_chain_as_deep(model):
@@ -162,7 +170,7 @@ def test_more_candidates_keep_more_than_a_chain_as_deep(model):
     chain = drawn(model, prompts, 800, case, drafter=heads_drafter("chain"), acceptance="token")[1]
     trees = [[(0,), (0, 0)], [(0,), (1,), (0, 0), (1, 0)], [(0,), (1,), (2,), (0, 0), (1, 0), (2, 0)]]
     one, two, three = (drawn(model, prompts, 800, case, drafter=heads_drafter(tree))[1] for tree in trees)
-    error = (0.25 / chain.reached[0]) ** 0.5
+    error = (0.25 / chain.num_drafts_per_pos[0]) ** 0.5
     assert abs(one.acceptance[0] - chain.acceptance[0]) < 5 * 2**0.5 * error
     assert chain.acceptance[0] + 5 * error < two.acceptance[0] < three.acceptance[0]
     assert one.tokens_per_forward < two.tokens_per_forward < three.tokens_per_forward
@@ -190,11 +198,11 @@ def test_rows_that_are_given_a_tree_that_was_not_drawn_stay_exact(model, monkeyp
     """A drafter of one's own need not know the rule: its trees are then judged by what the trunk draws."""
 
     def picked(self, batch, count):
-        batch.write(torch.tensor([[0, 1, 2, 3, 0, 1]]).expand(len(batch.rows), -1))
+        batch.set_draft_tokens(torch.tensor([[0, 1, 2, 3, 0, 1]]).expand(len(batch.rows), -1))
         return Draft([], parents=torch.tensor([[0, 0, 0, 1, 1, 2]]).expand(len(batch.rows), -1))
 
     monkeypatch.setattr(ParallelDrafter, "draft", picked)
     for rule in ("multi-candidate", "token"):
         found, stats = drawn(model, PROMPTS[:1], 1500, {}, acceptance=rule)
-        assert 0 < stats.accepted[1] < stats.reached[1]
+        assert 0 < stats.num_accepted_tokens_per_pos[1] < stats.num_drafts_per_pos[1]
         check_drawn(found[:, 0].tolist(), enumerated(model.trunk, PROMPTS[0], {}))

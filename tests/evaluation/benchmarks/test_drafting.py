@@ -38,8 +38,8 @@ def test_a_tree_has_as_many_drafts_as_asked_for_and_no_more(family: str, nodes: 
     ids = torch.tensor(PROMPTS[:1])
     settings: dict[str, Any] = {"max_new_tokens": 16, "do_sample": False, "adaptive": False, "eos_token_id": None}
     stats = model.generate(ids, drafter=limit_draft_tokens(nodes, heads_drafter()), **settings).stats
-    steps = stats.forwards - 1  # without the prefill
-    assert nodes * (steps - 3) <= stats.drafted <= nodes * steps, "the last steps may have no use for so many"
+    steps = stats.num_sequence_forwards - 1  # without the prefill
+    assert nodes * (steps - 3) <= stats.num_draft_tokens <= nodes * steps, "the last steps may have no use for so many"
     assert drafting(model, PROMPTS[:1], 8, nodes, repeats=1)["tree"].drafts == nodes
 
 
@@ -48,7 +48,7 @@ def test_a_limit_of_tree_nodes_leaves_chains_unchanged() -> None:
     how: dict[str, Any] = {"max_new_tokens": 12, "do_sample": False, "adaptive": False}
     ids, chain = torch.tensor(PROMPTS[:1]), heads_drafter("chain")
     limited, free = (model.generate(ids, drafter=make, **how) for make in (limit_draft_tokens(2, chain), chain))
-    assert limited.stats.drafted == free.stats.drafted
+    assert limited.stats.num_draft_tokens == free.stats.num_draft_tokens
 
 
 def test_output_that_differs_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

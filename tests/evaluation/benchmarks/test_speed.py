@@ -26,7 +26,7 @@ def test_acceptance_and_tokens_per_forward_are_those_of_the_chain():
         ).stats
         for ids, mask in [([[5, 9, 23], [0, 7, 31]], [[1, 1, 1], [0, 1, 1]]), ([[12]], [[1]])]
     ]
-    stats = DecodeStats.together(chain)
+    stats = DecodeStats.merge(chain)
     assert result.acceptance == list(stats.acceptance) and result.chain == stats.tokens_per_forward
 
 

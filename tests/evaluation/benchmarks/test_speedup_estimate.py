@@ -23,16 +23,16 @@ FREE = {"max_new_tokens": 24, "eos_token_id": None}
 def test_oracle_drafts_are_accepted_at_the_rate_asked_for(heads, rate, per_step):
     model = HeadwayModel.from_trunk(tiny_trunk(), count=3).eval()
     ids = torch.tensor([[5, 9, 23], [7, 31, 8]])
-    expected = model.generate(ids, plain=True, **FREE)
+    expected = model.generate(ids, speculative=False, **FREE)
     answers = {tuple(row[:3]): row for row in expected.sequences.tolist()}
     out = model.generate(ids, drafter=oracle_drafter(answers, rate, 3, heads), adaptive=False, **FREE)
     assert torch.equal(out.sequences, expected.sequences)
-    accepted, reached = sum(out.stats.accepted), sum(out.stats.reached)
+    accepted, reached = sum(out.stats.num_accepted_tokens_per_pos), sum(out.stats.num_drafts_per_pos)
     if per_step is None:
         assert 0.2 < accepted / reached < 0.8
     else:
         assert accepted == (reached if rate else 0)
-        assert out.stats.batches == 1 + -(-23 // per_step)
+        assert out.stats.num_steps == 1 + -(-23 // per_step)
 
 
 def test_the_break_even_rate_makes_up_for_the_cost():

@@ -86,7 +86,7 @@ def test_logged_answers_are_not_computed_again(model, tokenizer, tmp_path: Path,
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr("headway.evaluation.probes.answering.Engine.submit", forbidden)
+    monkeypatch.setattr("headway.decoding.Engine.submit", forbidden)
     assert answerer()(PROMPTS[:4]) == answered and answered[:3] == first
     for other in ({"identity": "another"}, {"max_new_tokens": 7}, {"speculative": False}, {"stop": ["x"]}):
         with pytest.raises(AssertionError, match="computed again"):
@@ -98,15 +98,15 @@ def test_logged_answers_are_not_computed_again(model, tokenizer, tmp_path: Path,
 def test_an_interrupted_call_keeps_its_finished_answers(model, tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from headway.decoding import Engine
 
-    step, count = Engine.step, [0]
+    step, count = Engine._step, [0]
 
-    def tiring(self: Engine) -> None:
+    def tiring(self: Engine) -> list:
         count[0] += 1
         if count[0] > 12:
             raise KeyboardInterrupt
-        step(self)
+        return step(self)
 
-    monkeypatch.setattr(Engine, "step", tiring)
+    monkeypatch.setattr(Engine, "_step", tiring)
     path = tmp_path / "a.answers.jsonl"
     with pytest.raises(KeyboardInterrupt):
         Answerer(model, tokenizer, max_new_tokens=8, batch_size=1, speculative=False, answer_log=AnswerLog(path))(PROMPTS)

@@ -113,7 +113,7 @@ def test_a_killed_run_goes_on_without_drawing_again(rows, tmp_path, monkeypatch)
     assert 1 <= len(kept) < 3
     drawn = []
     complete = programs.complete
-    monkeypatch.setattr(programs, "complete", lambda *a: drawn.extend(a[2]) or complete(*a))
+    monkeypatch.setattr(programs, "complete", lambda *a, **how: drawn.extend(a[2]) or complete(*a, **how))
     with pytest.raises(ConfigError, match=r"other settings \(temperature\)"):
         evaluate(config(rows, **sampled | {"temperature": 0.5}))
     result = score(config(rows, **sampled))

@@ -114,7 +114,7 @@ def test_scores_and_outputs_equal_those_of_hf(how, by_hf, model, folder, manager
     for task in TASKS:
         assert found[task][1] == by_hf[task][1]
         assert found[task][0] == by_hf[task][0]
-    drafts = lm.stats.drafted
+    drafts = lm.stats.num_draft_tokens
     assert (drafts == 0) if "plain" in how else (drafts > 0 or not how)
 
 

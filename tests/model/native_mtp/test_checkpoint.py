@@ -210,7 +210,7 @@ def test_decoding_with_the_shipped_layers_is_the_trunks_own(shipped, architectur
     for row, found in zip(IDS, out.sequences, strict=True):
         plain = model.trunk.generate(row[None], max_new_tokens=16, do_sample=False)[0]
         assert found[: len(plain)].tolist() == plain.tolist()
-    assert out.stats.drafted > 0
+    assert out.stats.num_draft_tokens > 0
 
 
 @torch.no_grad()

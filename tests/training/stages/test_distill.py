@@ -49,7 +49,7 @@ def test_each_sample_is_what_generate_draws_with_its_seed_and_says_how_it_ended(
     for line in samples:
         assert line["prompt"] == prompts[line["number"]]
         ids = tokenizer(line["prompt"], return_tensors="pt")["input_ids"]
-        new = model.generate(ids, plain=True, seed=line["seed"], **how).sequences[0, ids.shape[1] :].tolist()
+        new = model.generate(ids, speculative=False, seed=line["seed"], **how).sequences[0, ids.shape[1] :].tolist()
         assert line["tokens"] == len(new) and line["finish_reason"] == ("stop" if new[-1] == 2 else "length")
         assert line["completion"].strip() == tokenizer.decode(new, skip_special_tokens=True)
     assert {line["finish_reason"] for line in samples} == {"stop", "length"}

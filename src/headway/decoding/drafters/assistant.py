@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from headway.decoding.batch import Batch
+from headway.decoding.batch import DecodingBatch
+from headway.decoding.batch_sampler import sample_draft_token
 from headway.decoding.draftable import DraftableModel
 from headway.decoding.drafters.base import ChainDrafter, Draft, Drafter, DrafterFactory
 from headway.decoding.exactness import exactness_issue
-from headway.decoding.generation_config import is_whole, learned_positions
+from headway.decoding.generation_config import is_whole, position_limit
 from headway.decoding.kv_cache import RaggedKVCache, slot_bytes
 from headway.errors import ConfigError
 from headway.trunk import HiddenStates, TrunkView
-from headway.trunk.attention import decoding
+from headway.trunk.attention import use_decode_attention
 
 CHUNK = 512  # tokens of a prompt that one forward of the assistant reads at most
 
@@ -65,14 +66,14 @@ class AssistantDrafter(ChainDrafter):
         super().__init__(depth)
         self.view = TrunkView(assistant)
         self.config_key = (depth, weakref.ref(assistant))
-        self.longest = learned_positions(assistant)  # it has no drafts for what lies beyond
+        self.longest = position_limit(assistant)  # it has no drafts for what lies beyond
         self.cache = RaggedKVCache(rows, capacity, sum(slot_bytes(self.view)))
         self.read = [0] * rows  # settled tokens that its cache holds
 
     def observe(self, hidden_states: HiddenStates, positions: Tensor, first: int = 0) -> None:
         """What the trunk computes is not read."""
 
-    def draft(self, batch: Batch, count: int) -> Draft:
+    def draft(self, batch: DecodingBatch, count: int) -> Draft:
         lengths = batch.lengths
         room = self.cache.capacity if self.longest is None else min(self.longest, self.cache.capacity)
         available = [max(0, min(count, room + 1 - length)) for length in lengths]
@@ -83,23 +84,23 @@ class AssistantDrafter(ChainDrafter):
         distributions = []
         for k in range(max(available)):
             states = self._run(batch, torch.where(positions < room, positions, -1), min(max(lengths) + k, room))
-            found = batch.write_draft(k, self.view.unembedding.logits(states[:, -1]))
+            found = sample_draft_token(batch, k, self.view.unembedding.logits(states[:, -1]))
             if found is not None:
                 distributions.append(found)
             positions = newest + k + 1
         self.read[: len(lengths)] = lengths
         return Draft(distributions, available)
 
-    def unread(self, batch: Batch, count: int) -> Iterable[int]:
+    def unread(self, batch: DecodingBatch, count: int) -> Iterable[int]:
         return (length - read for length, read in zip(batch.lengths, self.read, strict=False))
 
-    def _read_prompts(self, batch: Batch, room: int) -> None:
+    def _read_prompts(self, batch: DecodingBatch, room: int) -> None:
         """Read long unread parts, but for the newest token, from the first row that has one on: newcomers stand last."""
         lengths = batch.lengths
         first = next((r for r, n in enumerate(lengths) if n - self.read[r] > self.depth + 1), len(lengths))
         if first == len(lengths):
             return
-        newcomers = Batch(batch.tokens[first:], batch.rows[first:])
+        newcomers = DecodingBatch(batch.tokens[first:], batch.rows[first:])
         ends = torch.tensor([min(length - 1, room) for length in newcomers.lengths], device=batch.device)[:, None]
         end = int(ends.max())
         for done in range(min(self.read[first : len(lengths)]), end, CHUNK):
@@ -107,15 +108,15 @@ class AssistantDrafter(ChainDrafter):
             self._run(newcomers, torch.where(positions < ends, positions, -1), min(done + CHUNK, end), first)
         self.read[first : len(lengths)] = [length - 1 for length in newcomers.lengths]
 
-    def _run(self, batch: Batch, positions: Tensor, visible: int, first: int = 0) -> Tensor:
+    def _run(self, batch: DecodingBatch, positions: Tensor, visible: int, first: int = 0) -> Tensor:
         """States (rows, n, hidden) of the tokens at (rows, n) positions, negative for padding; rows from `first` on."""
-        self.cache.begin(positions, visible, first)
-        with decoding(self.view.config):
+        self.cache.set_write_slots(positions, visible, first)
+        with use_decode_attention(self.view.config):
             masks = self.view.causal_masks(positions, visible)
-            return self.view.run(batch.at(positions), positions.clamp(min=0), masks, self.cache).last
+            return self.view.run(batch.tokens_at(positions), positions.clamp(min=0), masks, self.cache).last
 
-    def move_row(self, source: int, target: int) -> None:
-        self.cache.move_row(source, target)
+    def copy_row(self, source: int, target: int) -> None:
+        self.cache.copy_row(source, target)
         self.read[target] = self.read[source]
 
     def reset_row(self, row: int) -> None:

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from headway.decoding.batch import Batch
+from headway.decoding.batch import DecodingBatch
 from headway.decoding.draftable import DraftableModel
 from headway.decoding.kv_cache import RaggedKVCache
 from headway.errors import ConfigError
@@ -46,7 +46,7 @@ class Drafter(Protocol):
     def max_draft_tokens(self, max_accepted: int) -> int:
         """The largest budget that makes sense where at most `max_accepted` drafts can stay; at least 1."""
 
-    def catch_up_tokens(self, batch: Batch, count: int) -> int:
+    def catch_up_tokens(self, batch: DecodingBatch, count: int) -> int:
         """How many tokens it would have to read first to write `count` drafts, beyond those of a usual round."""
 
     def num_mask_tokens(self, count: int, max_accepted: int) -> int:
@@ -56,11 +56,11 @@ class Drafter(Protocol):
     def observe(self, hidden_states: HiddenStates, positions: Tensor, first: int = 0) -> None:
         """What the trunk computed for rows from `first` on; (rows, seq) positions, -1 where it will not stay."""
 
-    def draft(self, batch: Batch, count: int) -> Draft:
+    def draft(self, batch: DecodingBatch, count: int) -> Draft:
         """Write up to `count` drafts a row, for some budget `count`."""
 
-    def move_row(self, source: int, target: int) -> None:
-        """Row `source` takes the place of row `target`, which is finished."""
+    def copy_row(self, source: int, target: int) -> None:
+        """Copy the state of row `source` to row `target`; both rows may continue."""
 
     def reset_row(self, row: int) -> None:
         """A new sequence starts in this place."""
@@ -98,7 +98,7 @@ class ChainDrafter:
     def max_draft_tokens(self, max_accepted: int) -> int:
         return min(max_accepted, self.depth)
 
-    def catch_up_tokens(self, batch: Batch, count: int) -> int:
+    def catch_up_tokens(self, batch: DecodingBatch, count: int) -> int:
         return sum(n for n in self.unread(batch, count) if n > self.depth + 1) if count else 0
 
     def num_mask_tokens(self, count: int, max_accepted: int) -> int:
@@ -107,7 +107,7 @@ class ChainDrafter:
     def extra_bytes(self, rows: int, capacity: int) -> int:
         return 0
 
-    def unread(self, batch: Batch, count: int) -> Iterable[int]:
+    def unread(self, batch: DecodingBatch, count: int) -> Iterable[int]:
         """How many settled tokens of each row it has not read."""
         return ()
 
@@ -153,13 +153,12 @@ class HeadsDrafter(ChainDrafter):
         rows = torch.arange(first, first + states.shape[0], device=states.device)[:, None]
         self.states[rows, torch.where(positions < 0, self.states.shape[1] - 1, positions)] = states
 
-    def unread(self, batch: Batch, count: int) -> Iterable[int]:
+    def unread(self, batch: DecodingBatch, count: int) -> Iterable[int]:
         return (length - min(read[:count]) for length, read in zip(batch.lengths, self.read, strict=False))
 
-    def move_row(self, source: int, target: int) -> None:
+    def copy_row(self, source: int, target: int) -> None:
         self._store()
-        self.read[target] = self.read[source]
-        self.reset_row(source)
+        self.read[target] = list(self.read[source])
         if self.states is not None:
             self.states[target] = self.states[source]
 
@@ -179,14 +178,14 @@ class HeadsDrafter(ChainDrafter):
             kept, slots = min(rows, old.shape[0]), min(capacity, old.shape[1] - 1)
             self.states[:kept, :slots] = old[:kept, :slots]
 
-    def newest(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def newest(self, batch: DecodingBatch) -> tuple[Tensor, Tensor]:
         """Position of the last token that the trunk has read, (rows, 1), and its state, (rows, 1, width)."""
         self._store()
         assert self.states is not None, "observe() comes first"
         positions = batch.ends - 2
         return positions, self.states[torch.arange(len(positions), device=batch.device)[:, None], positions]
 
-    def window(self, batch: Batch, count: int, again: int = 0) -> tuple[Tensor, Tensor]:
+    def window(self, batch: DecodingBatch, count: int, again: int = 0) -> tuple[Tensor, Tensor]:
         """What the first `count` heads have to read: the positions (rows, width), negative before the start, and the states there.
 
         The trunk has read all settled tokens but the last. `again` of those that heads have read are read once more.

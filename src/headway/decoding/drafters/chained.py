@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from headway.decoding.batch import Batch
+from headway.decoding.batch import DecodingBatch
+from headway.decoding.batch_sampler import sample_draft_token
 from headway.decoding.drafters.base import Draft
 from headway.decoding.drafters.recursive import Beam, RecursiveDrafter
 
@@ -19,28 +20,28 @@ class ChainedDrafter(RecursiveDrafter):
     all d >= k when the draft is chosen. To head d the text ends d tokens earlier.
     """
 
-    def _chain(self, batch: Batch, depth: int) -> Draft:
+    def _chain(self, batch: DecodingBatch, depth: int) -> Draft:
         positions, hidden = self.window(batch, depth, again=self.depth)
         context = self._context(positions, self._look_at_text(batch, positions))
         distributions = []
         for k in range(depth):
-            hidden, state = self.heads.step(k, hidden, batch.at(positions + k + 1), context)
-            if (found := batch.write_draft(k, self.unembeddings[k].logits(state[:, -1]))) is not None:
+            hidden, state = self.heads.step(k, hidden, batch.tokens_at(positions + k + 1), context)
+            if (found := sample_draft_token(batch, k, self.unembeddings[k].logits(state[:, -1]))) is not None:
                 distributions.append(found)
         return Draft(distributions, [depth] * len(batch.rows))
 
-    def _read(self, batch: Batch, depth: int) -> Beam:
+    def _read(self, batch: DecodingBatch, depth: int) -> Beam:
         """What the tip carries is the states of all heads at the ends of their texts, (rows, 1, heads * width)."""
         positions, hidden = self.window(batch, depth, again=self.depth)
         context = self._context(positions, self._look_at_text(batch, positions))
         first, carried = hidden, []
         for d in range(depth):
-            hidden, state = self.heads.step(d, hidden, batch.at(positions + d + 1), context)
+            hidden, state = self.heads.step(d, hidden, batch.tokens_at(positions + d + 1), context)
             first = first if d else state[:, -1:]
             carried.append(hidden[:, [max(-1 - d, -hidden.shape[1])]])  # of a text that short nothing is looked at
         return self._root(torch.cat(carried, dim=2), first)
 
-    def _step(self, batch: Batch, k: int, beam: Beam, parents: Tensor, tokens: Tensor) -> Beam:
+    def _step(self, batch: DecodingBatch, k: int, beam: Beam, parents: Tensor, tokens: Tensor) -> Beam:
         newest = batch.ends - 2
         before = self._followed(k, beam, parents)
         carried, state = [], before.state

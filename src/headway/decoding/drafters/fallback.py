@@ -6,7 +6,7 @@ N-gram look-up before heads, for instance: where the text repeats itself drafts 
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from headway.decoding.batch import Batch
+from headway.decoding.batch import DecodingBatch
 from headway.decoding.draftable import DraftableModel
 from headway.decoding.drafters.base import ChainDrafter, Draft, Drafter, DrafterFactory, build_drafter
 from headway.decoding.drafters.limits import proposes_trees
@@ -40,7 +40,7 @@ class FallbackDrafter(ChainDrafter):
         self.hidden_state_layers = tuple({*first.hidden_state_layers, *second.hidden_state_layers})
         self.config_key = tuple((type(part), part.draft_sizes, part.config_key) for part in (first, second))
 
-    def catch_up_tokens(self, batch: Batch, count: int) -> int:
+    def catch_up_tokens(self, batch: DecodingBatch, count: int) -> int:
         return self.first.catch_up_tokens(batch, min(count, self.first.depth)) + self.second.catch_up_tokens(
             batch, min(count, self.second.depth)
         )
@@ -52,12 +52,12 @@ class FallbackDrafter(ChainDrafter):
         self.first.observe(hidden_states, positions, first)
         self.second.observe(hidden_states, positions, first)
 
-    def draft(self, batch: Batch, count: int) -> Draft:
+    def draft(self, batch: DecodingBatch, count: int) -> Draft:
         found = self.first.draft(batch, min(count, self.first.depth))
         lengths = _lengths(found, batch, min(count, self.first.depth))
         if all(lengths):
             return found
-        kept = batch.drafted(count)
+        kept = batch.draft_tokens(count)
         depth = min(count, self.second.depth)
         other = self.second.draft(batch, depth)
         distributions = list(other.distributions)
@@ -75,9 +75,9 @@ class FallbackDrafter(ChainDrafter):
             lengths = [min(length, len(distributions)) for length in lengths]
         return Draft(distributions, lengths)
 
-    def move_row(self, source: int, target: int) -> None:
-        self.first.move_row(source, target)
-        self.second.move_row(source, target)
+    def copy_row(self, source: int, target: int) -> None:
+        self.first.copy_row(source, target)
+        self.second.copy_row(source, target)
 
     def reset_row(self, row: int) -> None:
         self.first.reset_row(row)
@@ -91,5 +91,5 @@ class FallbackDrafter(ChainDrafter):
         self.second.resize(rows, capacity)
 
 
-def _lengths(draft: Draft, batch: Batch, count: int) -> list[int]:
+def _lengths(draft: Draft, batch: DecodingBatch, count: int) -> list[int]:
     return list(draft.lengths) if draft.lengths is not None else [count] * len(batch.rows)

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from headway.decoding.batch import Batch
+from headway.decoding.batch import DecodingBatch
 from headway.decoding.drafters.base import Draft
 from headway.decoding.drafters.recursive import RecursiveDrafter
 from headway.decoding.kv_cache import RaggedKVCache
@@ -33,7 +33,7 @@ class MaskDrafter(RecursiveDrafter):
     def num_mask_tokens(self, count: int, max_accepted: int) -> int:
         return max(0, min(count, self.depth, max_accepted - 1))
 
-    def catch_up_tokens(self, batch: Batch, count: int) -> int:
+    def catch_up_tokens(self, batch: DecodingBatch, count: int) -> int:
         """How many more masks would have had to ride in the last round."""
         wanted = min(count, self.depth)
         return sum(max(0, min(wanted, row.max_accepted) - n) for row, n in zip(batch.rows, self._answered(batch), strict=True))
@@ -52,20 +52,19 @@ class MaskDrafter(RecursiveDrafter):
             if position >= 0:
                 self.known[row] = (position, width // hidden_states.last.shape[2])
 
-    def draft(self, batch: Batch, count: int) -> Draft:
+    def draft(self, batch: DecodingBatch, count: int) -> Draft:
         answered = self._answered(batch)
         if not any(answered):
             return Draft([], answered)
         return replace(super().draft(batch, count), lengths=answered)
 
-    def newest(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def newest(self, batch: DecodingBatch) -> tuple[Tensor, Tensor]:
         assert self.states is not None, "no masks were answered"
         positions = batch.ends - 2
         return positions, self.states[: len(positions), None]
 
-    def move_row(self, source: int, target: int) -> None:
+    def copy_row(self, source: int, target: int) -> None:
         self.known[target] = self.known[source]
-        self.reset_row(source)
         if self.states is not None:
             self.states[target] = self.states[source]
 
@@ -81,10 +80,10 @@ class MaskDrafter(RecursiveDrafter):
             self.states = old.new_zeros(rows, old.shape[1])
             self.states[: len(old)] = old[:rows]
 
-    def _answered(self, batch: Batch) -> list[int]:
+    def _answered(self, batch: DecodingBatch) -> list[int]:
         """How many masks behind the newest token that the trunk has read of each row have been answered."""
         lengths = batch.lengths
         return [n if position == length - 2 else 0 for length, (position, n) in zip(lengths, self.known, strict=False)]
 
-    def _room(self, batch: Batch) -> int:
+    def _room(self, batch: DecodingBatch) -> int:
         return max(self._answered(batch)) - 1

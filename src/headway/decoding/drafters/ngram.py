@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from headway.decoding.batch import Batch
+from headway.decoding.batch import DecodingBatch
 from headway.decoding.draftable import DraftableModel
 from headway.decoding.drafters.base import ChainDrafter, Draft, Drafter, DrafterFactory
 from headway.decoding.generation_config import is_whole
@@ -51,7 +51,7 @@ class NgramDrafter(ChainDrafter):
     def observe(self, hidden_states: HiddenStates, positions: Tensor, first: int = 0) -> None:
         """What the trunk computes is not read."""
 
-    def draft(self, batch: Batch, count: int) -> Draft:
+    def draft(self, batch: DecodingBatch, count: int) -> Draft:
         found = [
             self.indexes[r].continuation(row.tokens, max(0, min(count, row.max_accepted)))  # not beyond what the row can take
             for r, row in enumerate(batch.rows)
@@ -59,12 +59,11 @@ class NgramDrafter(ChainDrafter):
         lengths = [len(tokens) for tokens in found]
         if width := max(lengths):
             padded = torch.tensor([tokens + [0] * (width - len(tokens)) for tokens in found], device=batch.device)
-            batch.write(padded)
+            batch.set_draft_tokens(padded)
         return Draft([], lengths)
 
-    def move_row(self, source: int, target: int) -> None:
-        self.indexes[target] = self.indexes[source]
-        self.reset_row(source)
+    def copy_row(self, source: int, target: int) -> None:
+        self.indexes[target] = self.indexes[source].copy()
 
     def reset_row(self, row: int) -> None:
         self.indexes[row] = NgramIndex(self.longest, self.shortest)
@@ -80,6 +79,11 @@ class NgramIndex:
         self.longest, self.shortest = longest, shortest
         self.ends: dict[tuple[int, ...], int] = {}  # position of the token after the latest occurrence that has one
         self.read = 0  # n-grams that end here or before are indexed
+
+    def copy(self) -> "NgramIndex":
+        index = NgramIndex(self.longest, self.shortest)
+        index.ends, index.read = dict(self.ends), self.read
+        return index
 
     def continuation(self, tokens: Sequence[int], count: int) -> list[int]:
         """The `count` tokens that follow if `tokens` go on as they did after their last n-gram; none if it is new.

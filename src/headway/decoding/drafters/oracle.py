@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from headway.decoding import RaggedKVCache
-from headway.decoding.batch import Batch
+from headway.decoding.batch import DecodingBatch
 from headway.decoding.draftable import DraftableModel
 from headway.decoding.drafters.base import ChainDrafter, Draft, Drafter, DrafterFactory
 from headway.trunk import HiddenStates
@@ -44,29 +44,29 @@ class OracleDrafter(ChainDrafter):
         self.hidden_state_layers = inner.hidden_state_layers if inner is not None else ()
         self.random = random.Random(seed)
 
-    def draft(self, batch: Batch, count: int) -> Draft:
+    def draft(self, batch: DecodingBatch, count: int) -> Draft:
         if self.inner is not None:
             self.inner.draft(batch, count)
         drafts = []
         for row in batch.rows:
-            known = self.answers[tuple(row.tokens[: row.prompt])]
+            known = self.answers[tuple(row.tokens[: row.prompt_length])]
             right = known[len(row.tokens) : len(row.tokens) + count]
             right += [0] * (count - len(right))
             # any other token is wrong: the trunk is greedy
             drafts.append([token if self.random.random() < self.rate else token - 1 if token else 1 for token in right])
-        batch.write(torch.tensor(drafts, device=batch.device))
+        batch.set_draft_tokens(torch.tensor(drafts, device=batch.device))
         return Draft([])
 
-    def catch_up_tokens(self, batch: Batch, count: int) -> int:
+    def catch_up_tokens(self, batch: DecodingBatch, count: int) -> int:
         return self.inner.catch_up_tokens(batch, count) if self.inner is not None else 0
 
     def observe(self, hidden_states: HiddenStates, positions: Tensor, first: int = 0) -> None:
         if self.inner is not None:
             self.inner.observe(hidden_states, positions, first)
 
-    def move_row(self, source: int, target: int) -> None:
+    def copy_row(self, source: int, target: int) -> None:
         if self.inner is not None:
-            self.inner.move_row(source, target)
+            self.inner.copy_row(source, target)
 
     def reset_row(self, row: int) -> None:
         if self.inner is not None:

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headway.decoding.batch import Batch
+from headway.decoding.batch import DecodingBatch
+from headway.decoding.batch_sampler import perturbed_logits, sample_draft_token
 from headway.decoding.compiled import Compiled, compiled_draft_sizes, worthwhile
 from headway.decoding.drafters.base import TREE_DRAFT_SIZES, Draft, HeadsDrafter
 from headway.decoding.drafters.sampled_tree import draft_tree
@@ -57,13 +58,13 @@ class ParallelDrafter(HeadsDrafter):
     def max_draft_tokens(self, max_accepted: int) -> int:
         return super().max_draft_tokens(max_accepted) if self.chains else self.draft_sizes[-1]
 
-    def draft(self, batch: Batch, count: int) -> Draft:
+    def draft(self, batch: DecodingBatch, count: int) -> Draft:
         heads = min(count, self.depth, max(row.max_accepted for row in batch.rows))
         if self.paths:
             heads = max(map(len, self.paths))
         self._catch_up(batch, heads)
         logits = self._logits(self._newest(batch, heads))
-        scores = [row.scores for row in batch.rows]
+        scores = [row.sampler for row in batch.rows]
         chained = self.chains or any(s.rule is not None and s.tree_rule is None for s in scores)
         drawn = any(s.tree_rule is not None for s in scores)
         if drawn and not chained and (self.paths or count > self.depth):
@@ -71,18 +72,18 @@ class ParallelDrafter(HeadsDrafter):
             found = draft_tree(batch, parents, logits)
             each = torch.tensor(parents, device=batch.device).expand(len(scores), -1)
             return Draft(found.distributions, parents=each, proposal_index=found.proposal_index)
-        if chained or drawn or not all(s.plain for s in scores):
-            distributions = [d for k in range(heads) if (d := batch.write_draft(k, logits[:, k])) is not None]
+        if chained or drawn or not all(s.has_no_processors for s in scores):
+            distributions = [d for k in range(heads) if (d := sample_draft_token(batch, k, logits[:, k])) is not None]
             return Draft(distributions, [heads] * len(scores))
-        preferences = batch.preferences(logits.float(), torch.arange(heads, device=batch.device).expand(len(batch.rows), -1))
+        preferences = perturbed_logits(batch, logits.float(), torch.arange(heads, device=batch.device).expand(len(batch.rows), -1))
         if count <= self.depth and not self.paths:  # a tree as small is this chain
-            batch.write(preferences.argmax(-1))
+            batch.set_draft_tokens(preferences.argmax(-1))
             return Draft([], [heads] * len(batch.rows))
         grown = self._fixed(preferences) if self.paths else build_top_paths_tree(preferences.log_softmax(2), count)
-        batch.write(grown.tokens)
+        batch.set_draft_tokens(grown.tokens)
         return Draft([], parents=grown.parents)
 
-    def _catch_up(self, batch: Batch, heads: int) -> None:
+    def _catch_up(self, batch: DecodingBatch, heads: int) -> None:
         """Store the keys of settled tokens that the trunk has read and the heads have not, but for the newest."""
         self._store()
         rows: list[int] = []
@@ -97,10 +98,10 @@ class ParallelDrafter(HeadsDrafter):
         assert self.states is not None, "observe() comes first"
         where = torch.tensor([rows, positions], device=batch.device)
         for part in where.split(CHUNK, dim=1):
-            self.cache.begin_storing(part[:1], part[1:])
+            self.cache.set_write_slots_only(part[:1], part[1:])
             self.heads.store_keys(self.states[part[:1], part[1:]], ForwardContext(self.view, part[1:], None, self.cache), heads)
 
-    def _newest(self, batch: Batch, heads: int) -> Tensor:
+    def _newest(self, batch: DecodingBatch, heads: int) -> Tensor:
         """What the first heads make of the last token that the trunk has read, (rows, heads, hidden)."""
         lengths = batch.lengths
         visible = max(lengths) - 1
@@ -110,11 +111,11 @@ class ParallelDrafter(HeadsDrafter):
             # as many heads as whole rounds draft with, not another form for each of the last tokens; the rest is not looked at
             whole = (min(budget, self.depth) for budget in compiled_draft_sizes(self.draft_sizes))
             count = min((n for n in whole if n >= heads), default=heads)
-            return torch.cat(self.compiled.newest(self.cache, hidden, batch.at(positions), positions, count)[:heads], dim=1)
-        self.cache.begin(positions, visible, start=start)
+            return torch.cat(self.compiled.newest(self.cache, hidden, batch.tokens_at(positions), positions, count)[:heads], dim=1)
+        self.cache.set_write_slots(positions, visible, contiguous_start=start)
         masks = self.view.causal_masks(positions, visible, start)
         context = ForwardContext(self.view, positions, masks, self.cache)
-        found = self.heads.states(hidden, batch.at(positions), context, heads)
+        found = self.heads.states(hidden, batch.tokens_at(positions), context, heads)
         return torch.cat(found, dim=1)
 
     def _logits(self, states: Tensor) -> Tensor:

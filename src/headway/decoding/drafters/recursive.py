@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from headway.decoding.batch import Batch
+from headway.decoding.batch import DecodingBatch
+from headway.decoding.batch_sampler import perturbed_logits, sample_draft_token
 from headway.decoding.drafters.base import TREE_DRAFT_SIZES, Draft, HeadsDrafter
 from headway.decoding.kv_cache import RaggedKVCache
 from headway.errors import ConfigError
@@ -54,28 +55,30 @@ class RecursiveDrafter(HeadsDrafter):
     def max_draft_tokens(self, max_accepted: int) -> int:
         return super().max_draft_tokens(max_accepted) if self.chains else self.draft_sizes[-1]
 
-    def catch_up_tokens(self, batch: Batch, count: int) -> int:
+    def catch_up_tokens(self, batch: DecodingBatch, count: int) -> int:
         return super().catch_up_tokens(batch, count) if self.heads.attends else 0
 
-    def draft(self, batch: Batch, count: int) -> Draft:
+    def draft(self, batch: DecodingBatch, count: int) -> Draft:
         depth = min(count, self.depth, max(row.max_accepted for row in batch.rows), 1 + self._room(batch))
-        chosen_alike = all(row.scores.plain and row.scores.rule is None and row.scores.tree_rule is None for row in batch.rows)
+        chosen_alike = all(
+            row.sampler.has_no_processors and row.sampler.rule is None and row.sampler.tree_rule is None for row in batch.rows
+        )
         if self.chains or count <= self.depth or not chosen_alike:
             return self._chain(batch, depth)
         return self._tree(batch, depth, count)
 
-    def _chain(self, batch: Batch, depth: int) -> Draft:
+    def _chain(self, batch: DecodingBatch, depth: int) -> Draft:
         beam = self._read(batch, depth)
         distributions = []
         for k in range(depth):
-            if (found := batch.write_draft(k, self.unembeddings[k].logits(beam.state[:, -1]))) is not None:
+            if (found := sample_draft_token(batch, k, self.unembeddings[k].logits(beam.state[:, -1]))) is not None:
                 distributions.append(found)
             if k + 1 < depth:
                 first = torch.zeros(len(batch.rows), 1, dtype=torch.long, device=batch.device)
-                beam = self._step(batch, k + 1, beam, first, batch.drafted(k + 1)[:, -1:])
+                beam = self._step(batch, k + 1, beam, first, batch.draft_tokens(k + 1)[:, -1:])
         return Draft(distributions, [depth] * len(batch.rows))
 
-    def _tree(self, batch: Batch, depth: int, count: int) -> Draft:
+    def _tree(self, batch: DecodingBatch, depth: int, count: int) -> Draft:
         beam = self._read(batch, depth)
         width = min(BEAM_WIDTH, -(-count // 2))
         if self.heads.attends and depth > 1:
@@ -88,7 +91,7 @@ class RecursiveDrafter(HeadsDrafter):
         for k in range(depth):
             logits = self.unembeddings[k].logits(beam.state).float()
             places = torch.full(logits.shape[:2], k, device=batch.device)
-            likely, ids = batch.preferences(logits, places).log_softmax(2).topk(min(width, logits.shape[2]), dim=2)
+            likely, ids = perturbed_logits(batch, logits, places).log_softmax(2).topk(min(width, logits.shape[2]), dim=2)
             bonus_token = ids.shape[2]
             found = (reached[..., None] + likely).flatten(1)
             start = sum(part.shape[1] for part in scores)
@@ -103,10 +106,10 @@ class RecursiveDrafter(HeadsDrafter):
             reached, origins = found.gather(1, best), start + best
             beam = self._step(batch, k + 1, beam, best // bonus_token, tokens[-1].gather(1, best))
         grown = select_top_nodes(scores, tokens, parents, count)
-        batch.write(grown.tokens)
+        batch.set_draft_tokens(grown.tokens)
         return Draft([], parents=grown.parents)
 
-    def _read(self, batch: Batch, depth: int) -> Beam:
+    def _read(self, batch: DecodingBatch, depth: int) -> Beam:
         """The first head at the last token that the trunk has read, after what else it has not read."""
         masks = None
         if self.heads.attends:
@@ -114,14 +117,14 @@ class RecursiveDrafter(HeadsDrafter):
             masks = self._look_at_text(batch, positions)
         else:
             positions, hidden = self.newest(batch)
-        carried, state = self.heads.step(0, hidden, batch.at(positions + 1), self._context(positions, masks))
+        carried, state = self.heads.step(0, hidden, batch.tokens_at(positions + 1), self._context(positions, masks))
         return self._root(carried[:, -1:], state[:, -1:])
 
     def _root(self, carried: Tensor, state: Tensor) -> Beam:
         none = torch.zeros(0, dtype=torch.long, device=state.device)
         return Beam(carried, state, none.bool().expand(len(state), 1, 0), none)
 
-    def _step(self, batch: Batch, k: int, beam: Beam, parents: Tensor, tokens: Tensor) -> Beam:
+    def _step(self, batch: DecodingBatch, k: int, beam: Beam, parents: Tensor, tokens: Tensor) -> Beam:
         """Head k after `tokens`, which follow the paths `parents` of the tip; both (rows, paths)."""
         newest = batch.ends - 2
         positions = (newest + k).expand_as(tokens)
@@ -143,9 +146,9 @@ class RecursiveDrafter(HeadsDrafter):
     def _context(self, positions: Tensor, masks: Masks) -> ForwardContext:
         return ForwardContext(self.view, positions.clamp(min=0), masks, self.cache)
 
-    def _look_at_text(self, batch: Batch, positions: Tensor) -> Masks:
+    def _look_at_text(self, batch: DecodingBatch, positions: Tensor) -> Masks:
         visible = max(batch.lengths) - 1
-        self.cache.begin(positions, visible)
+        self.cache.set_write_slots(positions, visible)
         return self.view.causal_masks(positions, visible)
 
     def _look_back(self, newest: Tensor, positions: Tensor, ancestors: Tensor, depths: Tensor) -> Masks:
@@ -159,13 +162,13 @@ class RecursiveDrafter(HeadsDrafter):
         place = keys - newest - 1  # among the drafts
         drafted = (place >= 0) & (place < ran)
         place = place.clamp(0, ran - 1)
-        self.cache.begin(newest + 1 + torch.arange(ran - now, ran, device=positions.device), visible)
+        self.cache.set_write_slots(newest + 1 + torch.arange(ran - now, ran, device=positions.device), visible)
         return self.view.masks(
             positions,
             torch.where(drafted, newest + depths[place], torch.where(keys > newest, -1, keys)),
             allowed=~drafted[:, None] | ancestors.gather(2, place[:, None].expand(-1, now, -1)),
         )
 
-    def _room(self, batch: Batch) -> int:
+    def _room(self, batch: DecodingBatch) -> int:
         """How many drafts heads can run over."""
         return self.cache.capacity - (max(batch.lengths) - 1) if self.heads.attends else self.depth

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from headway.decoding.batch import Batch
+from headway.decoding.batch import DecodingBatch
+from headway.decoding.batch_sampler import perturbed_logits, process_logits, sampler_groups
 from headway.ops.noise import gumbel
 
 
@@ -24,7 +25,7 @@ class SampledTree(NamedTuple):
     proposal_index: list[int]
 
 
-def draft_tree(batch: Batch, parents: Sequence[int], logits: Tensor) -> SampledTree:
+def draft_tree(batch: DecodingBatch, parents: Sequence[int], logits: Tensor) -> SampledTree:
     """Choose the drafts of a tree that all rows share, and write them down.
 
     Args:
@@ -37,7 +38,7 @@ def draft_tree(batch: Batch, parents: Sequence[int], logits: Tensor) -> SampledT
     for draft, parent in enumerate(parents, 1):
         children[parent].append(draft)
     above = torch.tensor(parents, device=batch.device).expand(rows, -1)
-    alike = all(row.scores.plain for row in batch.rows)
+    alike = all(row.sampler.has_no_processors for row in batch.rows)
     noise = _seeds(batch)
     found = SampledTree([], [0] * (1 + len(parents)))
     level = [0]
@@ -46,7 +47,7 @@ def draft_tree(batch: Batch, parents: Sequence[int], logits: Tensor) -> SampledT
         if not level:
             break
         nodes = level[:1] if alike else level
-        processed = batch.processed(logits[:, depth, None].expand(-1, len(nodes), -1), nodes, above)
+        processed = process_logits(batch, logits[:, depth, None].expand(-1, len(nodes), -1), nodes, above)
         places = torch.full((rows, len(nodes)), depth, device=batch.device)
         ranked, likely = _rank(batch, processed, places, noise, max(len(children[node]) for node in level))
         bonus_token: list[tuple[int, int, int]] = []  # a draft, the node among these that it follows, its rank
@@ -56,27 +57,27 @@ def draft_tree(batch: Batch, parents: Sequence[int], logits: Tensor) -> SampledT
             bonus_token += [(draft, above_it, rank) for rank, draft in enumerate(children[node])]
         level, at, ranks = (list(part) for part in zip(*bonus_token, strict=True))
         tokens[:, [draft - 1 for draft in level]] = ranked[:, at, ranks]
-        batch.write(tokens)  # what is deeper may depend on it
+        batch.set_draft_tokens(tokens)  # what is deeper may depend on it
         found.distributions.extend(likely.unbind(1))
     return found
 
 
-def _seeds(batch: Batch) -> Tensor:
+def _seeds(batch: DecodingBatch) -> Tensor:
     """For the noise of this round alone, (rows,); of rows that are judged by what was drawn."""
     seeds = torch.zeros(len(batch.rows), dtype=torch.long, device=batch.device)
-    for scores, members in batch.groups():
+    for scores, members in sampler_groups(batch):
         if scores.tree_rule is not None:
             seeds[members] = torch.randint(2**63 - 1, (len(members),), generator=scores.generator, device=batch.device)
     return seeds
 
 
-def _rank(batch: Batch, processed: Tensor, places: Tensor, noise: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _rank(batch: DecodingBatch, processed: Tensor, places: Tensor, noise: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The first `count` tokens after some nodes of a depth, (rows, nodes, count), and what they were drawn from, (rows, nodes,
     vocab), anything where they were not drawn; processed (rows, nodes, vocab), places (rows, nodes): the depth."""
-    drawn = all(row.scores.tree_rule is not None for row in batch.rows)
-    preferences = processed.clone() if drawn else batch.preferences(processed, places).clone()
+    drawn = all(row.sampler.tree_rule is not None for row in batch.rows)
+    preferences = processed.clone() if drawn else perturbed_logits(batch, processed, places).clone()
     likely = torch.empty_like(processed)
-    for scores, members in batch.groups():
+    for scores, members in sampler_groups(batch):
         if scores.tree_rule is not None:
             likely[members] = scores.probabilities(processed[members])
             preferences[members] = likely[members].log() + gumbel(noise[members], places[members], processed.shape[2])

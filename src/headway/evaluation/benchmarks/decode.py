@@ -146,13 +146,13 @@ def decoding_variants(config: DecodeBenchConfig, model: HeadwayModel) -> dict[st
 
         return DecodingVariant(decode, single_sequence)
 
-    variants = {BASELINE: transformers(), AUTOREGRESSIVE: headway(plain=True)}
+    variants = {BASELINE: transformers(), AUTOREGRESSIVE: headway(speculative=False)}
     if model.heads is not None:
         variants |= {"heads": headway(), "heads, chain": headway(drafter=heads_drafter("chain"))}
         variants["n-grams, else heads"] = headway(drafter=fallback_drafter(ngram_drafter(shortest=2), heads_drafter("chain")))
     variants["n-grams"] = headway(drafter=ngram_drafter())
     if config.compile:
-        variants["plain, compiled"] = headway(plain=True, compile=True)
+        variants["plain, compiled"] = headway(speculative=False, compile=True)
         if model.heads is not None:
             variants["heads, compiled"] = headway(compile=True)
         variants["n-grams, compiled"] = headway(drafter=ngram_drafter(), compile=True)
@@ -214,14 +214,14 @@ def _results(variants: Mapping[str, DecodingVariant], model: HeadwayModel, bandw
         ratios = _ratios(variants[BASELINE].seconds, variant.seconds)
         headway: dict[str, Any] = {}
         if variant.stats:
-            stats, seconds = DecodeStats.together(variant.stats), statistics.median(variant.seconds)
+            stats, seconds = DecodeStats.merge(variant.stats), statistics.median(variant.seconds)
             split = {step: stats.seconds.get(step, 0.0) for step in STEPS}
             headway = {
                 "tokens_per_second": stats.tokens / seconds,
                 "tokens_per_forward": stats.tokens_per_forward,
                 "acceptance": stats.acceptance,
                 "split": {step: value / sum(split.values()) for step, value in split.items()},
-                "of_bandwidth": stats.batches * weight_bytes / bandwidth / seconds,
+                "of_bandwidth": stats.num_steps * weight_bytes / bandwidth / seconds,
             }
         results[name] = VariantResult(
             seconds=variant.seconds,

@@ -65,7 +65,7 @@ def drafting(
             tokens_per_second=statistics.median(stats.tokens_per_second for stats in timed),
             tokens_per_forward=timed[-1].tokens_per_forward,
             acceptance=list(timed[-1].acceptance),
-            reached=list(timed[-1].reached),
+            reached=list(timed[-1].num_drafts_per_pos),
             drafts=max_drafts[name],
             identical=all(same_sequences(outs[name], outs[AUTOREGRESSIVE]) for outs in rounds),
         )
@@ -75,7 +75,7 @@ def drafting(
 def _variants(model: HeadwayModel, nodes: int) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
     """By name of the variant, the arguments of `generate` and the largest number of drafts in a step."""
     drafter = heads_drafter()(model, RaggedKVCache(0, 0))
-    variants: dict[str, dict[str, Any]] = {AUTOREGRESSIVE: {"plain": True}, "adaptive": {}}
+    variants: dict[str, dict[str, Any]] = {AUTOREGRESSIVE: {"speculative": False}, "adaptive": {}}
     variants["chain"] = {"drafter": heads_drafter("chain"), "adaptive": False}
     max_drafts = {AUTOREGRESSIVE: 0, "adaptive": drafter.draft_sizes[-1], "chain": model.count}
     if proposes_trees(drafter):

@@ -77,7 +77,7 @@ def _tokens_per_second(model: HeadwayModel, prompts: Sequence[Sequence[int]], ma
         for prompt in prompts:
             ids, mask = left_padded([prompt], model.device)
             with torch.inference_mode():
-                out = model.generate(ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, plain=True)
+                out = model.generate(ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, speculative=False)
             stats.append(out.stats)
-        rates.append(DecodeStats.together(stats).tokens_per_second)
+        rates.append(DecodeStats.merge(stats).tokens_per_second)
     return statistics.median(rates[1:])

@@ -48,7 +48,7 @@ def measure_speed(
 
     chains = [decode(group, drafter=heads_drafter("chain"), adaptive=False) for group in groups]
     trees = [decode(group, adaptive=False) for group in groups]
-    rounds = interleaved(decode, groups, {"heads": {}, "autoregressive": {"plain": True}}, repeats)
+    rounds = interleaved(decode, groups, {"heads": {}, "autoregressive": {"speculative": False}}, repeats)
     outputs = [trees, *(generations for outs in rounds for generations in outs.values())]
     identical = all(same_sequences(generations, chains) for generations in outputs)
     timed = [{name: merged_stats(generations) for name, generations in outs.items()} for outs in rounds[1:]]
@@ -99,7 +99,7 @@ def interleaved(
 
 def merged_stats(outputs: Sequence[Generation]) -> DecodeStats:
     """Statistics of several calls as one."""
-    return DecodeStats.together([output.stats for output in outputs])
+    return DecodeStats.merge([output.stats for output in outputs])
 
 
 def same_sequences(outputs: Sequence[Generation], others: Sequence[Generation]) -> bool:

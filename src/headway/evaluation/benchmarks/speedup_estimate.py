@@ -8,6 +8,7 @@ with the ceiling: tokens per forward, times the cost of a forward without drafts
 
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from headway import model_path
-from headway.decoding import DecodeStats, Engine, heads_drafter
+from headway.decoding import DecodeStats, Engine, Request, SamplingParams, heads_drafter
 from headway.decoding.draft_length import DraftLengthController
 from headway.decoding.drafters.base import DrafterFactory
 from headway.decoding.drafters.oracle import oracle_drafter
@@ -101,8 +102,11 @@ def measure(config: PlanConfig, model: HeadwayModel, batch: int) -> SpeedupEstim
     answers = {tuple(prompt): text for prompt, text in zip(prompts, texts, strict=True)}
 
     def with_oracle(rate: float, depth: int, adaptive: bool = False) -> tuple[list[list[int]], DecodeStats]:
-        controller = controllers.setdefault(rate, DraftLengthController(range(depth + 1))) if adaptive else None
-        return _decode(model, prompts, batch, length, oracle_drafter(answers, rate, depth, heads), controller)
+        oracle = oracle_drafter(answers, rate, depth, heads)
+        if not adaptive:
+            return _decode(model, prompts, batch, length, oracle)
+        controller = controllers.setdefault(rate, DraftLengthController(range(depth + 1)))
+        return _decode(model, prompts, batch, length, oracle, lambda _: controller)
 
     depths = range(1, config.heads + 1)
     step_seconds: dict[int, list[dict[str, float]]] = {n: [] for n in range(config.heads + 1)}
@@ -120,7 +124,7 @@ def measure(config: PlanConfig, model: HeadwayModel, batch: int) -> SpeedupEstim
                 runs[rate].append(run_at_rate)
             for n, stats in stats_by_depth.items():
                 # steps of a full batch; steps of fewer sequences count in part, prefill forwards not at all
-                steps = max(1.0, (stats.forwards - len(prompts)) / batch)
+                steps = max(1.0, (stats.num_sequence_forwards - len(prompts)) / batch)
                 step_seconds[n].append({step: stats.seconds.get(step, 0.0) / steps for step in STEPS})
     typical = {n: {step: statistics.median(one[step] for one in every) for step in STEPS} for n, every in step_seconds.items()}
     total = {n: sum(seconds.values()) for n, seconds in typical.items()}
@@ -158,21 +162,21 @@ def _decode(
     batch: int,
     length: dict[str, Any],
     drafter: DrafterFactory | None = None,
-    controller: DraftLengthController | None = None,
+    controller: Callable[[Any], DraftLengthController] | None = None,
 ) -> tuple[list[list[int]], DecodeStats]:
     """The texts, prompts included. `batch` sequences are decoded at once; the next prompt starts as soon as a sequence ends."""
-    engine = Engine(model, drafter, max_rows=batch, adaptive=False)
-    engine.controller = controller
-    sequences = [engine.submit(prompt, **length) for prompt in prompts]
+    adaptive = controller is not None
+    engine = Engine(model, drafter, max_batch_size=batch, adaptive=adaptive, controller=controller)
+    handles = [engine.submit(Request(prompt, SamplingParams(options=length))) for prompt in prompts]
     engine.run()
-    return [sequence.tokens for sequence in sequences], engine.stats_collector.stats()
+    return [[*prompt, *handle.token_ids] for prompt, handle in zip(prompts, handles, strict=True)], engine.stats()
 
 
 def _speed_over_transformers(model: HeadwayModel, ids: Tensor, length: dict[str, Any]) -> float:
     """Speed of autoregressive decoding over transformers' generate, of one batch."""
     trunk: Any = model.trunk
     began = time.perf_counter()
-    model.generate(ids, plain=True, **length)
+    model.generate(ids, speculative=False, **length)
     wait(model.device)
     middle = time.perf_counter()
     with torch.inference_mode():

@@ -8,15 +8,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from headway import model_path
-from headway.decoding import DecodeStats, Engine, exactness_issue
-from headway.decoding.batch import SequenceState
-from headway.decoding.requests import drafter_of
+from headway.decoding import DecodeStats, Request, SamplingParams, complete
+from headway.decoding.completing import drafter_of
 from headway.errors import ConfigError, DataError
 from headway.evaluation.probes.answer_log import AnswerLog, answer_key, fingerprint
 from headway.evaluation.probes.configs import AnsweringConfig
-from headway.evaluation.prompts import left_padded
 from headway.model import HeadwayModel, load_model_and_tokenizer
-from headway.trunk.attention import decoding
 
 T = TypeVar("T")
 LOG_SUFFIX = ".answers.jsonl"  # replaces the suffix of the output file
@@ -121,10 +118,9 @@ class Answerer:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
             task = progress.add_task("answering", total=len(prompts), completed=len(prompts) - len(todo))
-            decode = self._together if exactness_issue(self.model.trunk) is None else self._in_batches
-            for texts in decode([(encoded[index], seed_of[index]) for index in todo]):
-                self.answer_log.add({keys[todo[number]]: text for number, text in texts.items()})
-                progress.advance(task, len(texts))
+            for number, text in self._decode([(encoded[index], seed_of[index]) for index in todo]):
+                self.answer_log.add({keys[todo[number]]: text})
+                progress.advance(task)
         return [self.answer_log.texts[key] for key in keys]
 
     def num_tokens(self, prompt: str) -> int:
@@ -146,44 +142,21 @@ class Answerer:
     @property
     def tokens_per_forward(self) -> float:
         """Tokens per forward of the answers computed in this process, without answers from the log."""
-        return DecodeStats.together(self.stats).tokens_per_forward
+        return DecodeStats.merge(self.stats).tokens_per_forward
 
-    def _together(self, asked: list[tuple[list[int], int | None]]) -> Iterator[dict[int, str]]:
-        """Number -> text, as rows of one running batch end."""
-        engine = Engine(self.model, drafter_of(self.model, "heads", not self.speculative), max_rows=self.batch_size)
-        waiting, running = iter(enumerate(asked)), dict[int, SequenceState]()
-        with decoding(self.model.view.config):
-            while True:
-                while len(running) < 2 * self.batch_size and (new := next(waiting, None)) is not None:
-                    number, (ids, seed) = new
-                    settings = self._settings(seed is not None)
-                    running[number] = engine.submit(ids, tokenizer=self.tokenizer, seed=seed, **settings)
-                if not running:
-                    break
-                engine.step()
-                done = {number: row for number, row in running.items() if row.finished}
-                for number, row in done.items():
-                    if row.error is not None:
-                        raise row.error
-                    del running[number]
-                if done:
-                    yield {number: self._text(row.new) for number, row in done.items()}
-        if asked:
-            self.stats.append(engine.stats_collector.stats())
+    def _decode(self, prompts: list[tuple[list[int], int | None]]) -> Iterator[tuple[int, str]]:
+        """Number and text of each answer, in the order in which answers end."""
+        requests = [Request(ids, self._sampling(seed)) for ids, seed in prompts]
+        drafter = drafter_of(self.model, "heads", self.speculative)
+        for completion in complete(self.model, self.tokenizer, requests, drafter=drafter, max_batch_size=self.batch_size):
+            self.stats.append(completion.stats)
+            yield completion.request_index, completion.text
 
-    def _in_batches(self, asked: list[tuple[list[int], int | None]]) -> Iterator[dict[int, str]]:
-        """For trunks that ragged batches do not suit."""
-        for start in range(0, len(asked), self.batch_size):
-            batch = asked[start : start + self.batch_size]
-            ids, mask = left_padded([ids for ids, _ in batch], self.model.device)
-            settings = self._settings(batch[0][1] is not None)
-            out = self.model.generate(ids, attention_mask=mask, tokenizer=self.tokenizer, plain=True, seed=batch[0][1], **settings)
-            self.stats.append(out.stats)
-            yield {start + row: self._text(new) for row, new in enumerate(out.sequences[:, ids.shape[1] :].tolist())}
-
-    def _settings(self, sampled: bool) -> dict[str, Any]:
-        how = self.sampling if sampled else {"do_sample": False}
-        return {"max_new_tokens": self.max_new_tokens, "stop_strings": self.stop or None, **how}
-
-    def _text(self, new: list[int]) -> str:
-        return str(self.tokenizer.decode(new, skip_special_tokens=True))
+    def _sampling(self, seed: int | None) -> SamplingParams:
+        return SamplingParams(
+            max_new_tokens=self.max_new_tokens,
+            stop_strings=tuple(self.stop),
+            keep_stop_string=True,
+            seed=seed,
+            options=self.sampling if seed is not None else {"do_sample": False},
+        )

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from headway.decoding.requests import Request, before_stops, complete, drafter_of
+from headway.decoding import DecodeStats, Request, SamplingParams, complete
+from headway.decoding.completing import drafter_of
 from headway.errors import ConfigError
 from headway.evaluation.configs import REFERENCE, EvalConfig
 from headway.evaluation.results import INLINE, DecodingSummary, Scored, TaskResult, as_json
@@ -125,18 +126,21 @@ def _generate(
     wanted = [(problem, sample) for problem in todo for sample in range(config.samples)]
     encoded = {problem.name: prompt for problem, prompt in zip(todo, prompts, strict=True)}
     requests = [
-        Request(encoded[problem.name], task.stops, settings, ((config.seed << 20) + indices[problem.name] << 20) + sample)
+        Request(
+            encoded[problem.name],
+            SamplingParams(
+                stop_strings=task.stops, seed=((config.seed << 20) + indices[problem.name] << 20) + sample, options=settings
+            ),
+        )
         for problem, sample in wanted
     ]
-
-    def done(number: int, tokens: list[int]) -> None:
-        text = tokenizer.decode(tokens, skip_special_tokens=True)
-        scorer.submit(*wanted[number], before_stops(text, task.stops))
-
     began = time.monotonic()
-    drafter = drafter_of(model, config.drafter, not config.speculative)
-    stats = complete(model, tokenizer, requests, done, config.batch_size, drafter)
-    return DecodingSummary.of(stats, time.monotonic() - began)
+    drafter = drafter_of(model, config.drafter, config.speculative)
+    stats = []
+    for completion in complete(model, tokenizer, requests, drafter=drafter, max_batch_size=config.batch_size):
+        scorer.submit(*wanted[completion.request_index], completion.text)
+        stats.append(completion.stats)
+    return DecodingSummary.of(DecodeStats.merge(stats), time.monotonic() - began)
 
 
 class _Run(NamedTuple):

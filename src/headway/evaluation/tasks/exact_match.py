@@ -163,7 +163,7 @@ def exact_match(
         settings: dict[str, Any] = {
             "max_new_tokens": max_new_tokens,
             "do_sample": False,
-            "plain": not speculative,
+            "speculative": speculative,
             "adaptive": False,
         }
         out = model.generate(ids, attention_mask=mask, drafter=drafter, **settings)
@@ -175,7 +175,7 @@ def exact_match(
         text, reference = texts[i], example.completion.strip()
         strict, flexible = (same_answer(extract(text), reference) for extract in (extract_strict, extract_flexible))
         answers.append(Answer(example.prompt, text, strict, flexible))
-    return ExactMatch(answers, DecodeStats.together(stats))
+    return ExactMatch(answers, DecodeStats.merge(stats))
 
 
 def _cut(text: str) -> str:

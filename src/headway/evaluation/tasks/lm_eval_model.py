@@ -8,9 +8,9 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from headway.decoding import DecodeStats, exactness_issue
+from headway.decoding import DecodeStats, Request, SamplingParams, complete, exactness_issue
+from headway.decoding.completing import drafter_of
 from headway.decoding.generation_config import resolve
-from headway.decoding.requests import Request, complete, drafter_of
 from headway.errors import ConfigError
 from headway.model import HeadwayModel, load_model_and_tokenizer
 
@@ -52,13 +52,13 @@ class HeadwayLM(HFLM):
             pretrained, loaded = load_model_and_tokenizer(pretrained)
             tokenizer = tokenizer if tokenizer is not None else loaded
         super().__init__(pretrained=pretrained.trunk, tokenizer=tokenizer, batch_size=batch_size, **kwargs)
-        self.headway, self.drafter, self.adaptive = pretrained, drafter_of(pretrained, drafter, plain), adaptive
+        self.headway, self.drafter, self.adaptive = pretrained, drafter_of(pretrained, drafter, not plain), adaptive
         self.seed, self.decoded, self.seconds = seed, list[DecodeStats](), 0.0
 
     @property
     def stats(self) -> DecodeStats:
         """What all generation so far took; `seconds` is the time of it on the clock."""
-        return DecodeStats.together(self.decoded)
+        return DecodeStats.merge(self.decoded)
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Texts up to their stop strings. What the engine cannot do, such as beam search, `hf` does."""
@@ -76,15 +76,15 @@ class HeadwayLM(HFLM):
         numbers = list(ours)
         bar = tqdm(total=len(numbers), disable=disable_tqdm or not numbers, desc="Running generate_until requests")
 
-        def done(place: int, tokens: list[int]) -> None:
-            number = numbers[place]
-            texts[number] = self._text(tokens, ours[number][1])
-            self.cache_hook.add_partial("generate_until", requests[number].args, texts[number])
-            bar.update(1)
-
         rows = self.batch_size if isinstance(self.batch_size, int) else 16
         asked = [ours[number][0] for number in numbers]
-        self.decoded.append(complete(self.headway, self.tokenizer, asked, done, rows, self.drafter, self.adaptive))
+        how: dict[str, Any] = {"drafter": self.drafter, "max_batch_size": rows, "adaptive": self.adaptive}
+        for completion in complete(self.headway, self.tokenizer, asked, **how):
+            number = numbers[completion.request_index]
+            texts[number] = self._text(list(completion.token_ids), ours[number][1])
+            self.cache_hook.add_partial("generate_until", requests[number].args, texts[number])
+            self.decoded.append(completion.stats)
+            bar.update(1)
         bar.close()
         self.seconds += time.monotonic() - began
         if theirs:
@@ -107,7 +107,8 @@ class HeadwayLM(HFLM):
         if not settings.get("do_sample") and not settings.get("temperature"):
             settings.pop("temperature", None)
         resolve(self.headway.trunk, None, settings)
-        return Request(prompt, tuple(stops), settings, (self.seed << 32) + number), stops
+        seed = (self.seed << 32) + number
+        return Request(prompt, SamplingParams(stop_strings=tuple(stops), seed=seed, options=settings)), stops
 
     def _text(self, tokens: list[int], stops: list[str]) -> str:
         thinks = self.think_end_token

@@ -51,11 +51,11 @@ def tokens_per_forward(model: HeadwayModel, rows: list[PackedRow]) -> float:
     """Of greedy decoding from the first half of each row, one draft a head a round; 1 without heads."""
     half = len(rows[0]["input_ids"]) // 2
     stats: list[DecodeStats] = []
-    how: dict[str, Any] = {"drafter": heads_drafter("chain"), "adaptive": False} if model.count else {"plain": True}
+    how: dict[str, Any] = {"drafter": heads_drafter("chain"), "adaptive": False} if model.count else {"speculative": False}
     for row in rows:
         ids = torch.tensor([row["input_ids"][:half]], device=model.device)
         stats.append(model.generate(ids, max_new_tokens=half, do_sample=False, eos_token_id=None, **how).stats)
-    return DecodeStats.together(stats).tokens_per_forward
+    return DecodeStats.merge(stats).tokens_per_forward
 
 
 def _tokens(config: ScaleConfig, tokenizer: PreTrainedTokenizerBase, split: str) -> np.ndarray:

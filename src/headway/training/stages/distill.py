@@ -17,8 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from headway.data import Chat, Example, PromptCompletion, Text, load_examples, row_of_example, tokenize_prompt
+from headway.decoding import DecodeStats, Request, SamplingParams, complete
+from headway.decoding.completing import drafter_of
 from headway.decoding.generation_config import resolve
-from headway.decoding.requests import Request, complete, drafter_of
 from headway.decoding.stopping import eos_tokens
 from headway.errors import DataError
 from headway.model import HeadwayModel, load_model_and_tokenizer
@@ -144,28 +145,32 @@ def _draw(
     if config.temperature:
         settings |= {"temperature": config.temperature, "top_p": config.top_p, "top_k": 0}
     ends = set(eos_tokens(resolve(model.trunk, None, settings)))
-    requests = [Request(prompt.tokens, (), settings, seed_of(config.seed, prompt.number, sample)) for prompt, sample in wanted]
+    seeds = [seed_of(config.seed, prompt.number, sample) for prompt, sample in wanted]
+    requests = [
+        Request(prompt.tokens, SamplingParams(seed=seed, options=settings)) for (prompt, _), seed in zip(wanted, seeds, strict=True)
+    ]
     if not requests:
         return 0.0
     columns = (TextColumn("samples"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     with Progress(*columns, transient=True, disable=config.quiet) as progress:
         bar = progress.add_task("", total=len(prompts) * config.samples, completed=len(samples))
         before, began = samples.tokens, time.monotonic()
-
-        def done(request: int, new: list[int]) -> None:
-            prompt, sample = wanted[request]
+        stats = []
+        drafter = drafter_of(model, "heads")
+        for completion in complete(model, tokenizer, requests, drafter=drafter, max_batch_size=config.batch_size):
+            prompt, sample = wanted[completion.request_index]
+            new = list(completion.token_ids)
             stopped = new[-1] in ends
             text = text_of(tokenizer, prompt.tokens, new[: len(new) - stopped])
             samples.add(
                 _answered(prompt.example, text)
-                | {"number": prompt.number, "sample": sample, "seed": requests[request].seed, "tokens": len(new)}
-                | {"finish_reason": "stop" if stopped else "length"}
+                | {"number": prompt.number, "sample": sample, "seed": seeds[completion.request_index], "tokens": len(new)}
+                | {"finish_reason": completion.finish_reason.value}
             )
             rate = (samples.tokens - before) / (time.monotonic() - began)
             progress.update(bar, advance=1, description=f"{rate:,.0f} tokens/s")
-
-        stats = complete(model, tokenizer, requests, done, config.batch_size, drafter_of(model, "heads", plain=False))
-    return stats.tokens_per_forward
+            stats.append(completion.stats)
+    return DecodeStats.merge(stats).tokens_per_forward
 
 
 def text_of(tokenizer: Any, prompt: list[int], new: list[int]) -> str:
