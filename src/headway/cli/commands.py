@@ -117,7 +117,7 @@ _ALL = (
         "headway.training.configs:FinetuneConfig",
         "headway.training:finetune",
         TRAIN,
-        details=f"The heads learn the next tokens, the model learns the next token as usual. {RESUME}",
+        details=f"The model learns the next token, and each head a later token. {RESUME}",
         resumable=True,
         result="The model is in {}",
     ),

@@ -121,7 +121,6 @@ class DecodeBenchConfig:
     repeats: int = field(5, help="timed repeats of all variants, after a warm-up")
     threads: int = field(1, help="torch threads")
     output_file: Path | None = field(None, help="JSON file for the results, with a plot beside it")
-    seed: int = field(0, help="unused: nothing is random here")
 
     def __post_init__(self) -> None:
         at_least(self, 1, "prompts", "prompt_tokens", "max_new_tokens", "repeats", "threads")

@@ -227,7 +227,7 @@ class DistillConfig:
     )
     samples: int = field(1, help="samples of each prompt", group=SAMPLING)
     temperature: float = field(
-        0.3, help="sampling temperature; 1 is the model's own distribution, 0 is greedy (default: Medusa's)", group=SAMPLING
+        0.3, help="sampling temperature; 1 is the model's own distribution, 0 is greedy; Medusa samples at 0.3", group=SAMPLING
     )
     top_p: float = field(1.0, help="sample from the most probable tokens that together have this probability", group=SAMPLING)
     seed: int = field(0, help="seed; a sample depends on it, on the index of its prompt and on its own index alone", group=SAMPLING)

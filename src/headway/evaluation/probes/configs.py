@@ -124,7 +124,6 @@ class CopyingConfig:
     tokenizer: str | None = field(None, help="model whose tokens to count", default_text="words")
     limit: int | None = field(None, help="number of lines to use, from the start", default_text="all")
     output_file: Path | None = field(None, help="JSON file for the results, with a plot beside it")
-    seed: int = field(0, help="unused: nothing is random here")
 
     def __post_init__(self) -> None:
         at_least(self, 1, "limit")
