@@ -1,4 +1,4 @@
-"""Settings of `headway eval` and `headway bench`. Importing this module is fast (no torch), so that `--help` answers at once."""
+"""Settings of `headway eval` and `headway bench`. Importing this module is fast (no torch) for `--help`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +85,7 @@ class EvalConfig:
 
     @property
     def timed_tokens(self) -> int:
-        """New tokens of each prompt while timing."""
+        """New tokens a prompt while timing."""
         return min(64, self.max_new_tokens or 64)
 
 

@@ -12,9 +12,9 @@ from headway.errors import DataError
 
 
 def prompt_tokens(example: Example, tokenizer: Any, max_text_tokens: int = 64) -> list[int]:
-    """Tokens to continue: the prompt, a conversation up to its first answer, or the first `max_text_tokens` tokens of a text.
+    """Tokens to continue: the prompt, a conversation up to the first answer, or the first `max_text_tokens` tokens of a text.
 
-    A conversation that begins with an answer has no prompt: its list is empty.
+    A conversation that begins with an answer has no prompt: the list is empty.
     """
     if isinstance(example, Text):
         return tokenize_prompt(example, tokenizer)[:max_text_tokens]

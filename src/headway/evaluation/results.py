@@ -1,4 +1,4 @@
-"""Results of tasks, and their JSON form."""
+"""Results of tasks, and the JSON form of results."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ INLINE = {"inline": True}  # metadata of a field whose keys stand beside the oth
 
 @dataclass(frozen=True, kw_only=True)
 class TaskResult:
-    """Result of one task on one model. Each task has a subclass with its scores."""
+    """Result of a task on a model. Subclasses add the scores."""
 
     model: str
     task: str
@@ -52,7 +52,7 @@ class DecodingSummary:
 
 
 def as_json(value: Any) -> Any:
-    """Dataclasses as dictionaries, paths as text, tuples as lists. A field that is None by default is left out while it is None."""
+    """Dataclasses as dictionaries, paths as text, tuples as lists. A field with the default None is left out when None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         entries: dict[str, Any] = {}
         for item in dataclasses.fields(value):

@@ -1,4 +1,4 @@
-"""`headway eval`: scores of one model on one task or suite."""
+"""`headway eval`: scores of a model on a task or suite."""
 
 import warnings
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ def evaluate(config: EvalConfig) -> dict[str, TaskResult]:
     """Results by task. With an output file, the scores are written before the speed is timed.
 
     Raises:
-        CheckpointError: the model or its tokenizer cannot be loaded.
+        CheckpointError: the model or the tokenizer cannot be loaded.
         DataError: the examples cannot be used, or none is left to score.
         ConfigError: a setting does not suit the task.
     """
@@ -39,13 +39,13 @@ def evaluate(config: EvalConfig) -> dict[str, TaskResult]:
 
 
 def results_json(results: Mapping[str, TaskResult]) -> dict[str, Any]:
-    """JSON form of the results: the keys of the only task, or one key a task."""
+    """JSON form of the results: the keys of the only task, or a key a task."""
     values = as_json(dict(results))
     return dict(next(iter(values.values())) if len(values) == 1 else values)
 
 
 def _with_speed(scored: Scored, config: EvalConfig) -> TaskResult:
-    """The result, with the speed of the heads if they can be timed."""
+    """The result, with the speed of the heads if timing succeeds."""
     prompts = timed_prompts(scored.prompts, config)
     if not (prompts and config.speculative and scored.model is not None and scored.model.count):
         return scored.result

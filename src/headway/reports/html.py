@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: one file a page, no external resources."""
+"""Self-contained HTML pages: a file a page, no external resources."""
 
 import html
 from collections.abc import Sequence

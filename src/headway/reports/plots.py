@@ -13,7 +13,7 @@ COLOURS = ("#7a8595", "#2f7ed8", "#e4572e", "#2a9d8f", "#8e5bd0", "#d99a00", "#c
 
 
 def labelled_axes(x: str, y: str, size: tuple[float, float] = (5.6, 3.5)) -> tuple[Figure, Any]:
-    """A figure with one plot and its axes.
+    """A figure with a single plot, and the axes of the plot.
 
     Args:
         x: label of the horizontal axis.

@@ -9,7 +9,7 @@ from rich.text import Text
 
 
 def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], remarks: Sequence[str] = ()) -> None:
-    """Print a table to stdout, with remarks below. The first column is left-aligned, the others right-aligned."""
+    """Print a table to stdout, with remarks below. The first column is left-aligned, the rest right-aligned."""
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="right" if number else "left", no_wrap=True)
@@ -35,6 +35,6 @@ def framed_table(headings: Sequence[str], rows: Sequence[Sequence[str]], title: 
 
 
 def _width(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
-    """Characters of the widest line. A pipe has no width of its own, so a table is never wrapped or cut."""
+    """Characters of the widest line. A pipe has no width, and a table is never wrapped or cut."""
     longest = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     return sum(longest) + 3 * len(longest) + 1

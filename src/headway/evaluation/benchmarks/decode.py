@@ -1,6 +1,6 @@
 """`headway bench decode`: decoding variants of Headway and transformers on the same prompts, with equal output.
 
-Variants are interleaved batch by batch, so that a disturbance of the machine affects all alike. Ratios are paired by repeat.
+Variants are interleaved batch by batch, because a disturbance of the machine then affects all alike. Ratios are paired by repeat.
 """
 
 import statistics
@@ -41,7 +41,7 @@ BANDWIDTH_BYTES = 2**29  # read to measure the memory bandwidth: more than any c
 
 @dataclass
 class DecodingVariant:
-    """A way to decode a batch, and its measurements.
+    """A way to decode a batch, with measurements.
 
     decode: maps token ids and attention mask, both (batch, width), to the sequences, (batch, width + new), and the statistics of
         Headway's own variants.
@@ -57,7 +57,7 @@ class DecodingVariant:
 
 @dataclass(frozen=True, kw_only=True)
 class VariantResult:
-    """Speed of one variant. The fields from `tokens_per_second` on exist for Headway's own variants."""
+    """Speed of a variant. The fields from `tokens_per_second` on exist for Headway's own variants."""
 
     seconds: list[float]  # by repeat
     ratio: float  # speed over transformers' generate, median over repeats
@@ -85,7 +85,7 @@ class DecodeBenchResult:
 
 
 def run(config: DecodeBenchConfig) -> DecodeBenchResult:
-    """Measure all variants, print two tables for each batch size, and write JSON and a plot beside it.
+    """Measure all variants, print two tables a batch size, and write JSON and a plot.
 
     Raises:
         CheckpointError: a model cannot be loaded.
@@ -176,7 +176,7 @@ def decoding_variants(config: DecodeBenchConfig, model: HeadwayModel) -> dict[st
 
 
 def _measure(config: DecodeBenchConfig, model: HeadwayModel, prompts: list[list[int]], batch: int) -> dict[str, DecodingVariant]:
-    """The variants with their measurements at one batch size."""
+    """The variants, measured at a batch size."""
     variants = {name: each for name, each in decoding_variants(config, model).items() if batch == 1 or not each.single_sequence}
     groups = [left_padded(prompts[start : start + batch], model.device) for start in range(0, len(prompts) - batch + 1, batch)]
     # the first repeat is a warm-up; the last repeat measures memory, since watching memory takes time

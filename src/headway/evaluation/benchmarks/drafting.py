@@ -17,7 +17,7 @@ AUTOREGRESSIVE = "plain"
 
 @dataclass(frozen=True)
 class DraftingResult:
-    """Speed and acceptance of one decoding variant. Tokens per forward count the bonus token: autoregressive decoding has 1."""
+    """Speed and acceptance of a decoding variant. Tokens per forward count the bonus token: autoregressive decoding has 1."""
 
     ratios: list[float]  # tokens per second over autoregressive decoding, by repeat
     tokens_per_second: float  # median over repeats
@@ -37,14 +37,14 @@ def drafting(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> dict[str, DraftingResult]:
-    """Decode prompts one at a time with each variant, interleaved, `repeats` times after one warm-up.
+    """Decode single prompts with all variants, interleaved, `repeats` times after a warm-up.
 
     Args:
         nodes: drafts in a tree.
-        temperature: 0 decodes greedily. Above 0, tokens are sampled, the same tokens by each variant.
+        temperature: 0 decodes greedily. Above 0, tokens are sampled, and all variants sample the same tokens.
         seed: seed of the samples.
-    Returns: results by variant: "plain" (autoregressive), "adaptive", "chain" (one draft from each head) and, if the family
-        proposes trees, "tree".
+    Returns: results by variant: "plain" (autoregressive), "adaptive", "chain" (one draft a head) and, if the family proposes
+        trees, "tree".
     """
     groups = [left_padded([prompt], model.device) for prompt in prompts]
     sampling: dict[str, Any] = {"do_sample": False}

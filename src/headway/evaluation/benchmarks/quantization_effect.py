@@ -39,14 +39,14 @@ def quantize_and_compare(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
 ) -> "tuple[QuantizationEffect, HeldOut]":
-    """Quantise `model` in place and compare its metrics and its speed before and after.
+    """Quantise `model` in place and compare metrics and speed before and after.
 
-    The two timings follow each other, so the speed ratio is a rough one.
+    The two timings are not interleaved: the speed ratio is rough.
 
     Args:
-        scheme: quantisation scheme, or "auto" for the fastest one with one sequence and its drafts.
-        metrics: returns the held-out metrics of `model` in its present state.
-        prompts: prompts to time, decoded one at a time.
+        scheme: quantisation scheme, or "auto" for the fastest scheme at a batch size of 1 with drafts.
+        metrics: returns the held-out metrics of `model` in the present state.
+        prompts: prompts to time, decoded singly.
     Returns: the comparison, and the metrics after quantisation.
     Raises:
         ConfigError: torchao is missing, or the scheme does not exist.

@@ -18,7 +18,7 @@ from headway.model import HeadwayModel
 class SpeedResult:
     """Speed with heads over autoregressive decoding, and acceptance of the drafts.
 
-    Seconds depend on the machine, ratios less so. Timed decoding is adaptive: the number of drafts is the fastest here. The fields
+    Seconds depend on the machine, ratios less. Timed decoding is adaptive: the number of drafts is the fastest here. The fields
     `chain`, `tree` and `acceptance` are properties of the heads alone.
     """
 
@@ -40,7 +40,7 @@ class SpeedResult:
 def measure_speed(
     model: HeadwayModel, prompts: Sequence[Sequence[int]], max_new_tokens: int = 64, repeats: int = 3, batch: int = 1
 ) -> SpeedResult:
-    """Decode all prompts with and without heads, interleaved, `repeats` times after one warm-up."""
+    """Decode all prompts with and without heads, interleaved, `repeats` times after a warm-up."""
     groups = [left_padded(prompts[start : start + batch], model.device) for start in range(0, len(prompts), batch)]
 
     def decode(group: tuple[Tensor, Tensor], **arguments: Any) -> Generation:
@@ -78,14 +78,14 @@ def interleaved(
     variants: Mapping[str, dict[str, Any]],
     repeats: int,
 ) -> list[dict[str, list[Generation]]]:
-    """Decode each group with each variant in turn, so that a disturbance of the machine affects all variants alike.
+    """Decode all groups with all variants in turn. A disturbance of the machine then affects all variants alike.
 
     Args:
         decode: called with a group and the arguments of the variant.
-        groups: token ids and attention mask of each batch.
+        groups: token ids and attention mask by batch.
         variants: arguments of `decode` by name.
         repeats: timed repeats.
-    Returns: by repeat and variant, the output of each group. Repeat 0 is an extra warm-up, in which draft lengths are learnt.
+    Returns: the outputs of the groups, by repeat and variant. Repeat 0 is an extra warm-up that learns draft lengths.
     """
     rounds: list[dict[str, list[Generation]]] = []
     for repeat in range(repeats + 1):
@@ -98,7 +98,7 @@ def interleaved(
 
 
 def merged_stats(outputs: Sequence[Generation]) -> DecodeStats:
-    """Statistics of several calls as one."""
+    """Sum of the statistics of several calls."""
     return DecodeStats.merge([output.stats for output in outputs])
 
 

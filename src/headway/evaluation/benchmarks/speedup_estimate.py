@@ -1,9 +1,9 @@
 """`headway bench plan`: estimate of the speedup by heads on this model and machine, before heads are trained.
 
 The cost of a decode step with 0, 1, 2, ... drafts is timed with randomly initialised heads. The break-even acceptance follows by
-arithmetic. At each acceptance rate asked for, decoding then runs with an oracle drafter of that rate, and its speedup is compared
-with the ceiling: tokens per forward, times the cost of a forward without drafts over the cost with all drafts (Leviathan et al.
-2022, arXiv 2211.17192, theorem 3.8).
+arithmetic. Decoding then runs with an oracle drafter at the given acceptance rates, and the speedup is compared with the ceiling:
+tokens per forward, times the cost of a forward without drafts over the cost with all drafts (Leviathan et al. 2022, arXiv
+2211.17192, theorem 3.8).
 """
 
 import statistics
@@ -35,7 +35,7 @@ STEPS = ("draft", "verify", "accept")
 
 @dataclass(frozen=True)
 class RateResult:
-    """Speedup at one acceptance rate."""
+    """Speedup at an acceptance rate."""
 
     tokens_per_forward: float
     speed: float  # over autoregressive decoding, median over repeats
@@ -48,7 +48,7 @@ class RateResult:
 
 @dataclass(frozen=True)
 class SpeedupEstimate:
-    """Costs and speedups at one batch size, by number of drafts and by acceptance rate."""
+    """Costs and speedups at a batch size, by number of drafts and by acceptance rate."""
 
     rounds: dict[int, dict[str, float]]  # seconds of a decode step, by part of the step
     cost: dict[int, float]  # time of a decode step over one without drafts
@@ -66,7 +66,7 @@ class EstimateResult:
 
 
 def run(config: PlanConfig) -> EstimateResult:
-    """Measure, print a table for each batch size, and write JSON.
+    """Measure, print a table a batch size, and write JSON.
 
     Raises:
         CheckpointError: the model cannot be loaded.
@@ -92,7 +92,7 @@ def run(config: PlanConfig) -> EstimateResult:
 
 
 def measure(config: PlanConfig, model: HeadwayModel, batch: int) -> SpeedupEstimate:
-    """Estimate at one batch size, with `config.turns` random prompts for each batch slot."""
+    """Estimate at a batch size, with `config.turns` random prompts a batch slot."""
     generator = torch.Generator().manual_seed(config.seed)
     ids = torch.randint(3, model.view.config.vocab_size, (batch * config.turns, config.context), generator=generator)
     prompts, length = ids.tolist(), {"max_new_tokens": config.max_new_tokens, "eos_token_id": None, "do_sample": False}
@@ -173,7 +173,7 @@ def _decode(
 
 
 def _speed_over_transformers(model: HeadwayModel, ids: Tensor, length: dict[str, Any]) -> float:
-    """Speed of autoregressive decoding over transformers' generate, of one batch."""
+    """Speed of autoregressive decoding over transformers' generate, for a batch."""
     trunk: Any = model.trunk
     began = time.perf_counter()
     model.generate(ids, speculative=False, **length)
@@ -191,7 +191,7 @@ def _decode_rate(stats: DecodeStats) -> float:
 
 
 def _break_even(depth: int, cost: float) -> float | None:
-    """Acceptance rate a at which 1 + a + a^2 + ... + a^depth tokens a step equal its cost; None if no rate reaches the cost."""
+    """Solution a of 1 + a + a^2 + ... + a^depth = cost, the break-even acceptance rate; None if no rate reaches the cost."""
     low, high = 0.0, 1.0
     if cost > depth + 1:
         return None

@@ -1,7 +1,7 @@
 """`headway bench train`: memory and time of a training step with heads, beside transformers' next-token step.
 
-Each case runs in a process of its own, so that its peak memory is its own. The FLOPs of the heads are counted: 6 for each weight
-and token in layers, heads and unembeddings (Kaplan et al. 2020, arXiv 2001.08361, section 2.1).
+Every case runs in a separate process with separate peak memory. The FLOPs of the heads are counted: 6 a weight and token in
+layers, heads and unembeddings (Kaplan et al. 2020, arXiv 2001.08361, section 2.1).
 """
 
 import json
@@ -24,7 +24,7 @@ ROUNDS = 3
 
 @dataclass(frozen=True)
 class StepCost:
-    """Cost of a training step in one process."""
+    """Cost of a training step."""
 
     peak: float  # MiB above the memory in use before the first step
     seconds: float  # median over steps
@@ -84,7 +84,7 @@ def run(config: BenchConfig) -> TrainBenchResult:
 
 
 def _run_case(config: BenchConfig, case: str) -> StepCost:
-    """Cost of one case, measured in a process of its own."""
+    """Cost of a case, measured in a separate process."""
     arguments = json.dumps({**asdict(config), "output_file": None, "case": case})
     done = subprocess.run([sys.executable, "-m", __name__, arguments], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -93,7 +93,7 @@ def _run_case(config: BenchConfig, case: str) -> StepCost:
 
 
 def _measure_case(arguments: dict[str, Any]) -> StepCost:
-    """Cost of one case, measured in this process."""
+    """Cost of a case, measured in this process."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

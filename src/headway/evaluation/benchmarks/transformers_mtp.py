@@ -1,7 +1,6 @@
 """transformers' own `generate(use_mtp=True)` with the sequential heads of a model, for timing beside Headway.
 
-transformers reads such heads from the trunk's checkpoint in each call. Here the heads come from memory, so that only decoding is
-timed.
+transformers reads the heads from the trunk's checkpoint in every call. Here the heads come from memory: only decoding is timed.
 """
 
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ def native_heads(model: HeadwayModel) -> Any:
     """The sequential heads of the model as transformers' MTP module.
 
     Raises:
-        UnsupportedModelError: transformers cannot hold these heads.
+        UnsupportedModelError: transformers has no module for the heads.
     """
     heads = model.heads
     if not isinstance(heads, SequentialHeads) or len(heads.layers) < heads.count:
@@ -36,11 +35,11 @@ def native_heads(model: HeadwayModel) -> Any:
 
 @contextmanager
 def decoding_with(native: Any, model: HeadwayModel) -> Iterator[None]:
-    """A context in which the trunk's `generate(use_mtp=True)` drafts with these heads."""
+    """Make the trunk's `generate(use_mtp=True)` draft with the native heads inside the context."""
     with _mtp_config(model), temporarily(MtpModel, from_pretrained=lambda *args, **kwargs: native):
         yield
 
 
 def _mtp_config(model: HeadwayModel) -> AbstractContextManager[Any]:
-    """A context in which the trunk's configuration declares the number of heads."""
+    """Declare the number of heads in the trunk's configuration inside the context."""
     return with_mtp_layer_config(model.view.config, model.count)

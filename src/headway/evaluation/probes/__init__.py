@@ -1,1 +1,1 @@
-"""Probes of a model: knowledge, use of the context, and copying. One probe a file, each with `run(config)`."""
+"""Probes of a model: knowledge, use of the context, and copying. A probe is a file with `run(config)`."""

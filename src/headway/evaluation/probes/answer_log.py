@@ -1,4 +1,4 @@
-"""Log of answers: one line an answer, written at once, so that a repeated command continues after an interruption."""
+"""Log of answers: a line an answer, written at once. A repeated command continues after an interruption."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from headway.errors import HeadwayError
 class AnswerLog:
     """Answers by key, in memory and, with a path, in a file of JSON lines.
 
-    Unreadable lines are ignored, such as a line half written during a power failure.
+    Unreadable lines are ignored, for example a line half written during a power failure.
 
     Raises:
         HeadwayError: the file cannot be read or written.
@@ -28,7 +28,7 @@ class AnswerLog:
             raise HeadwayError(f"cannot read {path}: {error.strerror or error}.") from error
 
     def add(self, entries: dict[str, str]) -> None:
-        """Add answers by key and append them to the file."""
+        """Add answers by key, in memory and at the end of the file."""
         self.texts |= entries
         if self.path is None or not entries:
             return
@@ -55,6 +55,6 @@ def answer_key(*parts: Any) -> str:
 
 
 def fingerprint(folder: str) -> list[Any]:
-    """Identity of the weights in a local folder: name, size and modification time of each file."""
+    """Identity of the weights in a local folder: name, size and modification time of every file."""
     files = sorted(Path(folder).glob("*.safetensors"))
     return [folder, *((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)]

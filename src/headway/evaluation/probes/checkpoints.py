@@ -1,4 +1,4 @@
-"""Models of a fine-tuning run: at the start, at each kept checkpoint, and at the end."""
+"""Models of a fine-tuning run: at the start, at the kept checkpoints, and at the end."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from headway.training.trainer import WEIGHTS
 
 @dataclass(frozen=True)
 class RunModel:
-    """A model of a run: its name in tables, the folder of its weights, and a function that loads it."""
+    """A model of a run: name in tables, folder of the weights, and loader."""
 
     name: str
     folder: str
@@ -30,7 +30,7 @@ class RunModel:
 
 
 def run_models(run: Path) -> list[RunModel]:
-    """Models in the order of training. A run without checkpoints has only its start and its end.
+    """Models in the order of training. A run without checkpoints has only a start and an end.
 
     Raises:
         CheckpointError: the folder is of no fine-tuning run.
@@ -69,7 +69,7 @@ def load_saved(folder: str | Path) -> HeadwayModel:
 
 
 def load_checkpoint(config: FinetuneConfig, folder: Path) -> HeadwayModel:
-    """The model that `headway finetune` would have saved at a checkpoint: trained weights over the initial ones, adapters merged.
+    """The model that `headway finetune` would have saved at a checkpoint: trained weights over initial weights, adapters merged.
 
     Raises:
         CheckpointError: the checkpoint is damaged or of another model.

@@ -1,4 +1,4 @@
-"""Settings of the probes. Importing this module is fast (no torch), so that `--help` answers at once."""
+"""Settings of the probes. Importing this module is fast (no torch) for `--help`."""
 
 from dataclasses import dataclass
 from pathlib import Path

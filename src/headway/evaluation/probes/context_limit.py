@@ -1,4 +1,4 @@
-"""Check of contexts against the context length of the model. No context is ever cut: a long one is an error, or left out."""
+"""Check of contexts against the context length of the model. No context is ever cut: a long context is an error, or left out."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from headway.evaluation.probes.answering import Answers
 
 
 def context_tokens(answer: Answers, prompts: Sequence[Sequence[str]]) -> list[int]:
-    """Tokens of each task with its answer, the maximum over positions.
+    """Tokens of every task, answer included, at the longest position.
 
     Args:
         prompts: (positions, tasks).
@@ -24,7 +24,7 @@ def require_context(
     unit: str,
     hint: str = "",
 ) -> None:
-    """Raise DataError if a task is longer than the context length. The error names the largest size of which all tasks fit.
+    """Raise DataError if a task is longer than the context length. The error names the largest size with no longer task.
 
     Args:
         context_length: tokens that the model reads.

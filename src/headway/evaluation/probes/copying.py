@@ -22,7 +22,7 @@ Split = Callable[[str], Sequence[Hashable]]
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean over answers with its 95 % interval, and the median."""
+    """Mean over answers with 95 % interval, and median."""
 
     mean: float
     low: float
@@ -32,7 +32,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class CopyingResult:
-    """Copy rates over answers, each answer with equal weight.
+    """Copy rates over answers of equal weight.
 
     answers: number of answers with a word.
     empty: number of answers without.
@@ -80,8 +80,8 @@ def probe(
     Args:
         pairs: (answer, sources).
         lengths: minimum lengths of a copied span.
-        split: maps a text to its words or tokens.
-        unit: name of these units.
+        split: maps a text to words or tokens.
+        unit: name of the unit, words or tokens.
     Raises:
         DataError: all answers are empty.
     """

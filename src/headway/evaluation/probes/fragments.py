@@ -1,7 +1,7 @@
-"""Extractive fragments (Grusky et al. 2018, arXiv 1804.11283, section 4): spans of a text that occur in its sources.
+"""Extractive fragments (Grusky et al. 2018, arXiv 1804.11283, section 4): spans of a text that occur in the sources.
 
-Each fragment here is the longest match at its first word. The paper's pseudocode skips the words already compared, so that in rare
-repetitions ("a a a b" searched for "a a b") the pseudocode finds a shorter match.
+A fragment here is the longest match at the first word of the fragment. The paper's pseudocode skips words already compared, and
+finds a shorter match in rare repetitions ("a a a b" searched for "a a b").
 """
 
 import re
@@ -16,7 +16,7 @@ def words(text: str) -> list[str]:
 
 
 def longest_matches(text: Sequence[Hashable], sources: Sequence[Sequence[Hashable]]) -> list[int]:
-    """For each position of the text, the length of the longest span from there that occurs in a source, in words.
+    """By position of the text, the length of the longest span from there that occurs in a source, in words.
 
     The running time grows with the number of pairs of equal words, a small number for answers and passages.
     """
@@ -34,7 +34,7 @@ def longest_matches(text: Sequence[Hashable], sources: Sequence[Sequence[Hashabl
 
 
 def fragments(matches: Sequence[int]) -> list[int]:
-    """Lengths of the fragments, from left to right: the longest match, then the next match after its end."""
+    """Lengths of the fragments, from left to right: the longest match, then the next match behind."""
     lengths, position = [], 0
     while position < len(matches):
         if matches[position]:
@@ -59,7 +59,7 @@ def copied(matches: Sequence[int], length: int) -> float:
 
 
 def covered(starts: Sequence[bool], length: int) -> list[bool]:
-    """True for each position fewer than `length` after a start."""
+    """True for positions fewer than `length` after a start."""
     inside, end = [], 0
     for position, start in enumerate(starts):
         end = position + length if start else end

@@ -1,4 +1,4 @@
-"""Graders of short answers: functions of question, reference and answer that return one of three grades."""
+"""Graders of short answers: functions of question, reference and answer that return a grade."""
 
 import re
 import sys
@@ -70,7 +70,7 @@ def build_grader(config: SimpleQAConfig) -> Grader:
 def by_string(question: str, reference: str, answer: str) -> Grade:
     """A stand-in for a judge: correct with the reference in whole words, not attempted with a phrase of refusal, else incorrect.
 
-    The stand-in recognises no synonyms, no other spelling of a date, and no contradiction beside the reference.
+    The stand-in recognises no synonyms, no second spelling of a date, and no contradiction beside the reference.
     """
     if contains_words(answer, reference):
         return "CORRECT"
@@ -92,7 +92,7 @@ def by_model(model: HeadwayModel, tokenizer: Any) -> Grader:
 
 @torch.inference_mode()
 def log_likelihoods(model: HeadwayModel, tokenizer: Any, prompt: str, options: Sequence[str]) -> list[float]:
-    """Log-probability of each option after the prompt, in nats. Prompt and option are tokenised together, as in lm-eval.
+    """Log-probabilities of the options after the prompt, in nats. Prompt and option are tokenised together, as in lm-eval.
 
     Raises:
         DataError: prompt and option are longer than the context length of the model.

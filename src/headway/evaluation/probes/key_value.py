@@ -1,6 +1,6 @@
 """Key-value retrieval (Liu et al. 2023, arXiv 2307.03172, section 3): copying the value of a key out of a JSON object.
 
-Keys and values are random UUIDs, so that only the context helps. An answer is correct if it contains the value.
+Keys and values are random UUIDs: only the context helps. A correct answer contains the value.
 """
 
 import json
@@ -74,7 +74,7 @@ def run(config: KeyValueConfig) -> KeyValueResult:
 
 
 def probe(answer: Answers, tasks: Mapping[int, list[KeyValueTask]], config: KeyValueConfig) -> KeyValueResult:
-    """Scores for each number of pairs and each position. The target pair moves; the other pairs keep their order.
+    """Scores by number of pairs and position. The target pair moves; the rest keep the order.
 
     Raises:
         DataError: a context does not fit the model.
@@ -121,7 +121,7 @@ def load_tasks(path: Path) -> list[KeyValueTask]:
     """Tasks in the published form: ordered_kv_records, key and value.
 
     Raises:
-        DataError: a row, named with its line, has another form, or there is no row.
+        DataError: a row, named with the line, has another form, or there is no row.
     """
     tasks = []
     for location, row in load_rows(path):
@@ -144,18 +144,18 @@ def by_pairs(tasks: Sequence[KeyValueTask]) -> dict[int, list[KeyValueTask]]:
 
 
 def moved(task: KeyValueTask, position: int) -> KeyValueTask:
-    """The task with the target pair at `position` and the other pairs in their order."""
+    """The task with the target pair at `position` and the rest in order."""
     others = [record for index, record in enumerate(task.records) if index != task.target]
     return KeyValueTask((*others[:position], task.records[task.target], *others[position:]), position)
 
 
 def shortened(task: KeyValueTask, size: int) -> KeyValueTask:
-    """The task with the target pair and the first `size` - 1 other pairs."""
+    """The task with the target pair and the first `size` - 1 pairs of the rest."""
     others = [record for index, record in enumerate(task.records) if index != task.target]
     return moved(KeyValueTask((task.records[task.target], *others[: size - 1]), 0), min(task.target, size - 1))
 
 
 def prompt(task: KeyValueTask) -> str:
-    """The prompt of the paper, with one pair a line."""
+    """The prompt of the paper, a pair a line."""
     records = ",\n ".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in task.records)
     return PROMPT.replace("{key}", task.records[task.target][0]).replace("{records}", f"{{{records}}}")

@@ -1,8 +1,8 @@
 """Lost in the middle (Liu et al. 2023, arXiv 2307.03172, section 2): answers by the position of the relevant document.
 
-The document with the answer (gold) moves through a context of distractors. The published distractors were retrieved for each
-question. Here, distractors are the gold passages of other questions. They are easier to tell apart, so scores are not comparable
-with the paper.
+The document with the answer (gold) moves through a context of distractors. The published distractors were retrieved for the
+question. Here, distractors are gold passages of different questions. The gold document is then easier to tell apart, and scores are
+not comparable with the paper.
 """
 
 import random
@@ -37,7 +37,7 @@ class Document:
 
 @dataclass(frozen=True)
 class OpenQuestion:
-    """A question with its accepted answers and the document that holds an answer."""
+    """A question with accepted answers and a document that holds an answer."""
 
     text: str
     answers: tuple[str, ...]
@@ -95,15 +95,15 @@ def run(config: LostInTheMiddleConfig) -> LostInTheMiddleResult:
 def probe(
     answer: Answers, asked: Sequence[OpenQuestion], pool: Sequence[OpenQuestion], config: LostInTheMiddleConfig
 ) -> LostInTheMiddleResult:
-    """Scores without documents, with the gold document alone, and with the gold document at each position among distractors.
+    """Scores without documents, with the gold document alone, and with the gold document at all positions among distractors.
 
-    A question has the same distractors in the same order at all positions; a shorter context has the first of them. With
-    `skip_long`, only questions whose longest context fits the model are asked.
+    A question has the same distractors in the same order at all positions; a shorter context has the first distractors. With
+    `skip_long`, only questions with a longest context that fits the model are asked.
 
     Args:
         answer: the model.
         asked: questions to ask.
-        pool: questions whose gold documents serve as distractors.
+        pool: questions with gold documents that serve as distractors.
         config: numbers of documents, and positions.
     Raises:
         DataError: a context does not fit the model, or there are too few distractors.
@@ -164,10 +164,10 @@ def _prompts(asked: Sequence[QuestionInContext], size: int, position: int) -> li
 
 
 def load_questions(path: Path) -> list[OpenQuestion]:
-    """Questions with their answers and gold passages.
+    """Questions with answers and gold passages.
 
     Raises:
-        DataError: a row, named with its line, lacks question, answers or gold passage, or there is no row.
+        DataError: a row, named with the line, lacks question, answers or gold passage, or there is no row.
     """
     questions = []
     for location, row in load_rows(path):
@@ -183,7 +183,7 @@ def load_questions(path: Path) -> list[OpenQuestion]:
 
 
 def distractors(question: OpenQuestion, pool: Sequence[OpenQuestion], count: int, rng: random.Random) -> list[Document]:
-    """Different passages of other questions that contain no answer to this question. Raises DataError if there are too few."""
+    """Distinct passages of further questions that contain no answer to this question. Raises DataError if there are too few."""
     chosen: dict[str, Document] = {}
     order = list(range(len(pool)))
     rng.shuffle(order)
@@ -199,7 +199,7 @@ def distractors(question: OpenQuestion, pool: Sequence[OpenQuestion], count: int
 
 
 def context_prompt(question: OpenQuestion, others: Sequence[Document], position: int) -> str:
-    """Prompt with the gold document at `position`, counted from 0, among the others."""
+    """Prompt with the gold document at `position`, counted from 0, among the distractors."""
     documents = [*others[:position], question.gold, *others[position:]]
     shown = "\n".join(f"Document [{number}] (Title: {d.title}) {d.text}" for number, d in enumerate(documents, 1))
     return OPEN_BOOK.replace("{question}", question.text).replace("{documents}", shown)

@@ -1,4 +1,4 @@
-"""Index of the n-grams of a large corpus: a sorted array of 64-bit hashes, 8 bytes for each corpus token."""
+"""Index of the n-grams of a large corpus: a sorted array of 64-bit hashes, 8 bytes a corpus token."""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,7 +11,7 @@ class CorpusNgrams:
     """The n-grams of documents. No n-gram crosses a border between two documents.
 
     Hashes may collide: of q n-grams looked up among N, about q * N / 2**64 are false positives. With a million looked up among
-    ten million, one run in 10**7 has a false positive.
+    ten million, a false positive occurs once in 10**7 runs.
     """
 
     def __init__(self, documents: Iterable[Sequence[int]], length: int) -> None:
@@ -27,7 +27,7 @@ class CorpusNgrams:
         self.hashes = ordered[numpy.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]]
 
     def contains(self, tokens: Sequence[int]) -> list[bool]:
-        """Membership of each n-gram of `tokens`, (len(tokens) - n + 1,)."""
+        """Membership of the n-grams of `tokens`, (len(tokens) - n + 1,)."""
         queries = _hashes(numpy.asarray(tokens, dtype=numpy.uint64), self.length)
         if not len(self.hashes):
             return [False] * len(queries)
@@ -36,7 +36,7 @@ class CorpusNgrams:
 
 
 def _hashes(tokens: numpy.ndarray, length: int) -> numpy.ndarray:
-    """sum over k of mix(token k) * BASE ** k, modulo 2 ** 64, of each n-gram."""
+    """sum over k of mix(token k) * BASE ** k, modulo 2 ** 64, by n-gram."""
     starts = max(0, len(tokens) - length + 1)
     mixed = _mix(tokens)
     hashes = numpy.zeros(starts, dtype=numpy.uint64)

@@ -13,7 +13,7 @@ from headway.reports.plots import labelled_axes
 
 @dataclass(frozen=True)
 class PositionScore:
-    """Share of correct answers at one position, counted from 0."""
+    """Share of correct answers at a position, counted from 0."""
 
     position: int
     score: Proportion = field(metadata=INLINE)
@@ -21,17 +21,17 @@ class PositionScore:
 
 @dataclass(frozen=True)
 class PositionScores:
-    """Scores of one kind of context.
+    """Scores of a kind of context.
 
-    ends_over_middle: mean score of the first and the last position minus the mean score between them, paired by task; None without
-        positions between, or for a single task.
+    ends_over_middle: mean score of the first and the last position minus the mean score of the positions between,
+        paired by task; None without positions between, or for a single task.
     """
 
     positions: list[PositionScore]
     ends_over_middle: Interval | None = None
 
     def remark(self, name: str) -> str:
-        """One sentence on the difference of ends and middle."""
+        """A sentence on the difference of ends and middle."""
         if self.ends_over_middle is None:
             return f"{name}: too few positions or tasks to compare the ends with the middle."
         d = self.ends_over_middle
@@ -46,7 +46,7 @@ def evenly(count: int, number: int = 5) -> list[int]:
 
 
 def by_position(correct: Mapping[int, Sequence[bool]]) -> PositionScores:
-    """Scores from the correctness of each task at each position. The tasks have the same order at all positions."""
+    """Scores from the correctness of the tasks at all positions. The tasks have the same order at all positions."""
     positions = sorted(correct)
     scores = [PositionScore(position, proportion(sum(correct[position]), len(correct[position]))) for position in positions]
     tasks = list(zip(*(correct[position] for position in positions), strict=True))
@@ -63,7 +63,7 @@ def table_rows(contexts: Mapping[str, PositionScores]) -> list[list[str]]:
 
 
 def plot(contexts: Mapping[str, PositionScores], x: str, levels: Mapping[str, float] | None = None) -> Figure:
-    """A curve with its interval for each context, and horizontal lines at `levels`."""
+    """A curve with interval by context, and horizontal lines at `levels`."""
     figure, axes = labelled_axes(x, "correct (%)", SIZE)
     for name, scores in contexts.items():
         positions = [at.position for at in scores.positions]

@@ -1,4 +1,4 @@
-"""Proportions with intervals, and the files of a probe: JSON and a plot beside it."""
+"""Proportions with intervals, and the files of a probe: JSON and a plot."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ SIZE = (6.4, 4)  # inches of a plot
 
 @dataclass(frozen=True)
 class Proportion:
-    """A share with its 95 % interval."""
+    """A share with 95 % interval."""
 
     share: float
     low: float
@@ -27,7 +27,7 @@ class Proportion:
 
     @property
     def cells(self) -> list[str]:
-        """Two table cells: the share and its interval."""
+        """Two table cells: share and interval."""
         return [f"{self.share:.1%}", f"{self.low:.1%} - {self.high:.1%}"]
 
 
@@ -38,7 +38,7 @@ def proportion(right: int, of: int) -> Proportion:
 
 
 def save_results(config: Any, result: Any, figure: Figure | None = None, tokens_per_forward: float | None = None) -> None:
-    """Write the result with its settings as JSON, and the plot as SVG beside it, if there is an output file. Close the figure."""
+    """Write result and settings as JSON, and the plot as SVG, if there is an output file. Close the figure."""
     file: Path | None = config.output_file
     if file is None:
         if figure is not None:

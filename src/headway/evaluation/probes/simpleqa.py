@@ -132,7 +132,7 @@ def probe(
 
 
 def check_grader(grade: Grader, asked: Sequence[SimpleQAQuestion], count: int, seed: int = 0) -> dict[str, Proportion]:
-    """Accuracy of the grader on `count` references, refusals, and references of other questions."""
+    """Accuracy of the grader on `count` references, refusals, and references of different questions."""
     if not count or len(asked) < 2:
         return {}
     pairs = list(zip(asked, [*asked[1:], asked[0]], strict=True))
@@ -194,7 +194,7 @@ def _question(location: str, row: Mapping[str, Any]) -> SimpleQAQuestion:
 
 
 def _csv_rows(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
-    """Rows of the published file. Its column `metadata` holds the topic in a Python dictionary."""
+    """Rows of the published file. The column `metadata` holds the topic in a Python dictionary."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows: list[dict[str, Any]] = list(csv.DictReader(file))

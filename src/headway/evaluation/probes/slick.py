@@ -38,7 +38,7 @@ CATEGORIES: tuple[Category, ...] = get_args(Category)
 
 @dataclass(frozen=True)
 class Known:
-    """Knowledge of one example. p_sampled is None if the greedy answers decide the category and nothing was sampled."""
+    """Knowledge of an example. p_sampled is None if the greedy answers decide the category and nothing was sampled."""
 
     category: Category
     p_greedy: float
@@ -93,10 +93,10 @@ def run(config: SlickConfig) -> SlickResult:
 def probe(
     answer: Answers, examples: Sequence[PromptCompletion], groups: Sequence[str], asked: Sequence[int], config: SlickConfig
 ) -> list[Known]:
-    """Knowledge of examples[n] for n in `asked`. The solved examples of a prompt come from the other examples of its group.
+    """Knowledge of examples[n] for n in `asked`. Solved examples come from the same group.
 
     Raises:
-        DataError: a group has too few other examples.
+        DataError: a group has too few solved examples.
     """
     prompts = few_shot_prompts(examples, groups, asked, config)
     targets = [examples[number].completion for number in asked]
@@ -162,7 +162,7 @@ def few_shot(examples: Sequence[PromptCompletion], shown: Sequence[int], asked: 
 
 
 def load(config: SlickConfig) -> tuple[list[PromptCompletion], list[str]]:
-    """Examples with prompt and completion, and the group of each example.
+    """Examples with prompt and completion, and the groups of the examples.
 
     Raises:
         DataError: an example has no prompt and completion, or a row has no group.

@@ -1,7 +1,7 @@
 """Memorisation probe: share of generated text that occurs verbatim in the training data, from checkpoint to checkpoint.
 
 The rate of a length n is the share of generated n-grams of tokens that occur in the training completions and not in the prompt.
-Texts of one kind share n-grams, so the rate of the held-out references is the level to compare with. A model that generalises
+Texts of the same kind share n-grams: compare with the rate of the held-out references. A model that generalises
 copies about as much as the references; a model that memorises copies more.
 """
 
@@ -35,7 +35,7 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class CopiedShare:
-    """Share of copied n-grams with its 95 % interval; None without n-grams."""
+    """Share of copied n-grams with 95 % interval; None without n-grams."""
 
     share: float | None
     low: float | None
@@ -45,11 +45,11 @@ class CopiedShare:
 
 @dataclass(frozen=True)
 class CopyRates:
-    """Copies in the texts of one model.
+    """Copies in the texts of a model.
 
     tokens: number of generated tokens.
     copied: share of copied n-grams, by n.
-    longest: tokens of the longest stretch whose n-grams, for the smallest n, are all copies.
+    longest: tokens of the longest stretch of copied n-grams, for the smallest n.
     texts: the generated texts.
     """
 
@@ -123,9 +123,9 @@ def rates(
 
     Args:
         texts: generated texts.
-        prompts: prompt of each text. Its n-grams are no copies.
+        prompts: prompts of the texts. The n-grams of a prompt are no copies.
         tokenizer: splits texts and prompts.
-        indices: n-grams of the training data, one index for each n.
+        indices: n-grams of the training data, an index for every n.
         seed: seed of the bootstrap.
     """
     written = [tokens_of(text, tokenizer) for text in texts]
@@ -143,7 +143,7 @@ def rates(
 
 
 def copies_of(text: Sequence[int], prompt: Sequence[int], index: CorpusNgrams) -> list[bool]:
-    """True for each n-gram of the text that is in the index and not in the prompt."""
+    """True for n-grams of the text that are in the index and not in the prompt."""
     n = index.length
     of_prompt = {tuple(prompt[start : start + n]) for start in range(len(prompt) - n + 1)}
     return [known and tuple(text[start : start + n]) not in of_prompt for start, known in enumerate(index.contains(text))]
@@ -209,8 +209,8 @@ def _share(copied: Sequence[int], counts: Sequence[int], seed: int) -> CopiedSha
     """Share of copied n-grams, with a bootstrap interval over texts.
 
     Args:
-        copied: number of copied n-grams of each text.
-        counts: number of n-grams of each text.
+        copied: number of copied n-grams, by text.
+        counts: number of n-grams, by text.
         seed: seed of the bootstrap.
     """
     total = sum(counts)

@@ -1,6 +1,6 @@
-"""Execution of generated code in an isolated child process: no network, no other process, no file of this machine, little time.
+"""Execution of generated code in an isolated child process: no network, no second process, no file of this machine, little time.
 
-docs/sandbox.md lists each threat and the protection against it.
+docs/sandbox.md lists threats and protections.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ MAX_REPORT_BYTES = 4096
 
 @dataclass(frozen=True)
 class Limits:
-    """Resource limits of one program. Raises ConfigError for a limit that is not positive."""
+    """Resource limits of a program. Raises ConfigError for a limit that is not positive."""
 
     seconds: int = 5  # processor time
     wall_seconds: float = 20.0  # wall-clock time, for programs that sleep and for busy machines
@@ -44,7 +44,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Result of one program. The program itself may have written `reason`: untrusted text."""
+    """Result of a program. The program itself may have written `reason`: untrusted text."""
 
     passed: bool
     reason: str
@@ -60,8 +60,8 @@ def run_program(
 ) -> Verdict:
     """Run `code`, then `tests` with the names that `code` defined. The program passes if the tests run to their end.
 
-    Each program gets a fresh interpreter without site-packages and without environment variables. The tests see Python's own
-    builtins even if the program replaced them.
+    A program gets a fresh interpreter without site-packages and without environment variables. The tests see Python's own
+    builtins even after the program replaced builtins.
 
     Args:
         code: the program.
@@ -95,7 +95,7 @@ def strongest_isolation() -> Isolation:
 
 @cache
 def isolation_issue(isolation: Isolation) -> str | None:
-    """The reason why an isolation level does not work on this machine, found by trying it; None if it works."""
+    """The reason why an isolation level does not work on this machine, found by trial; None if the level works."""
     if not sys.platform.startswith("linux"):
         return f"it needs Linux, this is {sys.platform}"
     verdict, isolated = _run_child("import decimal, asyncio", "assert decimal.Decimal(1) == 1", [], Limits(), isolation)
@@ -144,7 +144,7 @@ def _run_child(
 
 
 def _read_output(descriptor: int, deadline: float) -> bytes | None:
-    """Output of the child until it closes the pipe, at most MAX_REPORT_BYTES; None after the deadline."""
+    """Output of the child until the pipe closes, at most MAX_REPORT_BYTES; None after the deadline."""
     output = b""
     while len(output) < MAX_REPORT_BYTES:
         ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))

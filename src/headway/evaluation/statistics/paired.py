@@ -1,7 +1,7 @@
 """Confidence intervals of paired differences, and the number of pairs needed to show a difference.
 
 Student's t for few pairs, the studentised bootstrap (Efron and Tibshirani 1993, section 12.5) for more. The percentile bootstrap of
-many papers is not offered: with 3 to 5 pairs, its 95 % intervals cover the truth in only 77 to 85 % of cases.
+many papers is not offered: with 3 to 5 pairs, 95 % intervals cover the truth in only 77 to 85 % of cases.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ MAX_PAIRS = 1000  # more runs are out of reach in practice
 
 @dataclass(frozen=True)
 class Interval:
-    """Mean paired difference with its confidence interval."""
+    """Mean paired difference with confidence interval."""
 
     mean: float
     low: float
@@ -56,9 +56,9 @@ def paired_interval(treatment: Sequence[float], control: Sequence[float], level:
 
 
 def pairs_needed(treatment: Sequence[float], control: Sequence[float], power: float = 0.8, level: float = 0.95) -> int | None:
-    """Number of pairs at which a paired t-test shows a difference of this size and noise with probability `power`.
+    """Number of pairs for a paired t-test that shows a difference of this size and noise with probability `power`.
 
-    The observed difference is uncertain, and so is the number.
+    The number is as uncertain as the observed difference.
 
     Returns: None if more than `MAX_PAIRS` pairs are needed.
     Raises:

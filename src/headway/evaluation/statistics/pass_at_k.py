@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def pass_at_k(samples: int, passed: int, k: int) -> float:
-    """Unbiased estimate of the probability that at least one of k samples passes, from `passed` of `samples` samples.
+    """Unbiased estimate of the probability of a pass among k samples, from `passed` of `samples` samples.
 
     Raises:
         ValueError: k is not from 1 to `samples`, or `passed` is not from 0 to `samples`.
@@ -17,12 +17,12 @@ def pass_at_k(samples: int, passed: int, k: int) -> float:
 
 
 def mean_pass_at_k(counts: Sequence[tuple[int, int]], ks: Sequence[int]) -> dict[str, float]:
-    """Mean pass@k over problems, with its standard error.
+    """Mean pass@k over problems, with standard error.
 
     Args:
-        counts: (samples, passed) of each problem.
+        counts: (samples, passed), by problem.
         ks: values of k.
-    Returns: the keys pass@k and pass@k_stderr for each k.
+    Returns: the keys pass@k and pass@k_stderr for every k.
     """
     means: dict[str, float] = {}
     for k in ks:

@@ -51,7 +51,7 @@ SUITES: dict[str, tuple[str, ...]] = {
 
 
 def task_list() -> str:
-    """Table of all tasks and suites as text, one name a line."""
+    """Table of all tasks and suites as text, a name a line."""
     lines = [*((name, task.about) for name, task in TASKS.items()), (f"{LM_EVAL}NAME,NAME", "tasks of lm-eval, by name")]
     lines += [(SUITE + name, "lm-eval: " * (tasks != CODE) + ", ".join(tasks)) for name, tasks in SUITES.items()]
     width = max(len(name) for name, _ in lines)

@@ -96,7 +96,7 @@ CODE_TASKS = {
 
 
 def _mbpp_rows(source: str, split: str) -> dict[int, tuple[str, Mapping[str, Any]]]:
-    """(location, row) by task id. In a folder with both data sets, the full data set wins: its name comes first."""
+    """(location, row) by task id. In a folder with both data sets, the full data set wins: the name comes first."""
     rows: dict[int, tuple[str, Mapping[str, Any]]] = {}
     for part in MBPP_SPLITS if split == "all" and "/" in source and not source.startswith((".", "/", "~")) else (split,):
         for location, row in load_rows(source, part):

@@ -90,7 +90,7 @@ def held_out_on(
 
 @torch.no_grad()
 def held_out(model: HeadwayModel, batches: Iterable[dict[str, Tensor]]) -> HeldOut:
-    """Held-out metrics on batches of input_ids, labels and segments, each (batch, seq)."""
+    """Held-out metrics on batches of input_ids, labels and segments, all (batch, seq)."""
     count = model.count + 1
     sums, items = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)
     agreed, correct = torch.zeros(count - 1, dtype=torch.float64), torch.zeros(count - 1, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Tasks of lm-eval: its scores, and the cost of generating the answers."""
+"""Tasks of lm-eval: scores, and the cost of generating the answers."""
 
 import json
 import math
@@ -30,10 +30,10 @@ class LMEvalResult(TaskResult):
 
 
 def score(config: EvalConfig) -> Scored:
-    """Scores of one or more tasks of lm-eval.
+    """Scores of tasks of lm-eval.
 
     Raises:
-        ConfigError: lm-eval has no such task, or the task would run generated code.
+        ConfigError: lm-eval has no task of this name, or the task would run generated code.
         DataError: the data of the task cannot be loaded.
     """
     from lm_eval import simple_evaluate
@@ -99,7 +99,7 @@ def _sample(sample: dict[str, Any]) -> dict[str, Any]:
 
 
 def _json_value(value: Any) -> Any:
-    """The value with types that JSON knows: numpy numbers as numbers, infinities and NaN as null, other objects as text."""
+    """The value with types that JSON knows: numpy numbers as numbers, infinities and NaN as null, objects as text."""
     if isinstance(value, dict):
         return {str(key): _json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

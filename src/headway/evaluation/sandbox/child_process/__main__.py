@@ -1,4 +1,4 @@
-"""Isolation of this process, then one untrusted program, then its tests. Started by `headway.evaluation.sandbox`.
+"""Isolation of this process, then an untrusted program, then the tests of the program. Started by `headway.evaluation.sandbox`.
 
 Standard input: the job as JSON, then the password. Standard output: "ready" once the process is isolated, then the password if
 the tests passed, otherwise the error. Only the standard library is imported: the interpreter sees no installed packages.
@@ -87,7 +87,7 @@ def _set_limits(job: dict) -> None:
 
 
 def _readable() -> list[str]:
-    """Folders that Python needs: the standard library and the shared libraries it loads."""
+    """Folders that Python needs: the standard library and shared libraries."""
     own_folder = os.path.dirname(os.path.abspath(__file__))
     candidates = ["/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/share/zoneinfo", f"{sys.base_prefix}/lib"]
     candidates += [path for path in sys.path if path != own_folder] + [os.path.dirname(os.__file__)]
@@ -99,7 +99,7 @@ def _readable() -> list[str]:
 
 
 def _read_job(descriptor: int) -> bytes:
-    """The job without the password behind it, which stays unread in the pipe."""
+    """The job alone. The password behind the job stays unread in the pipe."""
     size = int.from_bytes(os.read(descriptor, 8), "little")
     parts = []
     while size:

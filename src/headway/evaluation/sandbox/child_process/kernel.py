@@ -7,7 +7,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def checked(action: str, result: int) -> int:
-    """`result`, unless it is negative. Raises OSError with errno and the action that failed."""
+    """`result`, unless negative. Raises OSError with errno and the action that failed."""
     if result < 0:
         error = ctypes.get_errno()
         raise OSError(error, f"{action}: {os.strerror(error)}")

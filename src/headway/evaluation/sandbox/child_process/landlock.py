@@ -15,7 +15,7 @@ PR_SET_NO_NEW_PRIVS = 38
 
 
 def restrict(readable: Iterable[str]) -> None:
-    """Allow this process to read the `readable` folders, and nothing else, for the rest of its life.
+    """Allow this process to read the `readable` folders, and nothing else, until the process ends.
 
     Raises:
         OSError: the kernel has no Landlock, or an ABI before 3 (Linux 6.2).

@@ -1,7 +1,7 @@
 """System call filter for a program in the sandbox (seccomp-bpf, `man 2 seccomp`). Runs in the child: standard library only.
 
 A refused call fails with EPERM and the program continues. The filter cannot be removed. Without processes, sockets and signals, a
-program cannot start a fork bomb, reach the network or kill other processes.
+program cannot start a fork bomb, reach the network or kill processes.
 """
 
 import ctypes
