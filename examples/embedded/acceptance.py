@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 
 from headway import HeadwayModel, embedded_path
 from headway.decoding import DecodeStats, heads_drafter
-from headway.decoding.drafters.base import Drafter, DrafterFactory
+from headway.decoding.drafters.base import Drafter, DrafterFactory, build_drafter
 
 DOMAINS = ("stories", "arithmetic", "code", "books")
 PROMPT = 32  # tokens
@@ -27,11 +27,11 @@ def tree(drafts: int) -> DrafterFactory:
     """The default trees, always of so many drafts."""
 
     def make(model, cache) -> Drafter:  # type: ignore[no-untyped-def]
-        drafter = heads_drafter()(model, cache)
+        drafter = build_drafter(heads_drafter(), model, cache)
         drafter.draft_sizes = (0, drafts)
         return drafter
 
-    return make
+    return DrafterFactory(make)
 
 
 WAYS = [

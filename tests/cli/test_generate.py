@@ -147,7 +147,7 @@ def test_ngrams_and_assistants_draft_and_change_nothing(
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--drafter", "ngrams"], "drafter must be heads|ngram, not 'ngrams'"),
+        (["--drafter", "ngrams"], "drafter must be heads|ngram|none, not 'ngrams'"),
         (["--drafter", "ngram", "--assistant", "x"], "exclude each other"),
         (["--no-speculative", "--assistant", "x"], "exclude each other"),
         (["--assistant", "no-such-folder"], "'no-such-folder' is neither a folder here nor a model"),

@@ -144,7 +144,7 @@ def test_a_plain_fallback_serves_right_padded_rows_too():
         ({"seed": 1.5}, "seed must be a whole number, got 1.5"),
         ({"seed": 1, "generator": torch.Generator()}, "seed and generator exclude each other"),
         ({"max_batch_size": 0}, "max_batch_size must be a whole number of at least 1"),
-        ({"drafter": "ngram"}, "drafter must come from a function such as ngram_drafter.*got 'ngram'"),
+        ({"drafter": "ngram"}, "drafter must be a factory such as ngram_drafter.*got 'ngram'"),
         ({"drafter": ngram_drafter}, "drafter=ngram_drafter is not called yet"),
         ({"drafter": heads_drafter}, "drafter=heads_drafter is not called yet"),
         ({"drafter": fallback_drafter(ngram_drafter(), heads_drafter)}, "drafter=heads_drafter is not called yet"),

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from headway.cli.console import note, print_json, read_stdin
 from headway.config import at_least, field
+from headway.decoding.drafters import AUTOREGRESSIVE
 from headway.errors import ConfigError, DataError
-from headway.evaluation.configs import DTYPE_HELP, QUANTIZE_CHOICES, QUANTIZE_HELP, Dtype
+from headway.evaluation.configs import DRAFTER_CHOICES, DTYPE_HELP, QUANTIZE_CHOICES, QUANTIZE_HELP, Dtype
 
 PROMPTS, SAMPLING, DRAFTING, LOADING = "prompts", "length and sampling", "drafting", "model and device"
 
@@ -30,8 +31,11 @@ class GenerateConfig:
     repetition_penalty: float = field(1.0, "above 1, tokens that already occur become less probable", group=SAMPLING)
     seed: int = field(0, "seed of the samples", group=SAMPLING)
     speculative: bool = field(True, "draft and verify; otherwise decode one token at a time", group=DRAFTING)
-    drafter: Literal["heads", "ngram"] = field(
-        "heads", "source of drafts: the model's heads, or n-grams of the text", group=DRAFTING
+    drafter: str = field(
+        "heads",
+        "source of drafts: the model's heads, n-grams of the text, or none, which decodes one token at a time",
+        group=DRAFTING,
+        choices=DRAFTER_CHOICES,
     )
     assistant: str | None = field(
         None, "folder or hub id of a smaller model with the same vocabulary, as the source of drafts", group=DRAFTING
@@ -48,8 +52,8 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "max_new_tokens", "batch_size")
-        if (self.drafter == "ngram") + (self.assistant is not None) + (not self.speculative) > 1:
-            raise ConfigError("--drafter ngram, --assistant and --no-speculative exclude each other; give one of them.")
+        if (self.drafter != "heads") + (self.assistant is not None) + (not self.speculative) > 1:
+            raise ConfigError(f"--drafter {self.drafter}, --assistant and --no-speculative exclude each other; give one of them.")
 
 
 def run(config: GenerateConfig) -> None:
@@ -71,7 +75,7 @@ def run(config: GenerateConfig) -> None:
             **inputs,
             tokenizer=tokenizer,
             streamer=TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True) if stream else None,
-            speculative=config.speculative,
+            speculative=config.speculative and config.drafter != AUTOREGRESSIVE,
             drafter=_drafter(config, model),
             compile=config.compile,
             max_batch_size=config.batch_size,
@@ -134,13 +138,14 @@ def _sampling(config: GenerateConfig) -> dict[str, Any]:
 
 
 def _drafter(config: GenerateConfig, model: Any) -> Any:
-    """What was asked for in place of the heads, None for the heads."""
-    from headway.decoding import assistant_drafter, ngram_drafter
+    """Factory of the drafter, or None for the default of `generate`: the heads, compiled with `--compile`."""
+    from headway.decoding import assistant_drafter
+    from headway.decoding.drafters import drafter_by_name
     from headway.model import load_trunk, named_dtype
 
     if config.assistant is not None:
         return assistant_drafter(load_trunk(config.assistant, named_dtype(config.dtype)).to(model.device).eval())
-    return ngram_drafter() if config.drafter == "ngram" else None
+    return None if config.drafter == GenerateConfig.drafter else drafter_by_name(config.drafter, model)
 
 
 def _encode(tokenizer: Any, prompts: list[str], chat: bool) -> Any:

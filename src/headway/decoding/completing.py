@@ -10,8 +10,6 @@ from headway.decoding.autoregressive import decode_autoregressive
 from headway.decoding.batch import SequenceState
 from headway.decoding.draftable import DraftableModel
 from headway.decoding.drafters.base import DrafterFactory
-from headway.decoding.drafters.heads import heads_drafter
-from headway.decoding.drafters.ngram import ngram_drafter
 from headway.decoding.engine import Engine
 from headway.decoding.exactness import exactness_issue
 from headway.decoding.generation_config import context_issue, new_token_limit, prompt_tokens, resolve, seed_number
@@ -80,13 +78,6 @@ def complete(
                     errors.append(sample.error)
     if errors:
         raise errors[0]
-
-
-def drafter_of(model: DraftableModel, name: str, speculative: bool = True) -> DrafterFactory | None:
-    """The drafter by name: `heads`, if the model has any, or `ngram`; None if not `speculative`."""
-    if not speculative or (name == "heads" and model.heads is None):
-        return None
-    return ngram_drafter() if name == "ngram" else heads_drafter()
 
 
 def _one_by_one(model: DraftableModel, tokenizer: Any, requests: list[Request]) -> Iterator[Completion]:

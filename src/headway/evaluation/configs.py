@@ -12,7 +12,7 @@ Dtype = Literal["saved", "float32", "bfloat16", "float16"]
 DTYPE_HELP = "data type of weights and arithmetic; int4 needs bfloat16"
 QUANTIZE_HELP = "quantise the linear layers; auto times the schemes and takes the fastest, if one is faster"
 QUANTIZE_CHOICES = choices_from("headway.trunk.scheme_names:QUANTIZE_CHOICES")
-DRAFTER_CHOICES = ("heads", "ngram")
+DRAFTER_CHOICES = choices_from("headway.decoding.drafters:DRAFTERS")
 REFERENCE = "reference"  # in place of a model: the data set's own solutions
 TASK, MODEL, DECODING, CODE_TASKS, SPEED, OUTPUT = "task", "model", "decoding", "code", "speed", "output"
 

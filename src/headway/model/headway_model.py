@@ -13,7 +13,7 @@ from transformers import Cache, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from headway import model_path
-from headway.decoding import Generation, generate
+from headway.decoding.generate import Generation, generate
 from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
 from headway.heads import CONFIG_FILE, FAMILIES, HeadStack, read_config
 from headway.model.native_mtp.checkpoint import NativeMTPCheckpoint, Provenance, find_native_mtp

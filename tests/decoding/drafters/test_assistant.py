@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from headway import HeadwayModel
 from headway.decoding import assistant_drafter
 from headway.decoding.drafters import assistant
+from headway.decoding.drafters.base import DrafterFactory, build_drafter
 from headway.errors import ConfigError
 from tests.references import check_batch_invariance, check_greedy, check_sampling, prompts, reference
 from tests.tiny import tiny_trunk
@@ -69,8 +70,8 @@ def check_own(helper, drafts):
 def recording(make, drafts):
     """The same drafter, whose drafts are noted by the text that they continue."""
 
-    def made(model, cache):
-        drafter = make(model, cache)
+    def build(model, cache):
+        drafter = build_drafter(make, model, cache)
         plain = drafter.draft
 
         def draft(batch, count):
@@ -83,7 +84,7 @@ def recording(make, drafts):
         drafter.draft = draft
         return drafter
 
-    return made
+    return DrafterFactory(build)
 
 
 def test_drafts_are_the_assistants_own_continuation_whatever_was_rejected_and_whoever_came_or_left(model, monkeypatch):

@@ -1,14 +1,12 @@
 """Drafts of every quality, from heads that are told the answer: they change how fast, never what."""
 
-from functools import partial
-
 import pytest
 import torch
 from scipy import stats as statistics
 
 from headway import HeadwayModel
 from headway.decoding import RaggedKVCache, heads_drafter
-from headway.decoding.drafters.base import Draft
+from headway.decoding.drafters.base import Draft, DrafterFactory
 from headway.decoding.drafters.chained import ChainedDrafter
 from headway.decoding.drafters.parallel import ParallelDrafter
 from headway.errors import UnsupportedModelError
@@ -66,8 +64,8 @@ class Told:
         return Draft([])
 
 
-def oracle_drafter(_model, _cache, **told):
-    return Told(**told)
+def oracle_drafter(**told):
+    return DrafterFactory(lambda _model, _cache: Told(**told))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
@@ -79,7 +77,7 @@ def test_told_drafts_change_the_speed_only(count, wrong):
     told = [[token for token, own in zip(row, mask, strict=True) if own] for row, mask in _masked(answers)]
     for limit, ends in [(24, [eos, 60]), (21, None)]:
         expected = model.trunk.generate(**batch(), max_new_tokens=limit, do_sample=False, eos_token_id=ends, pad_token_id=0)
-        make = partial(oracle_drafter, answers=told, depth=count, wrong=wrong)
+        make = oracle_drafter(answers=told, depth=count, wrong=wrong)
         out = model.generate(**batch(), max_new_tokens=limit, eos_token_id=ends, pad_token_id=0, drafter=make, adaptive=False)
         assert torch.equal(out.sequences, expected)
     accepted, reached = sum(out.stats.num_accepted_tokens_per_pos), sum(out.stats.num_drafts_per_pos)

@@ -5,6 +5,7 @@ import torch
 
 from headway import HeadwayModel
 from headway.decoding import RaggedKVCache, fallback_drafter, heads_drafter, limit_draft_tokens, ngram_drafter, proposes_trees
+from headway.decoding.drafters.base import build_drafter
 from headway.errors import ConfigError
 from tests.tiny import tiny_trunk
 
@@ -17,8 +18,8 @@ def model():
     return HeadwayModel.from_trunk(tiny_trunk(), count=3).eval()
 
 
-def made(make, model):
-    return make(model, RaggedKVCache(0, 0, len(model.view.layers) + model.count))
+def build(factory, model):
+    return build_drafter(factory, model, RaggedKVCache(0, 0, len(model.view.layers) + model.count))
 
 
 @pytest.mark.parametrize("tree", ["dynamic", TREE], ids=str)
@@ -33,16 +34,16 @@ def test_no_round_has_more_drafts_than_asked_for_and_the_text_is_the_same(model,
 
 
 def test_a_fixed_tree_keeps_its_first_drafts(model):
-    drafter = made(limit_draft_tokens(2, heads_drafter(TREE)), model)
+    drafter = build(limit_draft_tokens(2, heads_drafter(TREE)), model)
     assert (drafter.paths, drafter.parents, drafter.draft_sizes) == ([[0], [1]], [0, 0], (0, 2))
 
 
 def test_few_drafts_beside_each_other_are_a_tree_and_a_path_is_none(model):
     """However few they are beside the heads."""
-    assert proposes_trees(made(heads_drafter([(0,), (1,)]), model))
-    assert not proposes_trees(made(heads_drafter([(0,), (0, 0)]), model))
+    assert proposes_trees(build(heads_drafter([(0,), (1,)]), model))
+    assert not proposes_trees(build(heads_drafter([(0,), (0, 0)]), model))
     with pytest.raises(ConfigError, match="Only drafters of chains"):
-        made(fallback_drafter(ngram_drafter(), heads_drafter([(0,), (1,)])), model)
+        build(fallback_drafter(ngram_drafter(), heads_drafter([(0,), (1,)])), model)
 
 
 @pytest.mark.parametrize("drafts", [-1, 1.5, "2", None])

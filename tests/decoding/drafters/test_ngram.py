@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from headway import HeadwayModel
 from headway.decoding import RaggedKVCache, ngram_drafter
 from headway.decoding.batch import DecodingBatch, SequenceState
+from headway.decoding.drafters.base import build_drafter
 from headway.decoding.drafters.ngram import NgramIndex
 from headway.decoding.sampler import Sampler
 from headway.decoding.stopping import StoppingCriteria
@@ -78,7 +79,7 @@ def drafted(rows, drafter, count):
 
 
 def test_each_row_drafts_as_much_as_it_has_found_and_can_take(model):
-    drafter = ngram_drafter(depth=4)(model, RaggedKVCache(3, 20))
+    drafter = build_drafter(ngram_drafter(depth=4), model, RaggedKVCache(3, 20))
     found, written = drafted([([5, 6, 5, 6], 20), ([1, 2, 3], 20), ([5, 6, 5, 6], 7)], drafter, 4)
     assert found.lengths == [4, 0, 2] and found.distributions == []
     assert written == [[5, 6, 5, 6], [], [5, 6]]
@@ -88,7 +89,7 @@ def test_each_row_drafts_as_much_as_it_has_found_and_can_take(model):
 
 
 def test_an_index_moves_with_its_row(model):
-    drafter = ngram_drafter(depth=2)(model, RaggedKVCache(2, 20))
+    drafter = build_drafter(ngram_drafter(depth=2), model, RaggedKVCache(2, 20))
     drafted([([1, 2, 3, 4], 20), ([5, 6, 7, 5], 20)], drafter, 2)
     drafter.move_row(1, 0)
     drafter.resize(3, 20)

@@ -43,7 +43,7 @@ def assistant_drafter(assistant: PreTrainedModel | DraftableModel, depth: int = 
         _check_fits(trunk, model)
         return AssistantDrafter(trunk, depth, cache.rows, cache.capacity)
 
-    return make
+    return DrafterFactory(make)
 
 
 def _check_fits(assistant: PreTrainedModel, model: DraftableModel) -> None:

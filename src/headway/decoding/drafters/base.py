@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from headway.decoding.batch import DecodingBatch
 from headway.decoding.draftable import DraftableModel
@@ -72,18 +72,35 @@ class Drafter(Protocol):
         """There is room now for so many rows and tokens a row: more or fewer, never fewer than are in use."""
 
 
-DrafterFactory = Callable[[DraftableModel, RaggedKVCache], Drafter]
+@dataclass(frozen=True)
+class DrafterFactory:
+    """Builder of a drafter: the result of `ngram_drafter()`, and the value of `generate(..., drafter=)`.
+
+    A class and not a plain function, so that a forgotten call, `drafter=ngram_drafter`, is found at once.
+
+    Args:
+        build: maps the model and the trunk's cache to a drafter.
+        needs_heads: the drafter reads the model's heads.
+    """
+
+    build: Callable[[DraftableModel, RaggedKVCache], Drafter]
+    needs_heads: bool = False
 
 
-def build_drafter(make: DrafterFactory, model: DraftableModel, cache: RaggedKVCache) -> Drafter:
-    """The drafter that it makes. Raises ConfigError for what makes none."""
-    if getattr(make, "__annotations__", {}).get("return") == DrafterFactory:
-        name = getattr(make, "__name__", "")
-        raise ConfigError(f"drafter={name} is not called yet: give {name}(...).")
-    if not callable(make) or isinstance(make, nn.Module):
-        got = repr(make) if isinstance(make, str) else f"a {type(make).__name__}"
-        raise ConfigError(f"drafter must come from a function such as ngram_drafter() or assistant_drafter(model), got {got}.")
-    return make(model, cache)
+def build_drafter(factory: DrafterFactory, model: DraftableModel, cache: RaggedKVCache) -> Drafter:
+    """The factory's drafter for this model and cache.
+
+    Raises: ConfigError if `factory` is not a `DrafterFactory`, for example a function that was not called.
+    """
+    if isinstance(factory, DrafterFactory):
+        return factory.build(model, cache)
+    if callable(factory) and (name := getattr(factory, "__name__", "")):
+        raise ConfigError(
+            f"drafter={name} is not called yet: give {name}(...). A function of your own that builds a drafter from (model, cache) "
+            f"is given as DrafterFactory({name})."
+        )
+    got = repr(factory) if isinstance(factory, str) else f"a {type(factory).__name__}"
+    raise ConfigError(f"drafter must be a factory such as ngram_drafter() or assistant_drafter(model), got {got}.")
 
 
 class ChainDrafter:

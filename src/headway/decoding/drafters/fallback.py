@@ -25,7 +25,7 @@ def fallback_drafter(first: DrafterFactory, second: DrafterFactory) -> DrafterFa
     def make(model: DraftableModel, cache: RaggedKVCache) -> Drafter:
         return FallbackDrafter(build_drafter(first, model, cache), build_drafter(second, model, cache))
 
-    return make
+    return DrafterFactory(make)
 
 
 class FallbackDrafter(ChainDrafter):

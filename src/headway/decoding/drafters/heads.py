@@ -39,7 +39,7 @@ def heads_drafter(tree: str | Sequence[Sequence[int]] = "dynamic", compile: bool
             return MaskDrafter(model.heads, model.view, cache, tree)
         return ParallelDrafter(model.heads, model.view, cache, tree, compiled(model) if compile else None)
 
-    return make
+    return DrafterFactory(make, needs_heads=True)
 
 
 def _paths(tree: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:

@@ -26,7 +26,7 @@ def limit_draft_tokens(drafts: int, make: DrafterFactory) -> DrafterFactory:
                 drafter.draft_sizes = (*(n for n in drafter.draft_sizes if n < drafts), drafts)
         return drafter
 
-    return limited
+    return DrafterFactory(limited)
 
 
 def proposes_trees(drafter: Drafter) -> bool:

@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 
 from headway.decoding.batch import DecodingBatch
-from headway.decoding.draftable import DraftableModel
-from headway.decoding.drafters.base import ChainDrafter, Draft, Drafter, DrafterFactory
+from headway.decoding.drafters.base import ChainDrafter, Draft, DrafterFactory
 from headway.decoding.generation_config import is_whole
-from headway.decoding.kv_cache import RaggedKVCache
 from headway.errors import ConfigError
 from headway.trunk import HiddenStates
 
@@ -32,10 +30,7 @@ def ngram_drafter(depth: int = 8, longest: int = 3, shortest: int = 1) -> Drafte
     if not is_whole(shortest, 1) or not is_whole(longest, shortest):
         raise ConfigError(f"N-grams need 1 <= shortest <= longest, got shortest={shortest!r} and longest={longest!r}.")
 
-    def make(_model: DraftableModel, cache: RaggedKVCache) -> Drafter:
-        return NgramDrafter(cache.rows, depth, longest, shortest)
-
-    return make
+    return DrafterFactory(lambda _model, cache: NgramDrafter(cache.rows, depth, longest, shortest))
 
 
 class NgramDrafter(ChainDrafter):

@@ -12,7 +12,7 @@ from torch import Tensor
 from headway.decoding import RaggedKVCache
 from headway.decoding.batch import DecodingBatch
 from headway.decoding.draftable import DraftableModel
-from headway.decoding.drafters.base import ChainDrafter, Draft, Drafter, DrafterFactory
+from headway.decoding.drafters.base import ChainDrafter, Draft, Drafter, DrafterFactory, build_drafter
 from headway.trunk import HiddenStates
 
 
@@ -28,9 +28,9 @@ def oracle_drafter(
     """
 
     def make(model: DraftableModel, cache: RaggedKVCache) -> Drafter:
-        return OracleDrafter(answers, rate, depth, heads(model, cache) if heads is not None else None, seed)
+        return OracleDrafter(answers, rate, depth, build_drafter(heads, model, cache) if heads is not None else None, seed)
 
-    return make
+    return DrafterFactory(make)
 
 
 class OracleDrafter(ChainDrafter):

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from headway.decoding import Generation, RaggedKVCache, heads_drafter, limit_draft_tokens, proposes_trees
+from headway.decoding.drafters.base import build_drafter
 from headway.evaluation.benchmarks.speed import interleaved, merged_stats, same_sequences
 from headway.evaluation.prompts import left_padded
 from headway.model import HeadwayModel
@@ -74,7 +75,7 @@ def drafting(
 
 def _variants(model: HeadwayModel, nodes: int) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
     """By name of the variant, the arguments of `generate` and the largest number of drafts in a step."""
-    drafter = heads_drafter()(model, RaggedKVCache(0, 0))
+    drafter = build_drafter(heads_drafter(), model, RaggedKVCache(0, 0))
     variants: dict[str, dict[str, Any]] = {AUTOREGRESSIVE: {"speculative": False}, "adaptive": {}}
     variants["chain"] = {"drafter": heads_drafter("chain"), "adaptive": False}
     max_drafts = {AUTOREGRESSIVE: 0, "adaptive": drafter.draft_sizes[-1], "chain": model.count}

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from headway import model_path
 from headway.decoding import DecodeStats, Request, SamplingParams, complete
-from headway.decoding.completing import drafter_of
+from headway.decoding.drafters import drafter_by_name
 from headway.errors import ConfigError, DataError
 from headway.evaluation.probes.answer_log import AnswerLog, answer_key, fingerprint
 from headway.evaluation.probes.configs import AnsweringConfig
@@ -147,7 +147,7 @@ class Answerer:
     def _decode(self, prompts: list[tuple[list[int], int | None]]) -> Iterator[tuple[int, str]]:
         """Number and text of each answer, in the order in which answers end."""
         requests = [Request(ids, self._sampling(seed)) for ids, seed in prompts]
-        drafter = drafter_of(self.model, "heads", self.speculative)
+        drafter = drafter_by_name("heads", self.model, self.speculative)
         for completion in complete(self.model, self.tokenizer, requests, drafter=drafter, max_batch_size=self.batch_size):
             self.stats.append(completion.stats)
             yield completion.request_index, completion.text

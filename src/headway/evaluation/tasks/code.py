@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from headway.decoding import DecodeStats, Request, SamplingParams, complete
-from headway.decoding.completing import drafter_of
+from headway.decoding.drafters import drafter_by_name
 from headway.errors import ConfigError
 from headway.evaluation.configs import REFERENCE, EvalConfig
 from headway.evaluation.results import INLINE, DecodingSummary, Scored, TaskResult, as_json
@@ -135,7 +135,7 @@ def _generate(
         for problem, sample in wanted
     ]
     began = time.monotonic()
-    drafter = drafter_of(model, config.drafter, config.speculative)
+    drafter = drafter_by_name(config.drafter, model, config.speculative)
     stats = []
     for completion in complete(model, tokenizer, requests, drafter=drafter, max_batch_size=config.batch_size):
         scorer.submit(*wanted[completion.request_index], completion.text)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from headway.decoding import DecodeStats, Request, SamplingParams, complete, exactness_issue
-from headway.decoding.completing import drafter_of
+from headway.decoding.drafters import drafter_by_name
 from headway.decoding.generation_config import resolve
 from headway.errors import ConfigError
 from headway.model import HeadwayModel, load_model_and_tokenizer
@@ -30,7 +30,7 @@ class HeadwayLM(HFLM):
     Args:
         pretrained: folder, hub id, `embedded`, or a model; then with its tokenizer.
         batch_size: rows decoded, or scored, at once.
-        drafter: `heads`, where the model has any, or `ngram`. plain: decode without drafts.
+        drafter: a name of `DRAFTERS`. plain: decode without drafts.
         adaptive: draft as much as pays on this machine, otherwise always as much as the drafter can.
         seed: of what is drawn where a task samples.
         kwargs: those of lm-eval's HFLM, such as max_length or add_bos_token.
@@ -52,7 +52,8 @@ class HeadwayLM(HFLM):
             pretrained, loaded = load_model_and_tokenizer(pretrained)
             tokenizer = tokenizer if tokenizer is not None else loaded
         super().__init__(pretrained=pretrained.trunk, tokenizer=tokenizer, batch_size=batch_size, **kwargs)
-        self.headway, self.drafter, self.adaptive = pretrained, drafter_of(pretrained, drafter, not plain), adaptive
+        self.headway, self.adaptive = pretrained, adaptive
+        self.drafter = drafter_by_name(drafter, pretrained, speculative=not plain)
         self.seed, self.decoded, self.seconds = seed, list[DecodeStats](), 0.0
 
     @property

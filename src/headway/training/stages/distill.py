@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from headway.data import Chat, Example, PromptCompletion, Text, load_examples, row_of_example, tokenize_prompt
 from headway.decoding import DecodeStats, Request, SamplingParams, complete
-from headway.decoding.completing import drafter_of
+from headway.decoding.drafters import drafter_by_name
 from headway.decoding.generation_config import resolve
 from headway.decoding.stopping import eos_tokens
 from headway.errors import DataError
@@ -156,7 +156,7 @@ def _draw(
         bar = progress.add_task("", total=len(prompts) * config.samples, completed=len(samples))
         before, began = samples.tokens, time.monotonic()
         stats = []
-        drafter = drafter_of(model, "heads")
+        drafter = drafter_by_name("heads", model)
         for completion in complete(model, tokenizer, requests, drafter=drafter, max_batch_size=config.batch_size):
             prompt, sample = wanted[completion.request_index]
             new = list(completion.token_ids)
