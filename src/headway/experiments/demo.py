@@ -1,10 +1,7 @@
-"""`headway demo`: does looking ahead help this model on this task, and how much faster does it get? Answered in minutes.
+"""`headway demo`: train the embedded model on generated word problems with no head, one head and two heads, and compare.
 
-The embedded model learns generated word problems that it has never seen, three ways: towards the next token only, and towards
-several with one and with two heads.
+The comparison takes minutes and reports scores and decoding speed.
 """
-
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,15 +9,18 @@ from rich.markup import escape
 from headway.data import PromptCompletion, load_examples
 from headway.experiments.compare import compare
 from headway.experiments.compare.configs import CompareConfig, DemoConfig, TaskConfig
+from headway.experiments.compare.results import Comparison
 
 
-def run(config: DemoConfig) -> dict[str, Any]:
-    """A comparison with everything set. Raises: as `headway.experiments.compare.compare.run`."""
+def run(config: DemoConfig) -> Comparison:
+    """Run the comparison of the demo. Raises: as `headway.experiments.compare.compare.run`."""
     data = f"word-problems:{config.level}"
     (example,) = load_examples(data, "test", 1)
     assert isinstance(example, PromptCompletion)
     console = Console()
-    console.print(f"Word problems of level {config.level}, such as:\n  [dim]{escape(example.prompt + example.completion)}[/dim]")
+    console.print(
+        f"Word problems of level {config.level}, for example:\n  [dim]{escape(example.prompt + example.completion)}[/dim]"
+    )
     return compare.run(
         CompareConfig(
             output_dir=config.output_dir,
@@ -31,7 +31,7 @@ def run(config: DemoConfig) -> dict[str, Any]:
                 )
             },
             arms={
-                "next-token": {"objective": "next-token"},  # it keeps two heads, untouched, to see whether they still draft
+                "next-token": {"objective": "next-token"},  # keeps the pretrained heads, untrained from here on
                 "1 head": {"num_heads": 1},
                 "2 heads": {},
             },

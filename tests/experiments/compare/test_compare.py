@@ -1,4 +1,4 @@
-"""A comparison from its first run to its report: killed in the middle, with an arm that fails, and continued."""
+"""Comparison from the first run to the report: killed, resumed, with an arm that fails."""
 
 import json
 import os
@@ -18,7 +18,7 @@ import headway.config
 from headway.errors import HeadwayError
 from headway.experiments.compare import compare
 from headway.experiments.compare.configs import CompareConfig
-from headway.experiments.runner import Done
+from headway.experiments.runner import RunResults
 
 SETTINGS = {
     "tasks": {"sums": {"data": "word-problems:1", "examples": 12, "test_examples": 3, "max_new_tokens": 4}},
@@ -33,7 +33,7 @@ SETTINGS = {
 }
 
 
-def test_a_killed_comparison_goes_on_and_a_failing_arm_sinks_no_other(tmp_path: Path) -> None:
+def test_a_killed_comparison_resumes_and_a_failed_arm_does_not_stop_the_others(tmp_path: Path) -> None:
     file, out = tmp_path / "compare.yaml", tmp_path / "out"
     file.write_text(yaml.safe_dump({**SETTINGS, "output_dir": str(out)}))
     process = subprocess.Popen(
@@ -53,21 +53,21 @@ def test_a_killed_comparison_goes_on_and_a_failing_arm_sinks_no_other(tmp_path: 
 
     results = compare.run(headway.config.load(CompareConfig, file))
     assert first.stat().st_mtime_ns == written
-    assert sorted((one["arm"], one["seed"]) for one in results["runs"]) == [
+    assert sorted((run.arm, run.seed) for run in results.runs) == [
         ("1 head", 0),
         ("1 head", 1),
         ("next-token", 0),
         ("next-token", 1),
     ]
-    assert len(results["failures"]) == 2 and all("learning_rate" in reason for reason in results["failures"].values())
-    assert set(results["comparison"]["sums"]) == {"1 head"}
-    assert all([point[0] for point in one["points"]] == [2, 3] for one in results["runs"])
-    assert all(one["points"][-1][2] > 0 and one["steps"] == 3 for one in results["runs"])
-    assert results["speed"]["sums"]["1 head"]["identical"]
+    assert len(results.failures) == 2 and all("learning_rate" in reason for reason in results.failures.values())
+    assert set(results.comparison["sums"]) == {"1 head"}
+    assert all([point.step for point in run.points or []] == [2, 3] for run in results.runs)
+    assert all(run.points and run.points[-1].metrics["loss"] > 0 and run.steps == 3 for run in results.runs)
+    assert results.speed["sums"]["1 head"].identical
 
     table = parquet.read_table(out / "results.parquet").to_pylist()
-    assert [row["loss"] for row in table] == [one["loss"] for one in results["runs"]]
-    assert json.loads((out / "results.json").read_text())["runs"] == results["runs"]
+    assert [row["loss"] for row in table] == [run.metrics["loss"] for run in results.runs]
+    assert json.loads((out / "results.json").read_text()) == json.loads(json.dumps(results.to_json()))
     page = (out / "report.html").read_text()
     assert "&lt;b&gt;mad" in page and "<b>mad" not in page
     assert not re.search(r"<script|<link|<img|(src|href)=.http|url\(.?http", page), "nothing comes from outside"
@@ -76,7 +76,7 @@ def test_a_killed_comparison_goes_on_and_a_failing_arm_sinks_no_other(tmp_path: 
     assert kept == {"0"}, "models of the first seed stay, others go"
 
 
-def test_where_every_run_fails_the_reason_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "execute", lambda *args, **kwargs: Done({}, {"sums-0": "out of memory (log: log.txt)"}))
+def test_the_first_reason_is_reported_if_every_run_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "run_all", lambda *args, **kwargs: RunResults({}, {"sums-0": "out of memory (log: log.txt)"}))
     with pytest.raises(HeadwayError, match="Every run failed; the first: out of memory"):
         compare.run(headway.config.build(CompareConfig, {**SETTINGS, "output_dir": str(tmp_path / "out")}, "test"))

@@ -1,4 +1,4 @@
-"""A comparison of families from its first run to its report: killed in the middle, with a family that fails, and continued."""
+"""Comparison of families from the first run to the report: killed, resumed, with a family that fails."""
 
 import json
 import os
@@ -15,19 +15,19 @@ import pytest
 import yaml
 from pyarrow import parquet
 from tests.experiments.families import test_summary as fakes
-from tests.experiments.families.test_worker import SMALL
+from tests.experiments.families.test_training import SMALL
 
 import headway.config
 from headway.errors import HeadwayError
 from headway.experiments.families import compare as comparing
 from headway.experiments.families.configs import HeadsCompareConfig
-from headway.experiments.families.runs import ALONE
-from headway.experiments.runner import Done
+from headway.experiments.families.specs import ALONE
+from headway.experiments.runner import RunResults
 
 MAD = {"family": "medusa", "label": "<b>mad</b> $x$", "learning_rate": 1e30, "max_grad_norm": 0.0}
 
 
-def test_a_killed_comparison_goes_on_and_a_failing_family_sinks_no_other(tmp_path: Path, trunk: Path) -> None:
+def test_a_killed_comparison_resumes_and_a_failed_family_does_not_stop_the_others(tmp_path: Path, trunk: Path) -> None:
     file, out = tmp_path / "families.yaml", tmp_path / "out"
     given = {**SMALL, "model": str(trunk), "output_dir": str(out), "families": ["sequential", "redrafter", MAD], "jobs": 2}
     file.write_text(yaml.safe_dump({**given, "settings": {"save_steps": 2, "log_steps": 1}}))
@@ -50,21 +50,22 @@ def test_a_killed_comparison_goes_on_and_a_failing_family_sinks_no_other(tmp_pat
     results = comparing.run(headway.config.load(HeadsCompareConfig, file))
     assert all(path.stat().st_mtime_ns == written for path, written in finished.items())
     assert json.loads((saved.parents[2] / "seconds.json").read_text())["seconds"]["1"] == before, "it went on, not from the start"
-    assert [run["label"] for run in results["runs"]] == ["sequential", "redrafter"]
-    assert list(results["failures"]) == [f"{MAD['label']}, seed 0"]
-    assert "learning_rate" in results["failures"][f"{MAD['label']}, seed 0"]
-    for run in results["runs"]:
-        assert run["trunk_loss"] == results["trunk"]["trunk_loss"] and run["steps"] == 4 and run["seconds"] > 0
-        assert all(way["identical"] for way in run["decoding"]["0"].values())
-    assert all("tree" in run["decoding"]["0"] for run in results["runs"])
+    assert [run.arm for run in results.runs] == ["sequential", "redrafter"]
+    assert list(results.failures) == [f"{MAD['label']}, seed 0"]
+    assert "learning_rate" in results.failures[f"{MAD['label']}, seed 0"]
+    for run in results.runs:
+        assert run.metrics["trunk_loss"] == results.trunk.metrics["trunk_loss"]
+        assert run.metrics["steps"] == 4 and run.metrics["seconds"] > 0
+        assert all(found.identical for found in run.variants("0").values())
+    assert all("tree" in run.variants("0") for run in results.runs)
 
     table = parquet.read_table(out / "results.parquet").to_pylist()
-    assert [row["chain_acceptance"] for row in table] == [run["decoding"]["0"]["chain"]["acceptance"] for run in results["runs"]]
-    assert json.loads((out / "results.json").read_text())["runs"] == results["runs"]
+    assert [row["chain_acceptance"] for row in table] == [run.variants("0")["chain"].acceptance for run in results.runs]
+    assert json.loads((out / "results.json").read_text()) == results.to_json()
     page = (out / "report.html").read_text()
     assert "&lt;b&gt;mad" in page and "<b>mad" not in page
     assert not re.search(r"<script|<link|<img|(src|href)=.http|url\(.?http", page), "nothing comes from outside"
-    for plot in ("acceptance", "speed", "beside", "price"):
+    for plot in ("acceptance", "speed", "published", "cost"):
         assert (out / "plots" / f"{plot}-0.png").read_bytes().startswith(b"\x89PNG")
     assert not list(out.glob("runs/redrafter-*/model/checkpoint-*"))
 
@@ -73,41 +74,46 @@ def config(tmp_path: Path, **changes: Any) -> HeadsCompareConfig:
     return headway.config.build(HeadsCompareConfig, {**SMALL, "output_dir": str(tmp_path), **changes}, "test")
 
 
-def test_equal_time_gives_a_slow_family_fewer_steps_and_leaves_out_one_that_cannot_be_timed(
+def test_equal_time_gives_a_slow_family_fewer_steps_and_leaves_out_a_family_without_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates, asked = {"medusa": 0.5, "hydra": 2.0}, {}
 
-    def execute(specs: dict[str, Any], *args: Any, **kwargs: Any) -> Done:
-        if any(spec.get("rate") for spec in specs.values()):
+    def run_all(specs: dict[str, Any], *args: Any, **kwargs: Any) -> RunResults:
+        if any(spec["timing"] for spec in specs.values()):
             done = {name: spec["label"] for name, spec in specs.items()}
-            results = {name: {"label": label, "rate": rates[label]} for name, label in done.items() if label in rates}
-            return Done(results, {name: "no room" for name, label in done.items() if label not in rates})
-        asked.update({spec["label"]: spec["training"]["max_steps"] for spec in specs.values() if "training" in spec})
-        return Done({name: {"label": spec["label"]} for name, spec in specs.items() if "training" not in spec}, {"x": "stop here"})
+            results = {name: {"label": label, "step_seconds": rates[label]} for name, label in done.items() if label in rates}
+            return RunResults(results, {name: "no room" for name, label in done.items() if label not in rates})
+        asked.update({spec["label"]: spec["training"]["max_steps"] for spec in specs.values() if spec["training"]})
+        trunk = fakes.results().trunk.to_json()
+        return RunResults({name: trunk for name, spec in specs.items() if not spec["training"]}, {next(iter(specs)): "stop here"})
 
-    monkeypatch.setattr(comparing, "execute", execute)
+    monkeypatch.setattr(comparing, "run_all", run_all)
     with pytest.raises(HeadwayError, match="Every family failed; the first: stop here"):
         comparing.run(config(tmp_path, families=["medusa", "hydra", "redrafter"], max_seconds=10.0))
     assert asked == {"medusa": 20, "hydra": 5}
 
 
 def test_a_trunk_that_cannot_be_measured_ends_the_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparing, "execute", lambda *args, **kwargs: Done({}, {"trunk": "no such file"}))
+    monkeypatch.setattr(comparing, "run_all", lambda *args, **kwargs: RunResults({}, {"trunk": "no such file"}))
     with pytest.raises(HeadwayError, match="The trunk cannot be measured: no such file"):
         comparing.run(config(tmp_path))
 
 
-def test_training_without_heads_stands_beside_the_families_and_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trunk = fakes.results()["trunk"]
+def test_training_without_heads_is_reported_beside_the_families(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trunk = fakes.results().trunk.to_json()
 
-    def execute(specs: dict[str, Any], *args: Any, **kwargs: Any) -> Done:
-        known = {"trunk": trunk, ALONE: {"label": ALONE, "trunk_loss": 1.875}, "medusa": fakes.run("medusa", trunk_loss=2.25)}
-        return Done({name: known[spec["label"]] for name, spec in specs.items()}, {})
+    def run_all(specs: dict[str, Any], *args: Any, **kwargs: Any) -> RunResults:
+        known = {
+            "trunk": trunk,
+            ALONE: fakes.alone(1.875).to_json(),
+            "medusa": fakes.run("medusa", trunk_loss=2.25).to_json(),
+        }
+        return RunResults({name: known[spec["label"]] for name, spec in specs.items()}, {})
 
-    monkeypatch.setattr(comparing, "execute", execute)
+    monkeypatch.setattr(comparing, "run_all", run_all)
     found = comparing.run(config(tmp_path, families=["medusa"], joint=True))
-    assert [run["label"] for run in found["runs"]] == found["families"] == ["medusa"]
-    assert [run["trunk_loss"] for run in found["alone"]] == [1.875]
+    assert [run.arm for run in found.runs] == found.families == ["medusa"]
+    assert [run.metrics["trunk_loss"] for run in found.alone] == [1.875]
     page = (tmp_path / "report.html").read_text()
     assert ALONE in page and "-0.1250" in page and "+0.2500" in page

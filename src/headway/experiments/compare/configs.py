@@ -1,4 +1,4 @@
-"""Settings of the comparing verbs. Importing this is fast: no torch, so that `--help` answers at once."""
+"""Settings of `headway compare` and `headway demo`. The module imports no torch, so that `--help` is fast."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +10,14 @@ from headway.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig:
-    """What arms learn, and what they are scored on. Raises ConfigError where a number is out of range."""
+    """Data of a task: training set, test set, and metric. Raises ConfigError for a number out of range."""
 
-    data: str = field(help="what arms learn from: its train split")
-    test: str | None = field(None, help="what they are scored on, its test split (none: that of data)")
-    metric: Literal["exact-match", "held-out"] = field("exact-match", help="answers that match, or next-token loss alone")
-    examples: int | None = field(None, help="each seed learns from its own random sample of so many (none: all, the same)")
-    test_examples: int = field(200, help="held-out examples that are scored")
-    max_new_tokens: int = field(256, help="longest answer")
+    data: str = field(help="training data: a data source, of which the train split is used")
+    test: str | None = field(None, help="data source of the test split", default_text="the source of the training data")
+    metric: Literal["exact-match", "held-out"] = field("exact-match", help="exact match of answers, or held-out loss alone")
+    examples: int | None = field(None, help="training examples, sampled anew for each seed", default_text="all examples")
+    test_examples: int = field(200, help="held-out examples to score")
+    max_new_tokens: int = field(256, help="maximum number of tokens of an answer")
 
     def __post_init__(self) -> None:
         at_least(self, 1, "examples", "test_examples", "max_new_tokens")
@@ -25,28 +25,39 @@ class TaskConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig:
-    """Arms x seeds x tasks. Raises ConfigError where a number is out of range or names do not fit together."""
+    """Settings of a comparison.
 
-    output_dir: Path = field(help="folder for report.html, plots, results.parquet, results.json and the runs")
+    Raises:
+        ConfigError: a number is out of range, or a baseline is not among the arms.
+    """
+
+    output_dir: Path = field(help="folder for report.html, plots, results.json, results.parquet and the runs", group="output")
+    keep: Literal["first-seed", "all"] = field("first-seed", help="fine-tuned models that are kept", group="output")
+
     arms: dict[str, dict[str, Any]] = field(
-        help="name: settings of `headway finetune` that make this arm; warm_up: settings of `headway heads train` before it"
+        help="by name, settings of `headway finetune`; warm_up: settings of `headway heads train` for a stage before", group="arms"
     )
-    tasks: dict[str, TaskConfig] = field(help="name: what is learnt and scored, with data, test, metric, examples ...")
-    settings: dict[str, Any] = field({}, help="settings of `headway finetune` that all arms share")
-    baseline: list[str] = field(["next-token"], help="arms that others of the same model are compared with")
-    model: str = field("embedded", help="what arms start from: folder, hub id, `embedded`, or a name among models")
-    models: dict[str, str] = field({}, help="short names for models, which arms' own `model` may use")
-    match: Literal["steps", "tokens", "seconds"] = field("steps", help="what arms get equal amounts of")
-    budget: float = field(100, help="how many steps, tokens of text, or seconds of training each run gets")
-    seeds: int = field(5, help="runs of each arm, paired by seed; at least 2")
-    seed: int = field(0, help="the first seed; the others count on from it")
-    points: int = field(5, help="measurements of a run on its way, the last one at its end")
-    point_examples: int = field(100, help="held-out examples that are scored on the way")
-    speed: bool = field(True, help="time decoding with the heads of each arm's first seed against decoding without")
-    speed_prompts: int = field(16, help="how many prompts to time, one at a time")
-    keep: Literal["first-seed", "all"] = field("first-seed", help="fine-tuned models that stay in output_dir")
-    jobs: int | None = field(None, help="runs at a time (none: as many as devices, or cores and memory, allow)")
-    threads: int = field(1, help="torch threads of each run")
+    settings: dict[str, Any] = field({}, help="settings of `headway finetune` for all arms", group="arms")
+    baseline: list[str] = field(["next-token"], help="arms that the other arms of the same model are compared with", group="arms")
+    model: str = field("embedded", help="model to start from: folder, hub id, `embedded`, or a name from models", group="arms")
+    models: dict[str, str] = field({}, help="short names of models, for the setting `model` of an arm", group="arms")
+
+    tasks: dict[str, TaskConfig] = field(help="by name, data and metric of a task", group="tasks")
+    points: int = field(5, help="times that a run is scored during training, the end included", group="tasks")
+    point_examples: int = field(100, help="held-out examples to score during training", group="tasks")
+
+    match: Literal["steps", "tokens", "seconds"] = field("steps", help="unit of the budget", group="budget")
+    budget: float = field(100, help="steps, tokens of text, or seconds of training for each run", group="budget")
+    seeds: int = field(5, help="runs of each arm, paired by seed; at least 2", group="budget")
+    seed: int = field(0, help="first seed; the following seeds count up", group="budget")
+
+    speed: bool = field(True, help="time decoding with the heads of each arm's first seed", group="speed")
+    speed_prompts: int = field(16, help="prompts to time, at batch size 1", group="speed")
+
+    jobs: int | None = field(
+        None, help="parallel runs", group="hardware", default_text="as many as devices, or cores and memory, allow"
+    )
+    threads: int = field(1, help="torch threads of each run", group="hardware")
 
     def __post_init__(self) -> None:
         if self.seeds < 2:
@@ -57,26 +68,26 @@ class CompareConfig:
         if not self.arms or not self.tasks:
             raise ConfigError("A comparison needs arms and tasks.")
         if unknown := [name for name in self.baseline if name not in self.arms]:
-            raise ConfigError(f"baseline names {unknown[0]!r}, which is none of the arms: {', '.join(self.arms)}.")
+            raise ConfigError(f"baseline names {unknown[0]!r}, but the arms are: {', '.join(self.arms)}.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    """The whole experiment in minutes. Raises ConfigError where a number is out of range."""
+    """Settings of the demo. Raises ConfigError for fewer than three seeds."""
 
-    output_dir: Path = field(Path("headway-demo"), help="folder for report.html, results and the fine-tuned models")
-    model: str = field("embedded", help="folder of a model with two heads or more, or `embedded`")
-    level: int = field(2, help="steps in a word problem: 1, 2 or 3")
-    seeds: int = field(5, help="runs of each arm; at least 3, since a difference needs a spread")
-    examples: int = field(2400, help="word problems to learn from")
-    test_examples: int = field(200, help="held-out word problems to score")
-    speed_prompts: int = field(16, help="how many prompts to time, one at a time")
-    steps: int = field(70, help="optimiser steps of each run")
-    batch_size: int = field(4, help="packed rows in a step")
-    max_length: int = field(256, help="tokens in a packed row")
-    learning_rate: float = field(1e-3, help="of the trunk; the heads' is the same here, since both are small")
-    total_weight: float = field(0.3, help="factor of all heads' losses")
-    seed: int = field(0, help="of the first run; the others count on from it")
+    output_dir: Path = field(Path("headway-demo"), help="folder for report.html, results and the fine-tuned models", group="output")
+    model: str = field("embedded", help="folder of a model with two or more heads, or `embedded`", group="model")
+    level: int = field(2, help="arithmetic steps of a word problem: 1, 2 or 3", group="data")
+    examples: int = field(2400, help="word problems to train on", group="data")
+    test_examples: int = field(200, help="held-out word problems to score", group="data")
+    speed_prompts: int = field(16, help="prompts to time, at batch size 1", group="data")
+    seeds: int = field(5, help="runs of each arm; at least 3", group="training")
+    seed: int = field(0, help="first seed; the following seeds count up", group="training")
+    steps: int = field(70, help="optimiser steps of each run", group="training")
+    batch_size: int = field(4, help="packed rows in a step", group="training")
+    max_length: int = field(256, help="tokens in a packed row", group="training")
+    learning_rate: float = field(1e-3, help="peak learning rate of trunk and heads", group="training")
+    total_weight: float = field(0.3, help="factor on the sum of the heads' losses", group="training")
 
     def __post_init__(self) -> None:
         if self.seeds < 3:

@@ -1,155 +1,132 @@
-"""What a comparison says: differences paired by seed, as figures, as the cells of a table, and in sentences."""
+"""Summary of a comparison: paired differences, tables, and sentences."""
 
-import dataclasses
-from statistics import mean, median
-from typing import Any
+from collections.abc import Sequence
+from statistics import median
 
-from headway.evaluation.statistics.paired import UNCLEAR, paired_interval, pairs_needed
+from headway.evaluation.statistics.paired import UNCLEAR
 from headway.experiments.compare.configs import CompareConfig
-from headway.experiments.compare.runs import UNTRAINED, baseline_of
+from headway.experiments.compare.results import METRICS, ArmComparison, ArmResult, BaselineReached, Comparison
+from headway.experiments.compare.specs import UNTRAINED, baseline_of
+from headway.experiments.metrics import Metric
+from headway.experiments.pairing import by_seed, paired_difference
 
-MEASURES = {"score": True, "loss": False}  # whether more is better
-LOSS, SCORE = 2, 3  # places in a point of a run
 
-
-def compare(config: CompareConfig, runs: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """By task and arm: differences to the arm's baseline, over the seeds that both finished; at least two are needed."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+def compare(config: CompareConfig, runs: Sequence[ArmResult]) -> dict[str, dict[str, ArmComparison]]:
+    """Differences to the baseline by task and arm, over the seeds that both finished. Fewer than two seeds are left out."""
+    comparison: dict[str, dict[str, ArmComparison]] = {}
     for task in config.tasks:
-        by_arm = {arm: {r["seed"]: r for r in runs if (r["task"], r["arm"]) == (task, arm)} for arm in config.arms}
-        found[task] = {}
-        for arm, mine in by_arm.items():
-            if (name := baseline_of(config, arm)) is None:
+        comparison[task] = {}
+        inside = [run for run in runs if run.task == task]
+        for arm in config.arms:
+            if (baseline := baseline_of(config, arm)) is None:
                 continue
-            theirs = by_arm[name]
-            seeds = sorted(set(mine) & set(theirs))
-            if len(seeds) < 2:
+            differences = {}
+            for metric in METRICS:
+                values, baseline_values = (by_seed(inside, name, metric.key) for name in (arm, baseline))
+                if metric.paired and (found := paired_difference(metric, arm, baseline, values, baseline_values)) is not None:
+                    differences[metric.key] = found
+            if not differences:
                 continue
-            found[task][arm] = {"baseline": name, "seeds": seeds}
-            for measure, higher in MEASURES.items():
-                if measure not in mine[seeds[0]]:
-                    continue
-                pair = [mine[s][measure] for s in seeds], [theirs[s][measure] for s in seeds]
-                interval = paired_interval(*pair)
-                found[task][arm][measure] = {
-                    **dataclasses.asdict(interval),
-                    "verdict": interval.verdict(higher),
-                    "seeds_needed": pairs_needed(*pair),
-                }
-            found[task][arm]["steps_to_baseline"] = {
-                "loss": _steps_to(mine, theirs, seeds, LOSS),
-                "score": _steps_to(mine, theirs, seeds, SCORE),
-            }
-    return found
+            seeds = next(iter(differences.values())).seeds
+            reached = {metric.key: _steps_to_baseline(inside, arm, baseline, seeds, metric) for metric in METRICS if metric.paired}
+            comparison[task][arm] = ArmComparison(baseline, seeds, differences, reached)
+    return comparison
 
 
-def _steps_to(mine: dict[int, dict], theirs: dict[int, dict], seeds: list[int], place: int) -> dict[str, Any] | None:
-    """After how many steps an arm is where its baseline ends, measured at its points: the median of seeds that get there."""
-    higher = place == SCORE
+def _steps_to_baseline(
+    runs: Sequence[ArmResult], arm: str, baseline: str, seeds: Sequence[int], metric: Metric
+) -> BaselineReached | None:
+    """Steps until an arm has the final value of its baseline, over the points of the runs. None if the points lack the metric."""
+    points = {(run.arm, run.seed): run.points or [] for run in runs}
     reached = []
     for seed in seeds:
-        goal = theirs[seed]["points"][-1][place]
-        if goal is None:
+        last = points[baseline, seed][-1:]
+        if not last or metric.key not in last[0].metrics:
             return None
-        values = [(point[0], point[place]) for point in mine[seed]["points"]]
-        reached += [step for step, value in values if (value >= goal if higher else value <= goal)][:1]
-    return {"seeds": len(reached), "of": len(seeds), "median": median(reached) if reached else None}
+        goal = last[0].metrics[metric.key]
+        values = [(point.step, point.metrics[metric.key]) for point in points[arm, seed]]
+        reached += [step for step, value in values if (value >= goal if metric.higher_is_better else value <= goal)][:1]
+    return BaselineReached(len(reached), len(seeds), median(reached) if reached else None)
 
 
-def rows_of(results: dict[str, Any], task: str, wide: bool = True) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of the table of a task, means over seeds; not `wide`: what fits into 80 columns."""
-    settings = results["settings"]
-    exact = settings["tasks"][task]["metric"] == "exact-match"
-    measure, both = ("score" if exact else "loss"), exact and wide
-    headings = ["arm", "solved" if exact else "loss", "vs baseline", "verdict"]
-    headings += ["held-out loss", "loss vs baseline"] if both else []
-    headings += ["seconds", "tok/pass", "speed-up"] if wide else ["tok/pass", "speed-up"]
+def table(results: Comparison, task: str, wide: bool = True) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of the table of a task, means over seeds.
+
+    Args:
+        wide: all columns; else the columns that fit into 80 characters.
+    """
+    metrics = results.metrics(task)
+    first = metrics[0]
+    metrics = [metric for metric in metrics if wide or metric is first or not (metric.paired or metric.wide_only)]
+    headings = ["arm"]
+    for metric in metrics:
+        headings.append(metric.label)
+        if metric is first:
+            headings += ["vs baseline", "verdict"]
+        elif metric.paired:
+            headings.append(f"{metric.label} vs baseline")
     rows = []
-    untrained = [run for run in results["untrained"] if run["task"] == task]
+    untrained = [run for run in results.untrained if run.task == task]
     for run in untrained:
-        cells = [run["arm"] if len(untrained) > 1 else UNTRAINED, _amount(run[measure], exact)]
-        cells += ["", "", _amount(run["loss"], False)] if both else []
-        rows.append(_row(headings, cells))
-    for arm in settings["arms"]:
-        runs = [run for run in results["runs"] if (run["task"], run["arm"]) == (task, arm)]
-        if not runs:
-            rows.append(_row(headings, [arm, "", "", "failed"]))
+        row = [run.arm if len(untrained) > 1 else UNTRAINED]
+        for metric in metrics:
+            row.append(metric.show(run.metrics[metric.key]) if metric.paired else "")
+            row += [""] * (2 if metric is first else int(metric.paired))
+        rows.append(row)
+    for arm in results.config.arms:
+        if not results.runs_of(task, arm):
+            rows.append([arm, "", "", "failed", *[""] * (len(headings) - 4)])
             continue
-        cells = [arm, _amount(mean(run[measure] for run in runs), exact)]
-        loss = [_amount(mean(run["loss"] for run in runs), False)]
-        found = results["comparison"][task].get(arm)
-        if found is None:
-            cells += ["", "baseline" if arm in settings["baseline"] else "too few runs"]
-            loss.append("")
-        else:
-            verdict = found[measure]["verdict"]
-            cells += [_difference(found[measure], exact), "unclear" if verdict == UNCLEAR else verdict]
-            loss.append(_difference(found["loss"], False))
-        cells += loss if both else []
-        cells += [f"{mean(run['seconds'] + run['warm_up_seconds'] for run in runs):.0f}"] if wide else []
-        timed = results["speed"].get(task, {}).get(arm)
-        if exact:
-            cells.append(f"{mean(run['tokens_per_forward'] for run in runs):.2f}")
-        else:
-            cells.append(f"{timed['chain']:.2f}" if timed else "")
-        cells.append(f"{timed['ratio']:.2f}x" if timed else "")
-        rows.append(cells)
+        found, row = results.comparison[task].get(arm), [arm]
+        for metric in metrics:
+            values = results.values(task, arm, metric)
+            row.append(metric.show_mean(values) if values else "")
+            difference = found.differences.get(metric.key) if found is not None else None
+            if metric.paired:
+                row.append(str(difference) if difference is not None else "")
+            if metric is first and difference is not None:
+                row.append("unclear" if difference.verdict == UNCLEAR else difference.verdict)
+            elif metric is first:
+                row.append("baseline" if arm in results.config.baseline else "too few runs")
+        rows.append(row)
     return headings, rows
 
 
-def _arrival(found: dict[str, Any], measure: str) -> str:
-    """When seeds of an arm are where the baseline ends."""
-    reached = found["steps_to_baseline"][measure]
-    what = "score" if measure == "score" else "held-out loss"
-    if reached["median"] is None:
-        return f" No seed reached the baseline's last {what}."
-    seeds = f"{reached['seeds']} of {reached['of']} seeds"
-    return f" {seeds} reached the baseline's last {what}, in the median by step {reached['median']:g}."
-
-
-def _row(headings: list[str], cells: list[str]) -> list[str]:
-    return cells + [""] * (len(headings) - len(cells))
-
-
-def _amount(value: float, share: bool) -> str:
-    return f"{value:.1%}" if share else f"{value:.4f}"
-
-
-def _difference(found: dict[str, Any], share: bool) -> str:
-    if share:
-        return f"{100 * found['mean']:+.1f} [{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]"
-    return f"{found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
-
-
-def words(results: dict[str, Any]) -> list[str]:
-    """What the figures say, in sentences that no figure contradicts."""
-    lines = []
-    settings = results["settings"]
-    for task, arms in results["comparison"].items():
+def summary_sentences(results: Comparison) -> list[str]:
+    """Findings and remarks, one sentence or two each."""
+    config, lines = results.config, []
+    for task, arms in results.comparison.items():
+        metric = results.metrics(task)[0]
         for arm, found in arms.items():
-            measure = "score" if "score" in found else "loss"
-            f, share = found[measure], measure == "score"
-            what = (
-                f"{task}: {arm} against {found['baseline']}: {f['verdict']} in {'answers that match' if share else 'held-out loss'}"
-            )
-            line = f"{what}, {_difference(f, share)}{' points' if share else ''}"
-            if f["verdict"] == UNCLEAR:
-                needed = f["seeds_needed"]
-                line += (
-                    f"; about {needed} seeds would show a difference as large" if needed else "; no number of seeds in reach would"
-                )
-            lines.append(line + "." + _arrival(found, measure))
-    timed = [one for arms in results["speed"].values() for one in arms.values()]
+            difference = found.differences[metric.key]
+            points = " points" if metric.is_share else ""
+            line = f"{task}: {arm} against {found.baseline}: {difference.verdict} in {metric.words}, {difference}{points}"
+            if difference.verdict == UNCLEAR and difference.seeds_needed:
+                line += f"; about {difference.seeds_needed} seeds would show a difference of this size"
+            elif difference.verdict == UNCLEAR:
+                line += "; more seeds than anyone can run would be needed"
+            lines.append(f"{line}. {_baseline_reached(found, metric)}")
+    timed = [speed for arms in results.speed.values() for speed in arms.values()]
     if timed:
-        changed = "no token" if all(one["identical"] for one in timed) else "THE OUTPUT"
-        lines.append(f"Drafting changed {changed} of any answer. Speed-up is over plain decoding of the same model, batch 1.")
-    for task, arms in results["speed"].items():
-        spreads = ", ".join(f"{arm} {one['ratio_min']:.2f}-{one['ratio_max']:.2f}x" for arm, one in arms.items())
+        changed = "no token" if all(speed.identical for speed in timed) else "THE OUTPUT"
+        lines.append(
+            f"Drafting changed {changed} of any answer. Speed-up is over autoregressive decoding of the same model, batch 1."
+        )
+    for task, speeds in results.speed.items():
+        spreads = ", ".join(f"{arm} {speed.ratio_min:.2f}-{speed.ratio_max:.2f}x" for arm, speed in speeds.items())
         if spreads:
             lines.append(f"{task}: spread of the speed-up over repeats: {spreads}.")
-    lines.append("Intervals are at 95 %, each by itself: of twenty comparisons without a difference, one shows one by chance.")
-    if settings["match"] == "steps" and any("warm_up" in arm for arm in settings["arms"].values()):
-        lines.append("Warm-ups of heads come on top of the steps.")
-    if results["failures"]:
-        lines.append(f"{len(results['failures'])} run(s) failed and are left out; the same command tries them again.")
+    lines.append("Each interval is at 95 % and stands alone: one of twenty comparisons shows a difference by chance.")
+    if config.match == "steps" and any("warm_up" in arm for arm in config.arms.values()):
+        lines.append("Warm-up steps of heads are added to the budget.")
+    if results.failures:
+        lines.append(f"{len(results.failures)} run(s) failed and are left out; the same command tries them again.")
     return lines
+
+
+def _baseline_reached(found: ArmComparison, metric: Metric) -> str:
+    reached = found.steps_to_baseline[metric.key]
+    if reached is None or reached.median is None:
+        return f"No seed reached the baseline's final {metric.words}."
+    seeds = f"{reached.seeds} of {reached.of} seeds"
+    return f"{seeds} reached the baseline's final {metric.words}, at step {reached.median:g} in the median."

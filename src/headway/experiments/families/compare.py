@@ -1,130 +1,126 @@
-"""`headway heads compare`: which head family drafts best on this trunk for the same data and budget, and what each costs."""
+"""`headway heads compare`: train every head family on one trunk with equal data and budget, and compare drafts, speed and cost."""
 
 import dataclasses
-import json
 import shutil
 import time
+from collections.abc import Callable
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 import headway.config
 from headway.errors import HeadwayError
-from headway.experiments.compare.compare import write_parquet
-from headway.experiments.compare.runs import folder_of
-from headway.experiments.compare.worker import MODEL
 from headway.experiments.families import summary
 from headway.experiments.families.configs import HeadsCompareConfig
-from headway.experiments.families.published import plain
 from headway.experiments.families.report import write_report
-from headway.experiments.families.runs import ALONE, TRUNK, entries, rates_of, specs_of
-from headway.experiments.runner import execute
+from headway.experiments.families.results import FamiliesComparison, FamilyResult
+from headway.experiments.families.specs import ALONE, TRUNK, FamilySpec, entries, family_specs, timing_specs
+from headway.experiments.families.training import MODEL
+from headway.experiments.output import terminal_table, write_parquet
+from headway.experiments.runner import RunResults, folder_name, require_results, run_all
 from headway.files import write_json
 
-WORKER = "headway.experiments.families.worker"
+MODULE = "headway.experiments.families.training"
 
 
-def run(config: HeadsCompareConfig) -> dict[str, Any]:
+def run(config: HeadsCompareConfig) -> FamiliesComparison:
     """Train and measure every family; write results.json, results.parquet, plots and report.html into `config.output_dir`.
 
-    What an earlier call with the same settings finished is kept. A family that fails is shown as such and sinks no other.
-    Raises: ConfigError for settings that cannot be; HeadwayError where the trunk cannot be measured, or every family failed.
+    Results of an earlier call with the same settings are kept. A failed family is reported and left out.
+
+    Raises:
+        ConfigError: settings contradict each other.
+        HeadwayError: the trunk cannot be measured, or every family failed.
     """
     console, started = Console(), time.perf_counter()
-    families = entries(config)
-    specs = specs_of(config)  # raises early
+    labels = [entry.label for entry in entries(config)]
+    specs = family_specs(config)  # raises early
     config.output_dir.mkdir(parents=True, exist_ok=True)
     headway.config.save(config, config.output_dir / "heads-compare.yaml")
     failures: dict[str, str] = {}
     if config.max_seconds is not None:
-        steps, failures = _steps(config, config.max_seconds, console)
-        kept = [entry for entry in families if entry.label in steps]
-        if not kept:
-            raise HeadwayError(f"Every family failed; the first: {next(iter(failures.values()))}")
-        specs = specs_of(dataclasses.replace(config, families=_given(config, [entry.label for entry in kept])), steps)
-    console.print(
-        f"{summary.counted(len(families), 'family', 'families')}, {summary.counted(config.seeds, 'seed')}, {config.jobs} at a time."
-    )
+        steps, failures = _steps_in(config.max_seconds, config, console)
+        timed = [label for label in labels if label in steps]
+        require_results(timed, failures)
+        specs = family_specs(dataclasses.replace(config, families=_entries_of(config, timed)), steps)
+    families, seeds = summary.counted(len(labels), "family", "families"), summary.counted(config.seeds, "seed")
+    console.print(f"{families}, {seeds}, {config.jobs} in parallel.")
+    by_name = {spec.name: spec for spec in specs}
 
-    def tidy(name: str) -> None:
-        for checkpoint in (config.output_dir / "runs" / name).glob(f"{MODEL}/checkpoint-*"):
+    def delete_surplus(name: str) -> None:
+        folder = config.output_dir / "runs" / name / MODEL
+        for checkpoint in folder.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
-        if specs[name]["seed"] != config.seed:
-            shutil.rmtree(config.output_dir / "runs" / name / MODEL, ignore_errors=True)
+        if by_name[name].seed != config.seed:
+            shutil.rmtree(folder, ignore_errors=True)
 
-    done = execute(specs, config.output_dir / "runs", config.jobs, config.threads, console, "families", tidy, WORKER)
-    trunk = done.results.pop(folder_of(TRUNK, config.seed), None)
+    finished = _run_all(config, by_name, "runs", console, "families", delete_surplus)
+    trunk = finished.results.pop(folder_name(TRUNK, config.seed), None)
     if trunk is None:
-        raise HeadwayError(f"The trunk cannot be measured: {next(iter(done.failures.values()))}")
-    runs = [run for run in done.results.values() if run["label"] != ALONE]
-    if not runs:
-        raise HeadwayError(f"Every family failed; the first: {next(iter(done.failures.values()))}")
-    failures |= {f"{specs[name]['label']}, seed {specs[name]['seed']}": reason for name, reason in done.failures.items()}
-    results: dict[str, Any] = {
-        "title": "Head families compared",
-        "settings": json.loads(json.dumps(dataclasses.asdict(config), default=str)),
-        "families": [entry.label for entry in families],
-        "temperatures": [f"{temperature:g}" for temperature in config.temperatures],
-        "trunk": trunk,
-        "alone": [run for run in done.results.values() if run["label"] == ALONE],
-        "runs": runs,
-        "failures": failures,
-        "published": plain(),
-        "seconds": time.perf_counter() - started,
-    }
-    write_json(config.output_dir / "results.json", results)
-    write_parquet(flat(results), config.output_dir / "results.parquet")
+        raise HeadwayError(f"The trunk cannot be measured: {finished.first_failure}")
+    everything = [FamilyResult.from_json(values) for values in finished.results.values()]
+    runs = [run for run in everything if run.arm != ALONE]
+    require_results(runs, finished.failures)
+    failures |= {f"{by_name[name].label}, seed {by_name[name].seed}": reason for name, reason in finished.failures.items()}
+    results = FamiliesComparison(
+        title="Head families compared",
+        config=config,
+        families=labels,
+        temperatures=[f"{temperature:g}" for temperature in config.temperatures],
+        trunk=FamilyResult.from_json(trunk),
+        alone=[run for run in everything if run.arm == ALONE],
+        runs=runs,
+        failures=failures,
+        seconds=time.perf_counter() - started,
+    )
+    write_json(config.output_dir / "results.json", results.to_json())
+    write_parquet(results.table_rows(), config.output_dir / "results.parquet")
     write_report(results, config.output_dir / "report.html")
-    _show(results, console)
-    report, *figures = (config.output_dir / name for name in ("report.html", "results.json", "results.parquet"))
-    console.print(f"Report: {report}   Figures: {figures[0]}, {figures[1]}")
+    _print(results, console)
+    report, *files = (config.output_dir / name for name in ("report.html", "results.json", "results.parquet"))
+    console.print(f"Report: {report}   Figures: {files[0]}, {files[1]}")
     return results
 
 
-def flat(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row a run and temperature; figures of decoding named by their way."""
-    rows = []
-    for run in results["runs"]:
-        shared = {name: value for name, value in run.items() if name not in ("decoding", "trained")}
-        shared |= {"trunk_loss_before": results["trunk"]["trunk_loss"], **run["trained"]}
-        for temperature, ways in run["decoding"].items():
-            named = {f"{way}_{name}": value for way, found in ways.items() for name, value in found.items()}
-            rows.append({**shared, "temperature": float(temperature), **named})
-    return rows
+def _run_all(
+    config: HeadsCompareConfig,
+    specs: dict[str, FamilySpec],
+    folder: str,
+    console: Console,
+    title: str,
+    on_finished: Callable[[str], None] = lambda _: None,
+) -> RunResults:
+    plain = {name: spec.to_json() for name, spec in specs.items()}
+    return run_all(plain, config.output_dir / folder, MODULE, config.jobs, config.threads, console, title, on_finished)
 
 
-def _steps(config: HeadsCompareConfig, seconds: float, console: Console) -> tuple[dict[str, int], dict[str, str]]:
-    """By label, the steps that each family takes in so many seconds; and why others could not be timed."""
-    specs = rates_of(config)
-    done = execute(specs, config.output_dir / "rates", config.jobs, config.threads, console, "timing steps", module=WORKER)
+def _steps_in(seconds: float, config: HeadsCompareConfig, console: Console) -> tuple[dict[str, int], dict[str, str]]:
+    """Number of training steps in so many seconds, by label; and the failure reason of labels that cannot be timed."""
+    specs = {spec.name: spec for spec in timing_specs(config)}
+    finished = _run_all(config, specs, "rates", console, "timing steps")
     for name in specs:
         shutil.rmtree(config.output_dir / "rates" / name / MODEL, ignore_errors=True)
-    failures = {specs[name]["label"]: reason for name, reason in done.failures.items()}
-    return {one["label"]: max(1, int(seconds / one["rate"])) for one in done.results.values()}, failures
+    failures = {specs[name].label: reason for name, reason in finished.failures.items()}
+    return {found["label"]: max(1, int(seconds / found["step_seconds"])) for found in finished.results.values()}, failures
 
 
-def _given(config: HeadsCompareConfig, labels: list[str]) -> list[str | dict[str, Any]]:
-    """The families of these labels as the settings give them."""
+def _entries_of(config: HeadsCompareConfig, labels: list[str]) -> list[str | dict[str, Any]]:
+    """Entries of `families` with these labels."""
     given = config.families or [entry.family for entry in entries(config)]
-    return [one for one, entry in zip(given, entries(config), strict=True) if entry.label in labels]
+    return [family for family, entry in zip(given, entries(config), strict=True) if entry.label in labels]
 
 
-def _show(results: dict[str, Any], console: Console) -> None:
-    tables = {"What it takes": summary.cost(results, wide=False), "Held-out text": summary.held_out(results, wide=False)}
-    for temperature in results["temperatures"]:
+def _print(results: FamiliesComparison, console: Console) -> None:
+    tables = {
+        "Cost": summary.cost_table(results, wide=False),
+        "Held-out text": summary.held_out_table(results, wide=False),
+    }
+    for temperature in results.temperatures:
         how = "greedy" if temperature == "0" else f"temperature {temperature}"
-        tables[f"Decoding, {how}"] = summary.decoding(results, temperature, wide=False)
+        tables[f"Decoding, {how}"] = summary.decoding_table(results, temperature, wide=False)
     for title, (headings, rows) in tables.items():
-        drawn = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, title_justify="left")
-        for name in headings:
-            drawn.add_column(name, justify="left" if name == "family" else "right", no_wrap=name != "family")
-        for row in rows:
-            drawn.add_row(*map(escape, row))
-        console.print(drawn)
-    for name, reason in results["failures"].items():
+        console.print(terminal_table(title, headings, rows))
+    for name, reason in results.failures.items():
         console.print(f"{name} failed: {reason}", markup=False, highlight=False)
-    for line in (*summary.words(results), *summary.notes(results)):
+    for line in (*summary.summary_sentences(results), *summary.notes(results)):
         console.print(line, markup=False, highlight=False)

@@ -1,11 +1,14 @@
-"""The four experiments: which runs each has, how one is learnt, what is measured, and what the paper says."""
+"""The four experiments: runs, training, metrics, and the paper's claims and figures."""
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from transformers import TrainerCallback
+
+from headway.experiments.metrics import Metric
 from headway.experiments.reproduce import finetuning, induction, polynomial, scale
 from headway.experiments.reproduce.configs import (
     FinetuningConfig,
@@ -15,48 +18,70 @@ from headway.experiments.reproduce.configs import (
     ScaleConfig,
     ScratchConfig,
 )
-from headway.experiments.reproduce.runs import Learn, Run
-from headway.experiments.reproduce.scratch import Task, learn
-from headway.experiments.reproduce.summary import Expectation, Measure, between
+from headway.experiments.reproduce.scratch import GeneratedTask, Learnt, learn
+from headway.experiments.reproduce.specs import ReproductionSpec
+from headway.experiments.reproduce.summary import Expectation, trend_group
 
 PAPER = "Gloeckle et al. 2024, arXiv 2404.19737"
+LOSS = Metric("loss", "held-out loss", higher_is_better=False)
+TOKENS_PER_FORWARD = Metric("tokens per forward", "tokens per forward", format="{:.3f}")
+
+Learn = Callable[[ReproductionSpec, Path, Sequence[TrainerCallback]], Learnt]
 
 
 @dataclass(frozen=True)
-class Published:
-    """Numbers that the paper prints: of each arm, at each place of `places`."""
+class PaperTable:
+    """Figures of the paper.
+
+    Args:
+        title: number and caption of the table.
+        columns: names of the columns.
+        values: by arm, a figure for each column.
+    """
 
     title: str
-    places: Sequence[str]
+    columns: Sequence[str]
     values: dict[str, Sequence[float]]
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """`claim` is the paper's, with its place; `expected` what of it can be held against the runs."""
+class PaperExperiment:
+    """An experiment of the paper.
+
+    Args:
+        claim: the paper's claim, with its place in the paper.
+        metrics: metrics of a run. The terminal shows the first three.
+        plotted: key of the metric of the learning curves.
+        specs: all runs.
+        learn: trains and scores a run in a folder.
+        pairs: (arm, baseline).
+        expected: the claim as directions of differences.
+        table: figures of the paper.
+        trend: smallest and largest size, between which differences are compared.
+    """
 
     title: str
     claim: str
-    measures: Sequence[Measure]
-    plotted: str  # the measure of the learning curves
-    runs: list[Run]
+    metrics: Sequence[Metric]
+    plotted: str
+    specs: list[ReproductionSpec]
     learn: Learn
     pairs: list[tuple[str, str]]
     expected: list[Expectation]
-    published: Published | None = None
-    trend: tuple[str, str] | None = None  # smallest and largest size: whether differences change between them
+    table: PaperTable | None = None
+    trend: tuple[str, str] | None = None
 
 
-def of(config: ReproduceConfig) -> Experiment:
-    """The experiment that a resolved config is of."""
+def of(config: ReproduceConfig) -> PaperExperiment:
+    """The experiment of a resolved config."""
     return BY_CONFIG[type(config)](config)
 
 
-def _from_scratch(config: ScratchConfig, pauses: Sequence[int] = (0,)) -> list[Run]:
-    """Seeds outermost, so that whatever is finished when time is up can be compared."""
+def _scratch_specs(config: ScratchConfig, pauses: Sequence[int] = (0,)) -> list[ReproductionSpec]:
+    """Specs seed by seed, so that an interrupted experiment has pairs to compare."""
     assert config.tokens is not None and config.sizes is not None
     return [
-        Run(f"n={n}", size, config.seed + index, n, pause)
+        ReproductionSpec(f"n={n}", size, config.seed + index, n, pause)
         for index in range(config.seeds)
         for size in config.sizes
         for pause in pauses
@@ -69,64 +94,61 @@ def _against_one(config: ScratchConfig) -> list[tuple[str, str]]:
     return [(f"n={n}", "n=1") for n in config.tokens if n != 1]
 
 
-def _induction(config: InductionConfig) -> Experiment:
+def _induction(config: InductionConfig) -> PaperExperiment:
     task = functools.cache(lambda: induction.task_of(config))
-    return Experiment(
+    return PaperExperiment(
         title="Induction: second tokens of names already mentioned",
         claim="2-token prediction vastly improves induction in models of up to 30M parameters, with no advantage left from 100M on "
         f"({PAPER}, section 4.1 and figure 7; the figure prints no numbers).",
-        measures=[
-            Measure("best", "accuracy, best point, %"),
-            Measure("accuracy", "accuracy, end, %"),
-            Measure("probability", "probability, end, %"),
+        metrics=[
+            Metric("best", "accuracy, best point", format="{:.1%}"),
+            Metric("accuracy", "accuracy, end", format="{:.1%}"),
+            Metric("probability", "probability, end", format="{:.1%}"),
         ],
         plotted="accuracy",
-        runs=_from_scratch(config),
-        learn=_learner(config, lambda run: task(), best="accuracy"),
+        specs=_scratch_specs(config),
+        learn=_learner(config, lambda spec: task(), best="accuracy"),
         pairs=_against_one(config),
         expected=[Expectation(arm, one, "best") for arm, one in _against_one(config) if arm == "n=2"],
     )
 
 
-def _polynomial(config: PolynomialConfig) -> Experiment:
+def _polynomial(config: PolynomialConfig) -> PaperExperiment:
     assert config.pauses is not None and config.tested is not None and config.trained is not None
     task = functools.cache(lambda pauses: polynomial.task_of(config, pauses))
-    measures = [Measure("in domain", f"solved, m <= {config.trained}, %")]
+    metrics = [Metric("in domain", f"solved, m <= {config.trained}", format="{:.1%}")]
     if config.tested > config.trained:
-        measures.append(Measure("out of domain", f"solved, m > {config.trained}, %"))
-    measures += [Measure(f"m={m}", f"m = {m}, %") for m in range(1, config.tested + 1)]
-    return Experiment(
+        metrics.append(Metric("out of domain", f"solved, m > {config.trained}", format="{:.1%}"))
+    metrics += [Metric(f"m={m}", f"solved, m = {m}", format="{:.1%}") for m in range(1, config.tested + 1)]
+    return PaperExperiment(
         title="Polynomial arithmetic in F7[X]/(X^5)",
         claim="multi-token prediction solves more expressions than next-token prediction at every number of operations, in and "
         "out of domain, with pause tokens and without "
         f"({PAPER}, section 4.2, figures 8, S15 and S16; the figures print no numbers).",
-        measures=measures,
+        metrics=metrics,
         plotted="in domain",
-        runs=_from_scratch(config, config.pauses),
-        learn=_learner(config, lambda run: task(run.pauses)),
+        specs=_scratch_specs(config, config.pauses),
+        learn=_learner(config, lambda spec: task(spec.pauses)),
         pairs=_against_one(config),
-        expected=[Expectation(arm, one, measure.key) for arm, one in _against_one(config) for measure in measures[:2]],
+        expected=[Expectation(arm, one, metric.key) for arm, one in _against_one(config) for metric in metrics[:2]],
     )
 
 
-def _scale(config: ScaleConfig) -> Experiment:
+def _scale(config: ScaleConfig) -> PaperExperiment:
     assert config.sizes is not None
     task = functools.cache(lambda: scale.task_of(config))
     trend = (config.sizes[0], config.sizes[-1]) if len(config.sizes) > 1 else None
-    return Experiment(
+    return PaperExperiment(
         title="Head count against scale",
         claim="multi-token prediction hurts small models and helps large ones: MBPP programs solved at the first try, n = 4 "
         f"against n = 1, 1.0 to 1.8 % at 0.3B parameters and 26.0 to 23.9 % at 6.7B ({PAPER}, table S7).",
-        measures=[
-            Measure("loss", "held-out loss", False, False),
-            Measure("tokens a forward", "tokens a forward", True, False),
-        ],
+        metrics=[LOSS, TOKENS_PER_FORWARD],
         plotted="loss",
-        runs=_from_scratch(config),
-        learn=_learner(config, lambda run: task()),
+        specs=_scratch_specs(config),
+        learn=_learner(config, lambda spec: task()),
         pairs=_against_one(config),
-        expected=[Expectation(arm, one, "loss", group=between(*trend)) for arm, one in _against_one(config)] if trend else [],
-        published=Published(
+        expected=[Expectation(arm, one, "loss", group=trend_group(*trend)) for arm, one in _against_one(config)] if trend else [],
+        table=PaperTable(
             "table S7: MBPP pass@1, %",
             ("0.3B", "0.6B", "1.3B", "3B", "6.7B", "13B"),
             {
@@ -139,26 +161,24 @@ def _scale(config: ScaleConfig) -> Experiment:
     )
 
 
-def _finetuning(config: FinetuningConfig) -> Experiment:
+def _finetuning(config: FinetuningConfig) -> PaperExperiment:
     finetuning.check(config)
-    random_, warm = "random heads, full weight", "pretrained heads, small weight"
+    random_, pretrained = "random heads, full weight", "pretrained heads, small weight"
     arms = [arm for arm in finetuning.ARMS if arm != finetuning.BASELINE]
-    return Experiment(
+    return PaperExperiment(
         title="Fine-tuning towards several tokens",
         claim="fine-tuning Llama 2 on code with 4-token prediction does not help: 38.3 against 39.6 % of MBPP, 27.9 against 31.4 % "
         "of HumanEval at the first try; with the heads added to the layers, as here, 42.5 and 28.7 % "
         f"({PAPER}, table S6 and appendix D).",
-        measures=[
-            Measure("exact match", "solved, %"),
-            Measure("loss", "held-out loss", False, False),
-            Measure("tokens a forward", "tokens a forward", True, False),
-        ],
+        metrics=[Metric("exact match", "solved", format="{:.1%}"), LOSS, TOKENS_PER_FORWARD],
         plotted="training loss",
-        runs=[Run(arm, "fine-tuned", config.seed + index) for index in range(config.seeds) for arm in finetuning.ARMS],
-        learn=lambda run, folder, advance: finetuning.learn(config, run, folder, advance),
-        pairs=[*((arm, finetuning.BASELINE) for arm in arms), (warm, random_)],
-        expected=[Expectation(random_, finetuning.BASELINE, measure, better=False) for measure in ("exact match", "loss")],
-        published=Published(
+        specs=[
+            ReproductionSpec(arm, "fine-tuned", config.seed + index) for index in range(config.seeds) for arm in finetuning.ARMS
+        ],
+        learn=functools.partial(finetuning.learn, config),
+        pairs=[*((arm, finetuning.BASELINE) for arm in arms), (pretrained, random_)],
+        expected=[Expectation(random_, finetuning.BASELINE, key, better=False) for key in ("exact match", "loss")],
+        table=PaperTable(
             "table S6: pass@1, %",
             ("MBPP", "HumanEval"),
             {finetuning.BASELINE: (39.6, 31.4), "4 tokens": (38.3, 27.9), "4, layers added": (42.5, 28.7)},
@@ -166,17 +186,23 @@ def _finetuning(config: FinetuningConfig) -> Experiment:
     )
 
 
-def _learner(config: ScratchConfig, task: Callable[[Run], Task], best: str = "") -> Learn:
-    def run_one(run: Run, folder: Path, advance: Callable[[int], None]) -> dict[str, Any]:
-        found = learn(config, task(run), run, folder, advance)
-        if best:  # the paper stops early by the test score, which favours whoever swings most
-            found["measures"]["best"] = max(point["measures"][best] for point in found["curve"])
-        return found
+def _learner(config: ScratchConfig, task: Callable[[ReproductionSpec], GeneratedTask], best: str = "") -> Learn:
+    """Training from scratch.
 
-    return run_one
+    Args:
+        best: key of a metric whose highest point becomes the metric "best". The paper stops early by the test score.
+    """
+
+    def run(spec: ReproductionSpec, folder: Path, callbacks: Sequence[TrainerCallback]) -> Learnt:
+        learnt = learn(config, task(spec), spec, folder, callbacks)
+        if not best:
+            return learnt
+        return replace(learnt, metrics={**learnt.metrics, "best": max(point.metrics[best] for point in learnt.curve)})
+
+    return run
 
 
-BY_CONFIG: dict[type[ReproduceConfig], Callable[[Any], Experiment]] = {
+BY_CONFIG: dict[type[ReproduceConfig], Callable[[Any], PaperExperiment]] = {
     InductionConfig: _induction,
     PolynomialConfig: _polynomial,
     FinetuningConfig: _finetuning,

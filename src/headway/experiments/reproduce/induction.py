@@ -1,7 +1,7 @@
-"""Section 4.1: does predicting several tokens form induction, where characters' names are of two tokens?
+"""Induction (Gloeckle et al. 2024, section 4.1): accuracy on the second token of names mentioned earlier in a story.
 
-The score is the accuracy on the second token of names that stood earlier in a held-out story. Characters of training stories are
-renamed too, from other pairs of the same syllables: in the paper only the test's are, and a model reads 26 billion tokens for it.
+Names have two tokens. Training stories are renamed too, with other pairs of the same syllables. The paper renames the test stories
+alone, and trains on 26 billion tokens.
 """
 
 import random
@@ -23,26 +23,25 @@ from headway.data.generated.stories import generate_stories
 from headway.errors import DataError
 from headway.experiments.reproduce.configs import InductionConfig
 from headway.experiments.reproduce.models import word_tokenizer
-from headway.experiments.reproduce.runs import Measures
-from headway.experiments.reproduce.scratch import Task
+from headway.experiments.reproduce.scratch import GeneratedTask, Metrics
 from headway.model import HeadwayModel
 
-TEST_SEED = 1_000_003  # of stories that no run draws
-VOCABULARY = 8000  # words of files; rarer ones are <unk>
-KNOWN = 4000  # generated stories whose words make the vocabulary
+TEST_SEED = 1_000_003  # of stories that no run trains on
+VOCABULARY = 8000  # words of files; rarer words are <unk>
+VOCABULARY_STORIES = 4000  # generated stories whose words are the vocabulary
 
 
-def task_of(config: InductionConfig) -> Task:
-    """Stories of a seed, renamed. Raises DataError where the stories name nobody twice."""
+def task_of(config: InductionConfig) -> GeneratedTask:
+    """Renamed stories. Raises DataError if files hold too few stories in which a name occurs twice."""
     assert config.max_length is not None and config.syllables is not None and config.test_examples is not None
     training, test = names_of_two_tokens(config.syllables)
     corpus = _corpus(config.stories)
     held_out = corpus[: config.test_examples] if corpus else generate_stories(config.test_examples, TEST_SEED)
     learnt = corpus[config.test_examples :]
     if corpus and not learnt:
-        raise DataError(f"{config.stories} has {len(corpus)} stories, no more than the test takes.")
+        raise DataError(f"{config.stories} has {len(corpus)} stories, but the test alone takes as many.")
     firsts, seconds = syllables(config.syllables)
-    tokenizer = word_tokenizer([*_vocabulary(corpus or generate_stories(KNOWN, TEST_SEED)), *firsts, *seconds])
+    tokenizer = word_tokenizer([*_vocabulary(corpus or generate_stories(VOCABULARY_STORIES, TEST_SEED)), *firsts, *seconds])
     ids, unknown, length = tokenizer.get_vocab(), tokenizer.unk_token_id, config.max_length
 
     def encoded(words: Sequence[str]) -> Encoded:
@@ -55,39 +54,39 @@ def task_of(config: InductionConfig) -> Task:
         return row_of([encoded(renamed(words_of(story), training, random_)[0])])
 
     stories = renamed_stories(held_out, test, TEST_SEED, length - 1)
-    test_set = TestSet([row_of([encoded(words)]) for words, _ in stories], [places for _, places in stories])
-    return Task(tokenizer, length, row, lambda model: score(model, test_set))
+    test_set = TestSet([row_of([encoded(words)]) for words, _ in stories], [positions for _, positions in stories])
+    return GeneratedTask(tokenizer, length, row, lambda model: score(model, test_set))
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """Rows, and in each the places of second tokens of names that stood there before."""
+    """Stories, and by story the positions of second tokens of names that occurred before."""
 
     __test__ = False  # for pytest
     rows: list[PackedRow]
-    places: list[list[int]]
+    positions: list[list[int]]
 
 
 @torch.no_grad()
-def score(model: HeadwayModel, test: TestSet, batch_size: int = 32) -> Measures:
-    """Accuracy and mean probability on the places of the test set, by next-token prediction alone."""
+def score(model: HeadwayModel, test: TestSet, batch_size: int = 32) -> Metrics:
+    """Accuracy and mean probability of the trunk's next-token prediction at the positions of the test set."""
     right, probability, total = 0, 0.0, 0
     collate = Collator(0)
     for start in range(0, len(test.rows), batch_size):
         batch = collate(test.rows[start : start + batch_size])
         ids = batch["input_ids"].to(model.device)
         states = model(ids, batch["segments"].to(model.device), count=0).hidden_states[0]
-        for row, places in enumerate(test.places[start : start + batch_size]):
-            wanted = ids[row, places]
-            logits = model.unembedding.logits(states[row, [place - 1 for place in places]])  # (places, vocabulary)
-            right += int((logits.argmax(-1) == wanted).sum())
-            probability += float(logits.softmax(-1).gather(-1, wanted[:, None]).sum())
-            total += len(places)
+        for row, positions in enumerate(test.positions[start : start + batch_size]):
+            labels = ids[row, positions]  # (positions,)
+            logits = model.unembedding.logits(states[row, [position - 1 for position in positions]])  # (positions, vocabulary)
+            right += int((logits.argmax(-1) == labels).sum())
+            probability += float(logits.softmax(-1).gather(-1, labels[:, None]).sum())
+            total += len(positions)
     return {"accuracy": right / total, "probability": probability / total}
 
 
 def _corpus(source: str) -> list[str]:
-    """Stories of files that name one of the known characters twice; none where they are generated."""
+    """Stories of files in which a known name occurs twice; empty for generated stories."""
     if source == "generated":
         return []
     texts = [example.text for example in load_examples(source) if isinstance(example, Text)]

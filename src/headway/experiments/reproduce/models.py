@@ -1,4 +1,4 @@
-"""Small models from scratch whose size does not depend on how many tokens they predict at once."""
+"""Small models from scratch, with the same number of parameters for any number of predicted tokens."""
 
 from collections.abc import Iterable
 
@@ -14,7 +14,7 @@ SPECIAL = ("<pad>", "<eos>", "<unk>")
 
 
 def word_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A token a word, the words divided by spaces; <pad> is 0, <eos> 1, <unk> 2."""
+    """Tokenizer with one token per word; words are separated by spaces. <pad> is 0, <eos> is 1, <unk> is 2."""
     vocabulary = {word: index for index, word in enumerate((*SPECIAL, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -22,12 +22,18 @@ def word_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def fresh_model(shape: Shape, n: int, vocabulary: int, length: int, seed: int) -> HeadwayModel:
-    """A Llama with random weights that predicts `n` tokens: one from the trunk's last layer, each other from a head of one layer.
+    """Llama with random weights and n - 1 heads of one layer.
 
-    As in the paper (section 2), n - 1 heads take the place of n - 1 trunk layers, so that every n has the same parameters:
-    `shape.layers` layers in all, of which the first layers - n are shared, and untied embeddings.
+    As in the paper (section 2), n - 1 heads replace n - 1 trunk layers, so that the number of parameters does not depend on n.
+    Embeddings are untied.
 
-    Raises: ConfigError where the shape has fewer than `n` layers.
+    Args:
+        shape: width, attention heads, and the number of layers, heads included.
+        n: number of predicted tokens.
+        vocabulary: number of tokens in the vocabulary.
+        length: maximum number of positions.
+        seed: seed of the weights.
+    Raises: ConfigError for a shape with fewer than `n` layers.
     """
     if n > shape.layers:
         raise ConfigError(f"A model of {shape.layers} layers cannot predict {n} tokens with one layer each.")
@@ -54,11 +60,11 @@ def fresh_model(shape: Shape, n: int, vocabulary: int, length: int, seed: int) -
 
 
 def randomise_heads(model: HeadwayModel) -> None:
-    """Give the heads random weights, as a trunk of their kind starts, in place of copies of its last layer."""
+    """Replace the weights of the heads, copies of the trunk's last layer, by random weights as of a new trunk."""
     for head in model.heads.modules() if model.heads is not None else ():
         model.trunk._init_weights(head)
 
 
 def parameters_beside_embeddings(model: nn.Module) -> int:
-    """As the paper counts: what is neither embedding nor unembedding."""
+    """Number of parameters without embedding and unembedding, as in the paper."""
     return sum(p.numel() for name, p in model.named_parameters() if "embed_tokens" not in name and "lm_head" not in name)

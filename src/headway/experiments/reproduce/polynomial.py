@@ -1,7 +1,7 @@
-"""Section 4.2: does predicting several tokens help to calculate with polynomials of F7[X]/(X^5), in and out of domain?
+"""Polynomial arithmetic in F7[X]/(X^5) (Gloeckle et al. 2024, section 4.2): share of expressions with a right greedy answer.
 
-The score is the share of expressions with m operations whose answer, five coefficients written greedily, is right. Only answers are
-learnt: operands are random, and where their tokens are learnt too, tiny models get nowhere in the time that a CPU has.
+An answer has five coefficients. Only answers are label tokens: operands are random, and tiny models that learn operands too do not
+learn to calculate in the time of a CPU.
 """
 
 import random
@@ -13,16 +13,15 @@ from headway.data import Collator, Encoded, PackedRow, row_of
 from headway.data.generated.polynomial import DEGREE, SYMBOLS, Expression, polynomial_problems, random_expression
 from headway.experiments.reproduce.configs import PolynomialConfig
 from headway.experiments.reproduce.models import word_tokenizer
-from headway.experiments.reproduce.runs import Measures
-from headway.experiments.reproduce.scratch import Task
+from headway.experiments.reproduce.scratch import GeneratedTask, Metrics
 from headway.model import HeadwayModel
 from headway.ops import IGNORE
 
 TEST_SEED = 1_000_003
 
 
-def task_of(config: PolynomialConfig, pauses: int) -> Task:
-    """Expressions of a seed with so many pause tokens before the equals sign."""
+def task_of(config: PolynomialConfig, pauses: int) -> GeneratedTask:
+    """Expressions with a number of pause tokens before the equals sign."""
     assert config.trained is not None and config.tested is not None and config.test_examples is not None
     tokenizer = word_tokenizer(SYMBOLS)
     ids, trained = tokenizer.get_vocab(), config.trained
@@ -41,35 +40,35 @@ def task_of(config: PolynomialConfig, pauses: int) -> Task:
         m: [row_of([encoded(one)]) for one in polynomial_problems(config.test_examples, (m, m), TEST_SEED, "test")]
         for m in range(1, config.tested + 1)
     }
-    length = longest(max(config.trained, config.tested)) + pauses
+    max_length = longest(max(config.trained, config.tested)) + pauses
 
-    def score(model: HeadwayModel) -> Measures:
-        found = {f"m={m}": exact(model, rows) for m, rows in tests.items()}
-        inside = [found[f"m={m}"] for m in tests if m <= trained]
-        outside = [found[f"m={m}"] for m in tests if m > trained]
-        found["in domain"] = sum(inside) / len(inside)
-        return found | ({"out of domain": sum(outside) / len(outside)} if outside else {})
+    def score(model: HeadwayModel) -> Metrics:
+        metrics = {f"m={m}": exact(model, rows) for m, rows in tests.items()}
+        inside = [metrics[f"m={m}"] for m in tests if m <= trained]
+        outside = [metrics[f"m={m}"] for m in tests if m > trained]
+        metrics["in domain"] = sum(inside) / len(inside)
+        return metrics | ({"out of domain": sum(outside) / len(outside)} if outside else {})
 
-    return Task(tokenizer, length, row, score)
+    return GeneratedTask(tokenizer, max_length, row, score)
 
 
 def longest(operations: int) -> int:
-    """Tokens of the longest expression with its answer and <eos>: every operand in full, every inner operation in brackets."""
+    """Tokens of the longest expression with answer and <eos>: operands with all coefficients, inner operations in brackets."""
     return DEGREE * (operations + 1) + operations + 2 * (operations - 1) + 1 + DEGREE + 1
 
 
 @torch.no_grad()
 def exact(model: HeadwayModel, rows: Sequence[PackedRow], batch_size: int = 256) -> float:
-    """Share of rows whose greedy answer is right.
+    """Share of rows with a right greedy answer.
 
-    One pass over the right answer tells: it is the greedy one if and only if each token is the first choice after those before.
+    One forward over the right answer is enough: decoding is right if and only if every label token is the top-1 prediction.
     """
     right = 0
     collate = Collator(0)
     for start in range(0, len(rows), batch_size):
         batch = {name: value.to(model.device) for name, value in collate(rows[start : start + batch_size]).items()}
         states = model(batch["input_ids"], batch["segments"], count=0).hidden_states[0]
-        chosen = model.unembedding.logits(states[:, :-1]).argmax(-1)  # (batch, seq - 1)
-        wanted = batch["labels"][:, 1:]
-        right += int(((chosen == wanted) | (wanted == IGNORE)).all(-1).sum())
+        predicted = model.unembedding.logits(states[:, :-1]).argmax(-1)  # (batch, seq - 1)
+        labels = batch["labels"][:, 1:]
+        right += int(((predicted == labels) | (labels == IGNORE)).all(-1).sum())
     return right / len(rows)

@@ -1,62 +1,65 @@
-"""`headway reproduce EXPERIMENT`: a published small-scale result, measured again on this machine, beside what the paper says."""
+"""`headway reproduce EXPERIMENT`: repeat a published small-scale experiment and say whether the paper's claim held."""
 
+import shutil
 import time
-from pathlib import Path
-from typing import Any
 
-import torch
-import transformers
 from rich.console import Console
 
-from headway import __version__
-from headway.errors import HeadwayError
 from headway.experiments.reproduce import experiments
 from headway.experiments.reproduce.configs import ReproduceConfig
 from headway.experiments.reproduce.figures import draw
-from headway.experiments.reproduce.runs import perform
-from headway.experiments.reproduce.summary import compare, compare_differences, table, verdict
+from headway.experiments.reproduce.results import Reproduction, ReproductionResult
+from headway.experiments.reproduce.summary import compare, compare_sizes, table, verdict
+from headway.experiments.runner import require_results, run_all
 from headway.files import write_json
 
+MODULE = "headway.experiments.reproduce.training"
 
-def reproduce(config: ReproduceConfig) -> dict[str, Any]:
-    """Train and score every arm, size and seed; write `results.json` and plots into a folder in `config.output_dir`.
 
-    Runs that an earlier call with the same settings finished are kept, one that was killed goes on from its last checkpoint,
-    and one that fails is reported, tried again by the next call, and does not sink the rest.
+def reproduce(config: ReproduceConfig) -> Reproduction:
+    """Train and score all arms, sizes and seeds; write results.json and plots into a folder in `config.output_dir`.
 
-    Raises: HeadwayError where nothing could be finished or written, ConfigError for settings that contradict each other.
+    Results of an earlier call with the same settings are kept, an interrupted run continues from its last checkpoint, and a failed
+    run is reported and left out.
+
+    Raises:
+        ConfigError: settings contradict each other.
+        HeadwayError: every run failed, or a file cannot be written.
     """
     config = config.resolved()
     experiment = experiments.of(config)
-    console = Console()
+    console, started = Console(), time.perf_counter()
     console.print(f"[bold]{experiment.title}[/bold]\nThe paper: {experiment.claim}", highlight=False)
-    started = time.perf_counter()
-    runs = perform(config, experiment.runs, experiment.learn, console)
-    finished = [run for run in runs if "error" not in run]
-    if not finished:
-        raise HeadwayError(f"All {len(runs)} runs failed, the first of them so: {runs[0]['error']}")
-    comparisons = compare(finished, experiment.measures, experiment.pairs)
-    if experiment.trend is not None:
-        comparisons += compare_differences(finished, experiment.measures, experiment.pairs, *experiment.trend)
-    answer, counts = verdict(comparisons, experiment.expected)
-    sentence = f"Here, with {config.seeds} seeds: {answer} ({counts})."
-    results = {
-        "experiment": config.EXPERIMENT,
-        "title": experiment.title,
-        "claim": experiment.claim,
-        "settings": {name: str(value) if isinstance(value, Path) else value for name, value in vars(config).items()},
-        "versions": {"headway": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
-        "runs": runs,
-        "comparisons": comparisons,
-        "answer": answer,
-        "sentence": sentence,
-        "seconds": time.perf_counter() - started,
-        "training_seconds": sum(run["seconds"] for run in finished),
-    }
     folder = config.output_dir / config.EXPERIMENT
-    write_json(folder / "results.json", results)
+
+    def delete_checkpoints(name: str) -> None:
+        for checkpoint in (folder / "runs" / name).glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+
+    specs = {spec.name: spec.to_json(config) for spec in experiment.specs}
+    finished = run_all(specs, folder / "runs", MODULE, 1, config.threads, console, config.EXPERIMENT, delete_checkpoints)
+    require_results(list(finished.results), finished.failures)
+    by_name = {name: ReproductionResult.from_json(values) for name, values in finished.results.items()}
+    runs = list(by_name.values())
+    comparisons = compare(runs, experiment.metrics, experiment.pairs)
+    if experiment.trend is not None:
+        comparisons += compare_sizes(runs, experiment.metrics, experiment.pairs, *experiment.trend)
+    answer, counts = verdict(comparisons, experiment.expected)
+    results = Reproduction(
+        title=experiment.title,
+        claim=experiment.claim,
+        config=config,
+        specs=experiment.specs,
+        runs=by_name,
+        failures=finished.failures,
+        comparisons=comparisons,
+        answer=answer,
+        sentence=f"Here, with {config.seeds} seeds: {answer} ({counts}).",
+        seconds=time.perf_counter() - started,
+    )
+    write_json(folder / "results.json", results.to_json())
     draw(results, experiment, folder)
-    console.print(table(runs, comparisons, experiment.measures[:3], experiment.title))
-    console.print(sentence, highlight=False)
+    console.print(table(runs, comparisons, experiment.metrics[:3], experiment.title))
+    console.print(results.sentence, highlight=False)
     console.print(f"Figures: {folder / 'results.json'}   Plot: {folder / 'plot.png'}", highlight=False)
     return results

@@ -1,44 +1,64 @@
-"""One run from scratch: a small model learns a generated task towards n tokens at once, and is scored along the way."""
+"""Training from scratch: a small model learns a generated task towards n tokens, and is scored along the way."""
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch.utils.data import Dataset
-from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from headway.data import PackedRow
 from headway.experiments.reproduce.configs import SHAPES, ScratchConfig
 from headway.experiments.reproduce.models import fresh_model, parameters_beside_embeddings
-from headway.experiments.reproduce.runs import Measures, Run
-from headway.files import write_json
+from headway.experiments.reproduce.specs import ReproductionSpec
+from headway.experiments.timing import CurveRecorder, Point
 from headway.model import HeadwayModel
 from headway.objectives import MultiToken, NextToken
 from headway.training.configs import TrainingConfig
 from headway.training.loop import run as train
-from headway.trunk import eval_mode
 
-CURVE = "curve.json"
-POOL = 10_000_000  # examples that differ, at most: the sampler keeps an index of each
+MAX_DISTINCT_ROWS = 10_000_000  # the sampler keeps an index of each row
+Metrics = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Task:
-    """What is learnt: row `index` of the run with a seed, and how a model is scored on what is held out."""
+class Learnt:
+    """Result of a training run.
+
+    Args:
+        curve: scores along the way.
+        metrics: scores at the end.
+        parameters: number beside the embeddings; None for a pretrained model.
+    """
+
+    curve: list[Point]
+    metrics: Metrics
+    parameters: int | None = None
+
+
+@dataclass(frozen=True)
+class GeneratedTask:
+    """A task whose rows are generated.
+
+    Args:
+        tokenizer: tokenizer of the rows.
+        max_length: tokens of the longest row.
+        row: training row of a seed and an index.
+        score: metrics on held-out rows.
+        score_at_end: metrics that are measured once, at the end.
+    """
 
     tokenizer: PreTrainedTokenizerBase
-    length: int  # of the longest row, in tokens
-    row: Callable[[int, int], PackedRow]  # of seed and index
-    score: Callable[[HeadwayModel], Measures]
-    final: Callable[[HeadwayModel], Measures] = lambda _: {}  # measured once, at the end
+    max_length: int
+    row: Callable[[int, int], PackedRow]
+    score: Callable[[HeadwayModel], Metrics]
+    score_at_end: Callable[[HeadwayModel], Metrics] = lambda _: {}
 
 
-class Drawn(Dataset):
-    """Rows made when they are asked for, the same for all arms of a seed."""
+class GeneratedRows(Dataset):
+    """Training rows of a seed, generated on access and equal for all arms."""
 
-    def __init__(self, task: Task, seed: int, count: int) -> None:
+    def __init__(self, task: GeneratedTask, seed: int, count: int) -> None:
         self.task, self.seed, self.count = task, seed, count
 
     def __len__(self) -> int:
@@ -48,16 +68,15 @@ class Drawn(Dataset):
         return self.task.row(self.seed, index)
 
 
-def learn(config: ScratchConfig, task: Task, run: Run, folder: Path, advance: Callable[[int], None]) -> dict[str, Any]:
-    """Train `run` in `folder`, from its newest checkpoint on, and return its curve and what was measured last.
-
-    Raises: as `headway.training.loop.run`.
-    """
+def learn(
+    config: ScratchConfig, task: GeneratedTask, spec: ReproductionSpec, folder: Path, callbacks: Sequence[TrainerCallback] = ()
+) -> Learnt:
+    """Train a model in `folder`, from the newest checkpoint if there is one. Raises: as `headway.training.loop.run`."""
     steps, batch_size, rate = config.steps, config.batch_size, config.learning_rate
     assert steps is not None and batch_size is not None and rate is not None  # the config is resolved
-    model = fresh_model(SHAPES[run.size], run.n, len(task.tokenizer), task.length, run.seed)
-    every = max(1, steps // config.points)
-    curve = Curve(model, task, folder / CURVE, every, advance)
+    model = fresh_model(SHAPES[spec.size], spec.n, len(task.tokenizer), task.max_length, spec.seed)
+    interval = max(1, steps // config.points)
+    recorder = CurveRecorder(folder / "curve.json", {*range(interval, steps + 1, interval), steps}, task.score)
     settings = TrainingConfig(
         data=config.EXPERIMENT,
         output_dir=folder,
@@ -69,38 +88,16 @@ def learn(config: ScratchConfig, task: Task, run: Run, folder: Path, advance: Ca
         warmup_ratio=min(0.05, 2000 / steps),
         weight_decay=0.1,
         beta2=0.95,
-        max_length=task.length,
+        max_length=task.max_length,
         pack=False,
-        seed=run.seed,
-        save_steps=every,
-        log_steps=every,
+        seed=spec.seed,
+        save_steps=interval,
+        log_steps=interval,
         quiet=True,
     )
-    objective = MultiToken() if run.n > 1 else NextToken()
-    rows = Drawn(task, run.seed, min(steps * batch_size, POOL))
-    train(settings, model, objective, rows, callbacks=[curve])
+    objective = MultiToken() if spec.n > 1 else NextToken()
+    rows = GeneratedRows(task, spec.seed, min(steps * batch_size, MAX_DISTINCT_ROWS))
+    train(settings, model, objective, rows, callbacks=[recorder, *callbacks])
     model.eval()
-    return {
-        "parameters": parameters_beside_embeddings(model),
-        "curve": curve.points,
-        "measures": {**curve.points[-1]["measures"], **task.final(model)},
-    }
-
-
-class Curve(TrainerCallback):
-    """Scores the model `every` so many steps; what was scored before a resumed checkpoint is read back."""
-
-    def __init__(self, model: HeadwayModel, task: Task, path: Path, every: int, advance: Callable[[int], None]) -> None:
-        self.model, self.task, self.path, self.every, self.advance = model, task, path, every, advance
-        self.points: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.points = [point for point in self.points if point["step"] <= state.global_step]
-        self.advance(state.global_step)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.advance(1)
-        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
-            with eval_mode(self.model):
-                self.points.append({"step": state.global_step, "measures": self.task.score(self.model)})
-            write_json(self.path, self.points)  # before the checkpoint of this step
+    metrics = {**recorder.points[-1].metrics, **task.score_at_end(model)}
+    return Learnt(recorder.points, metrics, parameters_beside_embeddings(model))

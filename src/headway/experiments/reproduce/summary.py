@@ -1,106 +1,89 @@
-"""What the runs say: paired differences with intervals, a table, and one sentence about whether the claim held here."""
+"""Summary of a reproduced experiment: paired differences, a table, and the answer to the paper's claim."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
-from typing import Any
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from headway.evaluation.statistics.paired import paired_interval
+from headway.evaluation.statistics.paired import UNCLEAR
+from headway.experiments.metrics import Metric, values_of
+from headway.experiments.pairing import Difference, by_seed, paired_difference
+from headway.experiments.reproduce.results import ReproductionResult
 
-Runs = Sequence[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One figure of a run: its key, its name for the reader, and which way is better."""
-
-    key: str
-    name: str
-    higher_is_better: bool = True
-    percent: bool = True
-
-    def shown(self, value: float, signed: bool = False) -> str:
-        sign = "+" if signed else ""
-        return f"{100 * value:{sign}.1f}" if self.percent else f"{value:{sign}.4f}"
+Runs = Sequence[ReproductionResult]
+COLOURS = {"better": "green", "worse": "red", UNCLEAR: "dim"}  # by verdict
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """The paper's claim as a direction: `arm` against `baseline` in a measure."""
+    """Direction of a difference that the paper claims.
+
+    Args:
+        metric: key of the metric.
+        better: the arm is better than the baseline; else worse.
+        group: group of the runs; None for every group.
+    """
 
     arm: str
     baseline: str
-    measure: str
+    metric: str
     better: bool = True
-    group: str | None = None  # none: in every group
+    group: str | None = None
 
 
-def compare(runs: Runs, measures: Sequence[Measure], pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Each (arm, baseline) within each group, over the seeds that finished in both; one seed alone is left out."""
+def compare(runs: Runs, metrics: Sequence[Metric], pairs: Sequence[tuple[str, str]]) -> list[Difference]:
+    """Differences of each (arm, baseline) in each group, over the seeds that both finished. A single seed is left out."""
     found = []
     for group in _groups(runs):
-        for measure in measures:
+        inside = _in_group(runs, group)
+        for metric in metrics:
             for arm, baseline in pairs:
-                ours, theirs = (_by_seed(runs, group, one, measure.key) for one in (arm, baseline))
-                found += _paired(group, measure, arm, baseline, ours, theirs)
-    return found
+                values, baseline_values = (by_seed(inside, name, metric.key) for name in (arm, baseline))
+                found.append(paired_difference(metric, arm, baseline, values, baseline_values, group))
+    return [difference for difference in found if difference is not None]
 
 
-def between(smallest: str, largest: str) -> str:
-    """The name of a comparison of differences."""
+def compare_sizes(
+    runs: Runs, metrics: Sequence[Metric], pairs: Sequence[tuple[str, str]], smallest: str, largest: str
+) -> list[Difference]:
+    """Difference of an arm to its baseline at the largest size less the difference at the smallest size, paired by seed."""
+    found = []
+    for metric in metrics:
+        for arm, baseline in pairs:
+            large, small = (
+                _differences(*(by_seed(_in_group(runs, size), name, metric.key) for name in (arm, baseline)))
+                for size in (largest, smallest)
+            )
+            found.append(paired_difference(metric, arm, baseline, large, small, trend_group(smallest, largest)))
+    return [difference for difference in found if difference is not None]
+
+
+def trend_group(smallest: str, largest: str) -> str:
+    """Group name of the differences between two sizes."""
     return f"{largest} less {smallest}"
 
 
-def compare_differences(
-    runs: Runs, measures: Sequence[Measure], pairs: Sequence[tuple[str, str]], smallest: str, largest: str
-) -> list[dict[str, Any]]:
-    """Whether an arm gains on its baseline from the smallest size to the largest: the difference of the differences, by seed."""
-    found = []
-    for measure in measures:
-        for arm, baseline in pairs:
-            large, small = (
-                _differences(_by_seed(runs, size, arm, measure.key), _by_seed(runs, size, baseline, measure.key))
-                for size in (largest, smallest)
-            )
-            found += _paired(between(smallest, largest), measure, arm, baseline, large, small)
-    return found
+def verdict(comparisons: Sequence[Difference], expected: Sequence[Expectation]) -> tuple[str, str]:
+    """Answer to the claim, and counts in words.
 
-
-def _differences(ours: dict[int, float], theirs: dict[int, float]) -> dict[int, float]:
-    return {seed: ours[seed] - theirs[seed] for seed in set(ours) & set(theirs)}
-
-
-def _paired(
-    group: str, measure: Measure, arm: str, baseline: str, ours: dict[int, float], theirs: dict[int, float]
-) -> list[dict[str, Any]]:
-    seeds = sorted(set(ours) & set(theirs))
-    if len(seeds) < 2:
-        return []
-    interval = paired_interval([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds])
-    told = {"group": group, "measure": measure.key, "arm": arm, "baseline": baseline, "pairs": len(seeds)}
-    return [told | dataclasses.asdict(interval) | {"verdict": interval.verdict(measure.higher_is_better)}]
-
-
-def verdict(comparisons: Sequence[dict[str, Any]], expected: Sequence[Expectation]) -> tuple[str, str]:
-    """Whether the expected differences were found, and the counts in words.
-
-    "reproduced" where all intervals lie on the expected side of zero, "not reproduced" where some lie on the other side and none on
-    the expected one, "reproduced in part" where some lie on the expected side, "no answer" where nothing could be compared, else
-    "not shown".
+    Returns: an answer by the intervals of the expected differences:
+        "reproduced": all intervals lie on the expected side of zero;
+        "reproduced in part": some intervals lie on the expected side;
+        "not reproduced": some lie on the opposite side, and none on the expected side;
+        "not shown": all intervals contain zero;
+        "no answer": there is no interval.
     """
     agreed = opposed = unclear = 0
     for expectation in expected:
-        for one in comparisons:
-            same = (one["arm"], one["baseline"], one["measure"]) == (expectation.arm, expectation.baseline, expectation.measure)
-            if same and expectation.group in (None, one["group"]):
-                agreed += one["verdict"] == ("better" if expectation.better else "worse")
-                opposed += one["verdict"] == ("worse" if expectation.better else "better")
-                unclear += one["verdict"] == "no difference shown"
+        for found in comparisons:
+            key = (found.arm, found.baseline, found.metric.key)
+            if key == (expectation.arm, expectation.baseline, expectation.metric) and expectation.group in (None, found.group):
+                agreed += found.verdict == ("better" if expectation.better else "worse")
+                opposed += found.verdict == ("worse" if expectation.better else "better")
+                unclear += found.verdict == UNCLEAR
     if not agreed + opposed + unclear:
         return "no answer", "no two seeds finished in both arms of a comparison"
     counts = f"{agreed} of {agreed + opposed + unclear} comparisons agree, {opposed} oppose, {unclear} show no difference"
@@ -111,42 +94,41 @@ def verdict(comparisons: Sequence[dict[str, Any]], expected: Sequence[Expectatio
     return ("not reproduced" if opposed else "not shown"), counts
 
 
-def table(runs: Runs, comparisons: Sequence[dict[str, Any]], measures: Sequence[Measure], title: str) -> Table:
-    """A row for each arm of each measure and group: the mean over seeds, and each difference with its interval."""
+def table(runs: Runs, comparisons: Sequence[Difference], metrics: Sequence[Metric], title: str) -> Table:
+    """For each group, metric and arm, the mean over seeds, and the difference to each baseline with its interval."""
     drawn = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))
-    for name in ("arm", "mean", "less", "difference", "95 % interval"):
-        drawn.add_column(name, justify="left" if name in ("arm", "less") else "right", no_wrap=True)
-    for group in dict.fromkeys([*_groups(runs), *(one["group"] for one in comparisons)]):
-        for measure in measures:
+    for name in ("arm", "mean", "baseline", "difference", "95 % interval"):
+        drawn.add_column(name, justify="left" if name in ("arm", "baseline") else "right", no_wrap=True)
+    for group in dict.fromkeys([*_groups(runs), *(found.group for found in comparisons)]):
+        for metric in metrics:
             rows = []
-            for arm in dict.fromkeys(run["arm"] for run in runs):
-                values = list(_by_seed(runs, group, arm, measure.key).values())
-                told = [one for one in comparisons if (one["group"], one["measure"], one["arm"]) == (group, measure.key, arm)]
-                if values or told:
-                    shown = measure.shown(mean(values)) if values else ""
-                    rows += [(arm, shown, *cells) for cells in [_difference(one, measure) for one in told] or [("", "", "")]]
+            for arm in dict.fromkeys(run.arm for run in runs):
+                values = values_of([run for run in _in_group(runs, group) if run.arm == arm], metric.key)
+                found = [one for one in comparisons if (one.group, one.metric, one.arm) == (group, metric, arm)]
+                if values or found:
+                    shown = metric.show(mean(values)) if values else ""
+                    rows += [(arm, shown, *cells) for cells in map(_difference_cells, found)] or [(arm, shown, "", "", "")]
             if rows:
-                drawn.add_row(f"[bold]{escape(group)}: {escape(measure.name)}[/bold]")
+                drawn.add_row(f"[bold]{escape(group)}: {escape(metric.label)}[/bold]")
                 for row in rows:
                     drawn.add_row(*row)
                 drawn.add_section()
     return drawn
 
 
-def _difference(one: dict[str, Any], measure: Measure) -> tuple[str, str, str]:
-    """Baseline, difference and interval; green where it is better, red where worse."""
-    middle, low, high = (measure.shown(one[key], signed=True) for key in ("mean", "low", "high"))
-    colour = {"better": "green", "worse": "red"}.get(one["verdict"], "dim")
-    return one["baseline"], f"[{colour}]{middle}[/{colour}]", escape(f"[{low}, {high}]")
+def _difference_cells(found: Difference) -> tuple[str, str, str]:
+    """Baseline, difference and interval: green if better, red if worse."""
+    colour, (middle, _, interval) = COLOURS[found.verdict], str(found).partition(" ")
+    return found.baseline, f"[{colour}]{middle}[/{colour}]", escape(interval)
+
+
+def _differences(values: dict[int, float], baseline_values: dict[int, float]) -> dict[int, float]:
+    return {seed: values[seed] - baseline_values[seed] for seed in set(values) & set(baseline_values)}
 
 
 def _groups(runs: Runs) -> list[str]:
-    return list(dict.fromkeys(run["group"] for run in runs))
+    return list(dict.fromkeys(run.group for run in runs))
 
 
-def _by_seed(runs: Runs, group: str, arm: str, key: str) -> dict[int, float]:
-    return {
-        run["seed"]: run["measures"][key]
-        for run in runs
-        if run["group"] == group and run["arm"] == arm and key in run.get("measures", {})
-    }
+def _in_group(runs: Runs, group: str) -> list[ReproductionResult]:
+    return [run for run in runs if run.group == group]
