@@ -86,10 +86,10 @@ def test_equal_time_gives_a_slow_family_fewer_steps_and_leaves_out_a_family_with
             return RunResults(results, {name: "no room" for name, label in done.items() if label not in rates})
         asked.update({spec["label"]: spec["training"]["max_steps"] for spec in specs.values() if spec["training"]})
         trunk = fakes.results().trunk.to_json()
-        return RunResults({name: trunk for name, spec in specs.items() if not spec["training"]}, {next(iter(specs)): "stop here"})
+        return RunResults({name: trunk for name, spec in specs.items() if not spec["training"]}, {"x": "stop here"})
 
     monkeypatch.setattr(comparing, "run_all", run_all)
-    with pytest.raises(HeadwayError, match="Every family failed; the first: stop here"):
+    with pytest.raises(HeadwayError, match="Every run failed; the first: stop here"):
         comparing.run(config(tmp_path, families=["medusa", "hydra", "redrafter"], max_seconds=10.0))
     assert asked == {"medusa": 20, "hydra": 5}
 
