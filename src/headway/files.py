@@ -1,4 +1,4 @@
-"""Writing that is whole or not there: a temporary name in the same folder, then a rename. Reading that says what is damaged."""
+"""Files and folders written completely or not at all: a temporary name in the same folder, then a rename."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from headway.errors import CheckpointError, HeadwayError
 
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"  # of a model's tensors: which file holds each, or one for all
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"  # weights of a model: index of shards, single file
 ADAPTER_CONFIG, ADAPTER_TENSORS = "adapter_config.json", "adapter_model.safetensors"
 # weights, indices of shards, adapters and heads, of any library that reads a model folder
 MODEL_FILES = (
@@ -32,16 +32,16 @@ MODEL_FILES = (
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all. Raises HeadwayError where the disk or the rights do not allow it."""
+    """Write `text` to `path`, completely or not at all. Raises HeadwayError if the disk is full or the file cannot be written."""
     with replacing_file(path) as file:
         file.write(text.encode())
 
 
 @contextmanager
 def replacing_file(path: str | Path) -> Iterator[BinaryIO]:
-    """Yield a temporary file beside `path` that takes its place on success and vanishes on failure.
+    """Yield a temporary file beside `path`; rename the file to `path` on success, delete the file on failure.
 
-    Raises HeadwayError where the disk or the rights do not allow it.
+    Raises: HeadwayError if the disk is full or the file cannot be written.
     """
     path = Path(path)
     with _explained(path):
@@ -60,12 +60,12 @@ def replacing_file(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as indented JSON; NaN and infinities are refused, since other readers refuse them too."""
+    """Write `value` as indented JSON; NaN and infinities are not JSON and raise ValueError."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Settings of a checkpoint. Raises CheckpointError where the file cannot be read, or holds something else."""
+    """Settings of a checkpoint. Raises CheckpointError if the file cannot be read or is not a JSON object."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
@@ -77,14 +77,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def replacing_folder(path: str | Path, stale: Callable[[Path], Iterable[str]] = lambda folder: ()) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; rename it to `path` on success, delete it on failure.
+    """Yield a temporary folder beside `path`; rename the folder to `path` on success, delete the folder on failure.
 
-    Files in an older `path` stay unless the new folder has a file of the same name: a checkpoint may lie beside other results.
+    Files in an older `path` stay unless the new folder has a file of the same name: a checkpoint may share a folder with results.
 
     Args:
         path: folder to write.
         stale: names of the files in an older `path` that are deleted once the new files are in place.
-    Raises: HeadwayError where the disk is full or the folder cannot be written.
+    Raises: HeadwayError if the disk is full or the folder cannot be written.
     """
     path = Path(path)
     with _explained(path):

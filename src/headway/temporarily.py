@@ -1,4 +1,4 @@
-"""Attributes with other values for a while."""
+"""Attributes changed for a while."""
 
 import threading
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ _LOCK = threading.RLock()
 def temporarily(target: Any, **values: Any) -> Iterator[None]:
     """Set attributes of a module, class or object; restore the earlier attributes at the end.
 
-    An attribute that `target` only inherits, or lacks, is deleted at the end. One thread at a time holds changed attributes:
-    overlapping changes would be restored in the wrong order. A second thread waits.
+    An attribute that `target` only inherits, or lacks, is deleted at the end. A second thread waits until the
+    first has restored: overlapping changes would be restored in the wrong order.
 
     Args:
         target: owner of the attributes.

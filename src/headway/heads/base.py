@@ -55,7 +55,7 @@ class HeadsConfig:
 class HeadStack(nn.Module):
     """Heads 0..count-1; head k at position i predicts the token at i + k + 2 (the trunk predicts i + 1).
 
-    `headway.decoding` drafts with heads in one of four ways:
+    `headway.decoding` drafts with heads in four ways:
         parallel: all heads at once; head k at i depends only on the text up to i.
         chained: head k at i takes the state of head k - 1 at i and the token at i + k + 1, and attends to head k at earlier
             positions.
@@ -86,7 +86,7 @@ class HeadStack(nn.Module):
 
     @property
     def attends(self) -> bool:
-        """True if heads attend to other positions: drafting then needs a KV cache for the heads."""
+        """True if heads attend to earlier positions: drafting then needs a KV cache for the heads."""
         return True
 
     @classmethod
@@ -113,7 +113,7 @@ class HeadStack(nn.Module):
         raise TypeError(f"{type(self).__name__} is not a head family")
 
     def states(self, hidden: Tensor, input_ids: Tensor, context: ForwardContext, count: int | None = None) -> list[Tensor]:
-        """Hidden states of the first heads over whole sequences, each (batch, seq, hidden), normed for the unembedding.
+        """Hidden states of the first heads over whole sequences, normed for the unembedding, (batch, seq, hidden) a head.
 
         Args:
             hidden: inputs from `select_inputs`, (batch, seq, width).
@@ -144,23 +144,23 @@ class HeadStack(nn.Module):
     def run_with_mask_tokens(
         self, input_ids: Tensor, context: ForwardContext, count: int | None = None, groups: int | None = None
     ) -> HiddenStates:
-        """One forward of the trunk over tokens and groups of mask tokens; all mask tokens come after all tokens.
+        """A forward of the trunk over tokens and groups of mask tokens; all mask tokens come after all tokens.
 
         Args:
             input_ids: (batch, seq).
             context: positions and masks of (batch, seq + groups * count).
-            count: number of mask tokens a group; default: one for each head.
-            groups: number of groups a row; default: one for each token.
+            count: number of mask tokens a group; default: `count` of the heads.
+            groups: number of groups a row; default: a group for every token.
         """
         raise TypeError(f"{type(self).__name__} heads have no mask tokens")
 
     def unembeddings(self, view: TrunkView) -> list[Unembedding]:
-        """Unembedding of each head: the trunk's, restricted to the reduced vocabulary if there is one."""
+        """Unembeddings of the heads: the trunk's, restricted to the reduced vocabulary."""
         shared = view.unembedding
         return [shared if self.draft_tokens is None else shared.restricted(self.draft_tokens)] * self.count
 
     def set_draft_vocab(self, tokens: Tensor) -> None:
-        """Restrict drafts to `tokens`, distinct ids, (tokens,). The trunk verifies with its whole vocabulary."""
+        """Restrict drafts to `tokens`, distinct ids, (tokens,). The trunk verifies with the whole vocabulary."""
         self.draft_tokens = tokens.sort().values
         self.config = replace(self.config, options={**self.config.options, "draft_vocabulary": len(tokens)})
 
@@ -189,7 +189,7 @@ class HeadStack(nn.Module):
     def read_tensors(self, folder: Path) -> None:
         """Fill `checkpoint_tensors` from disk; quantised tensors stay quantised.
 
-        Raises: CheckpointError where a tensor is missing or of another shape.
+        Raises: CheckpointError if a tensor is missing or of another shape.
         """
         path = folder / TENSORS_FILE
         try:
@@ -216,9 +216,9 @@ class HeadStack(nn.Module):
 
 
 def read_config(folder: Path) -> HeadsConfig:
-    """Contents of `headway.json`, of this version of the format or an earlier one.
+    """Contents of `headway.json`, of this version of the format or earlier.
 
-    Raises: CheckpointError where the file is missing, damaged, or written by a newer Headway.
+    Raises: CheckpointError if the file is missing, damaged, or written by a newer Headway.
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
@@ -258,7 +258,7 @@ def check_layer_runs(view: TrunkView) -> None:
 
 
 def copy_layer(layer: nn.Module, index: int) -> nn.Module:
-    """Copy of a trunk layer, with weights in full precision, that uses its own entry `index` of a cache."""
+    """Copy of a trunk layer, with weights in full precision, for the entry `index` of a cache."""
     shared = {id(module.config): module.config for module in layer.modules() if hasattr(module, "config")}
     copied = dequantized(copy.deepcopy(layer, dict(shared)))  # shares the config: attention follows the trunk's implementation
     for module in copied.modules():

@@ -1,4 +1,4 @@
-"""`HeadwayModel`: a trunk with prediction heads beside it; loading and saving."""
+"""`HeadwayModel`: a trunk with prediction heads; loading and saving."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint folder in safetensors: names, shapes and values, read from the files' headers where that is enough."""
+"""Tensors of a checkpoint folder in safetensors: names, shapes and values."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ def checkpoint_files(folder: Path) -> dict[str, str]:
 
     The single file wins over an index, as in transformers.
 
-    Raises: CheckpointError where the file or the index is damaged.
+    Raises: CheckpointError if the file or the index is damaged.
     """
     if (folder / SINGLE).is_file():
         with opened(folder / SINGLE) as tensors:
@@ -26,13 +26,13 @@ def checkpoint_files(folder: Path) -> dict[str, str]:
 
 
 def read_tensors(folder: Path, files: Mapping[str, str], names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-    """Name and value of each tensor in `names`, file by file.
+    """Name and value of the tensors in `names`, file by file.
 
     Args:
         folder: checkpoint folder.
         files: tensor name -> file name, from `checkpoint_files`.
         names: tensors to read.
-    Raises: CheckpointError where a file is missing or damaged.
+    Raises: CheckpointError if a file is missing or damaged.
     """
     names = list(names)
     for file in sorted({files[name] for name in names}):
@@ -44,9 +44,11 @@ def read_tensors(folder: Path, files: Mapping[str, str], names: Iterable[str]) -
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """An open safetensors file. Raises CheckpointError where the file is missing or damaged."""
+    """An open safetensors file. Raises CheckpointError if the file is missing or damaged."""
     try:
         with safe_open(path, framework="pt") as tensors:
             yield tensors
+    except CheckpointError:
+        raise
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}. Fetch the checkpoint again.") from error

@@ -27,16 +27,16 @@ from headway.trunk.quantization import quantize, replace_with_fast_kernels
 
 @dataclass(frozen=True)
 class MTPOutput:
-    """Normed hidden states, each (batch, seq, hidden): the trunk's, then one for each head.
+    """Normed hidden states of the trunk and of every head, (batch, seq, hidden).
 
-    The unembedding of `hidden_states[k]` predicts the token k + 1 positions ahead.
+    `hidden_states[0]` is the trunk's. The unembedding of `hidden_states[k]` predicts the token k + 1 positions ahead.
     """
 
     hidden_states: list[Tensor]
 
 
 class HeadwayModel(nn.Module):
-    """A trunk, unmodified, and heads beside it.
+    """An unmodified trunk with prediction heads.
 
     The trunk predicts the next token, head k (0-based) the token at offset k + 2. A checkpoint is an ordinary Hugging Face folder
     with `headway.json` and `headway.safetensors` beside the trunk's own files. Heads read from a checkpoint's MTP layers are
@@ -70,7 +70,7 @@ class HeadwayModel(nn.Module):
         Raises:
             ConfigError: the family or an option is unknown.
             CheckpointError: the trunk cannot be loaded, or carries an adapter.
-            UnsupportedModelError: Headway does not know how the trunk is built.
+            UnsupportedModelError: the trunk has a structure that Headway does not know.
         """
         model = trunk if isinstance(trunk, PreTrainedModel) else load_trunk(trunk)
         check_no_adapter(model)
@@ -92,7 +92,7 @@ class HeadwayModel(nn.Module):
             folder: a local folder, a hub id, or `embedded`.
             count: number of heads to keep; default: all.
             dtype: of the weights; default: as saved.
-        Raises: CheckpointError where something is missing, damaged or does not fit.
+        Raises: CheckpointError if a file is missing, damaged or does not fit.
         """
         model = cls(load_trunk(folder, dtype), None)
         path = model_folder(folder)
@@ -106,7 +106,7 @@ class HeadwayModel(nn.Module):
         return model
 
     def attach(self, folder: str | Path, count: int | None = None) -> None:
-        """Replace the heads by those saved in `folder`.
+        """Replace the heads by the heads saved in `folder`.
 
         Args:
             folder: a local folder with heads or MTP layers, or `embedded`.
@@ -170,7 +170,7 @@ class HeadwayModel(nn.Module):
 
     @property
     def unembeddings(self) -> list[Unembedding]:
-        """Unembedding for each of `MTPOutput.hidden_states`: the trunk's, then one for each head."""
+        """Unembeddings for `MTPOutput.hidden_states`, in the same order: the trunk first, then the heads."""
         return [self.view.unembedding, *(self.heads.unembeddings(self.view) if self.heads is not None else [])]
 
     def forward(
@@ -180,8 +180,8 @@ class HeadwayModel(nn.Module):
 
         Args:
             input_ids: (batch, seq).
-            segments: index of each token's document, (batch, seq), -1 for padding; a document is one unbroken run. Attention
-                stays within a document, and positions start at 0 in each document. Default: one document a row.
+            segments: document index of the tokens, (batch, seq), -1 for padding; a document is an unbroken run. Attention stays
+                within a document, and positions start at 0 in every document. Default: a row is a document.
             count: number of heads to run; default: all.
             prefix: bool, (batch, seq): tokens of a prefix attend to the whole prefix of their document. Default: causal.
         """
@@ -193,7 +193,7 @@ class HeadwayModel(nn.Module):
         return self.view.run(inputs, position_ids, masks, cache, self.heads.hidden_state_layers if self.heads is not None else ())
 
     def layout(self, input_ids: Tensor, segments: Tensor | None = None, prefix: Tensor | None = None) -> tuple[Tensor, Masks]:
-        """Position of each token within its document, (batch, seq), and attention masks; arguments as in `forward`."""
+        """Positions of the tokens within their document, (batch, seq), and attention masks; arguments as in `forward`."""
         positions = positions_of(segments) if segments is not None else _arange_like(input_ids)
         one_document = segments is None or bool((segments.clamp(min=0) == 0).all())
         if one_document and prefix is None and (self.view.plain_causal(input_ids.shape[1]) or not self.view.takes_masks):
@@ -237,27 +237,26 @@ class HeadwayModel(nn.Module):
                 module._gradient_checkpointing_func = last._gradient_checkpointing_func
 
     def save_pretrained(self, folder: str | Path, training: dict[str, Any] | None = None) -> None:
-        """Write the trunk as transformers would and the heads beside it, completely or not at all.
+        """Write the trunk as transformers would, and the heads in files of their own, completely or not at all.
 
-        MTP layers of the trunk's checkpoint stay among its tensors: as trained now if they are the heads, unchanged otherwise.
-        The folder then has no `headway.json`. Weights, indices, adapters and heads of an earlier save are deleted.
+        MTP layers of the trunk's checkpoint stay among the trunk's tensors. If the heads are the MTP layers, the trained weights
+        are written, and the folder has no `headway.json`. Weights, indices, adapters and heads of an earlier save are deleted.
 
         Args:
-            folder: other files in an existing folder stay.
+            folder: further files in an existing folder stay.
             training: record of the training run, kept in `headway.json`.
-        Raises: CheckpointError where MTP layers would have to be copied and their folder is gone, or where the written files
-            are not complete.
+        Raises: CheckpointError if the folder of MTP layers to copy is gone, or if the written files are not complete.
         """
         provenance = self.provenance
         save_model(self.trunk, self.heads, self.native_mtp, provenance, folder, training)
         if self.native_mtp is not None and self.native_mtp.folder == Path(folder).resolve():
-            self.native_mtp = find_native_mtp(folder)  # the tensors may lie in other files now
+            self.native_mtp = find_native_mtp(folder)  # the tensors may have moved to new files
             if provenance is not None and self.native_mtp is not None:
                 self._provenance = dataclasses.replace(provenance, checkpoint=self.native_mtp)
 
 
 def positions_of(segments: Tensor) -> Tensor:
-    """Position of each token within its own segment, (batch, seq); a segment is one unbroken run."""
+    """Positions of the tokens within their segment, (batch, seq); a segment is an unbroken run."""
     index = _arange_like(segments)
     starts = torch.ones_like(segments, dtype=torch.bool)
     starts[:, 1:] = segments[:, 1:] != segments[:, :-1]

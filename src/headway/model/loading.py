@@ -1,4 +1,4 @@
-"""The one way to a model and its tokenizer: by folder, hub id, or `embedded`. Code inside a checkpoint never runs."""
+"""Models and tokenizers by folder, hub id, or `embedded`. Code inside a checkpoint never runs."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -27,14 +27,14 @@ __all__ = [
 def load_model(
     source: str | Path, count: int | None = None, dtype: torch.dtype | str | None = None, device: torch.device | str | None = None
 ) -> HeadwayModel:
-    """A model in evaluation mode on one device.
+    """A model in evaluation mode on a device.
 
     Args:
         source: folder, hub id, or `embedded`.
         count: number of heads to keep; default: all.
-        dtype: of the weights, a dtype or a name such as `bfloat16`; None and `saved`: as saved.
-        device: default: the accelerator, or the CPU without one.
-    Raises: CheckpointError where something is missing, damaged or does not fit.
+        dtype: of the weights, a dtype or a name (`bfloat16`); None and `saved`: as saved.
+        device: default: `best_device()`.
+    Raises: CheckpointError if a file is missing, damaged or does not fit.
     """
     if Path(model_path(source)).is_dir():
         logging.disable_progress_bar()  # loading takes a moment; only a download is worth a bar
@@ -48,12 +48,12 @@ def named_dtype(name: str) -> torch.dtype | None:
 
 
 def load_tokenizer(source: str | Path, padding_side: Literal["left", "right"] | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model; of the base model where a folder holds an adapter alone.
+    """The tokenizer of a model; for a folder with an adapter alone, the tokenizer of the base model.
 
     Args:
         source: folder, hub id, or `embedded`.
         padding_side: default: as the tokenizer's files say.
-    Raises: CheckpointError where there is no tokenizer, or one that needs code of its own.
+    Raises: CheckpointError if there is no tokenizer, or if the tokenizer needs code from the checkpoint.
     """
     folder = model_folder(source)
     options = {} if padding_side is None else {"padding_side": padding_side}
@@ -67,7 +67,7 @@ def load_tokenizer(source: str | Path, padding_side: Literal["left", "right"] | 
 
 
 def load_model_and_tokenizer(source: str | Path, **options: Any) -> tuple[HeadwayModel, Any]:
-    """`load_model` and `load_tokenizer` of one source; `options` are those of `load_model`.
+    """`load_model(source, **options)` and `load_tokenizer(source)`, checked to fit.
 
     A padding token without an embedding becomes the end-of-text token.
 
@@ -96,5 +96,5 @@ def check_tokenizer_fits(model: HeadwayModel | PreTrainedModel, tokenizer: PreTr
 
 
 def best_device() -> torch.device:
-    """The accelerator; the CPU without one."""
+    """The accelerator, or the CPU."""
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")

@@ -1,4 +1,4 @@
-"""A model saved as an ordinary checkpoint, reopened and checked before the new folder replaces an older one."""
+"""A model saved as an ordinary checkpoint; the new folder is reopened and checked before replacing an older folder."""
 
 import dataclasses
 import re
@@ -31,14 +31,14 @@ def save_model(
     """Write trunk and heads into `folder`, and delete weights, indices, adapters and heads of an earlier save.
 
     Args:
-        trunk: saved as transformers saves it.
-        heads: saved in `headway.json` and `headway.safetensors`; among the trunk's tensors if `provenance` says so.
+        trunk: saved by transformers.
+        heads: saved in `headway.json` and `headway.safetensors`; with `provenance`, among the trunk's tensors.
         native: MTP layers of the checkpoint that the trunk came from.
         provenance: of `heads`, if `heads` are the MTP layers of `native`.
-        folder: other files in an existing folder stay.
+        folder: further files in an existing folder stay.
         training: record of the training run, for `headway.json`.
-    Raises: CheckpointError where MTP layers would have to be copied and their folder is gone, where the trunk carries an
-        adapter, or where the written files are not complete.
+    Raises: CheckpointError if the folder of MTP layers to copy is gone, if the trunk carries an adapter, or if the written
+        files are not complete.
     """
     check_no_adapter(trunk)
     if heads is None or heads.draft_tokens is not None:  # MTP layers of a checkpoint have no reduced vocabulary
@@ -51,7 +51,7 @@ def save_model(
         if native is not None:
             save_with_native_mtp(trunk, native, provenance, temporary)
         else:
-            # transformers 5.23 cannot revert its conversions for a quantised checkpoint; quantised names are unconverted
+            # transformers 5.23 cannot revert conversions for a quantised checkpoint; quantised names are unconverted
             trunk.save_pretrained(temporary, save_original_format=not trunk_is_quantized(trunk))
         if heads is not None and provenance is None:
             if training is not None:

@@ -29,14 +29,14 @@ classes.register()
 
 
 def load_trunk(source: str | Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """Load a causal language model from safetensors, with the adapter of its folder merged.
+    """Load a causal language model from safetensors, with the folder's adapter merged.
 
     A folder with an adapter and no weights is loaded from the adapter's base model.
 
     Args:
         source: folder, hub id, or `embedded`.
         dtype: dtype of the weights; default: as saved.
-    Raises: CheckpointError with the reason where the model cannot be loaded, or would need code of its own.
+    Raises: CheckpointError with the reason if the model cannot be loaded, or needs code from the checkpoint.
     """
     folder = model_folder(source)
     adapter = adapter_base(folder)
@@ -65,9 +65,9 @@ def model_folder(source: str | Path) -> Path:
 
 
 def adapter_base(folder: Path) -> str | None:
-    """Base model of a folder that holds an adapter and no weights; None for any other folder.
+    """Base model of a folder that holds an adapter and no weights; None for a folder with weights or without adapter.
 
-    Raises: CheckpointError where the adapter names no base model.
+    Raises: CheckpointError if the adapter names no base model.
     """
     if not (folder / ADAPTER_CONFIG).is_file() or any((folder / name).is_file() for name in (SINGLE, INDEX)):
         return None
@@ -99,7 +99,7 @@ def ignoring_tensors(folder: Path, patterns: Sequence[str]) -> AbstractContextMa
 
 
 def custom_code_reason(folder: Path, error: Exception, *config_files: str) -> str:
-    """First line of a loading error; for a checkpoint with code of its own, a sentence that names the code."""
+    """First line of a loading error; for a checkpoint that needs code, a sentence that names the code."""
     if "trust_remote_code" not in str(error):
         return first_line(error)
     wanted: set[str] = set()
@@ -133,7 +133,7 @@ def _load(folder: Path, dtype: torch.dtype | None) -> PreTrainedModel:
 
 
 def _merge_adapter(trunk: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    """Add the adapter in `folder` to the trunk's weights. Raises CheckpointError where the adapter cannot be merged."""
+    """Add the adapter in `folder` to the trunk's weights. Raises CheckpointError if the adapter cannot be merged."""
     if trunk_is_quantized(trunk):
         raise CheckpointError(f"The adapter in {folder} cannot be merged into quantised weights: load the model it was made for.")
     if not (folder / ADAPTER_TENSORS).is_file():

@@ -53,7 +53,7 @@ class NativeMTPCheckpoint:
         return max(k for k, _ in self.tensor_map.values()) + 1
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-        """Name and value of each tensor in `names`. Raises CheckpointError where a file is missing or damaged."""
+        """Name and value of the tensors in `names`. Raises CheckpointError if a file is missing or damaged."""
         return read_tensors(self.folder, self.files, names)
 
 
@@ -64,13 +64,13 @@ class Provenance:
     checkpoint: NativeMTPCheckpoint
     heads: SequentialHeads
     dtypes: Mapping[str, torch.dtype]  # tensors stored in another dtype than most
-    untied_copies: frozenset[str]  # copies of embedding or unembedding that differ from the trunk's: stored as they were
+    untied_copies: frozenset[str]  # copies of embedding or unembedding that differ from the trunk's, stored unchanged
 
 
 def find_native_mtp(folder: str | Path) -> NativeMTPCheckpoint | None:
     """MTP layers in a folder, recognised by the names of their projections; None without MTP layers or without the folder.
 
-    Raises: CheckpointError where config or tensor files are damaged.
+    Raises: CheckpointError if config or tensor files are damaged.
     """
     if not str(folder):
         return None

@@ -10,12 +10,12 @@ KINDS = ("layer_types", "mlp_layer_types")
 
 
 def declared_counts(config: Any) -> set[int]:
-    """Numbers of MTP layers that a (text) config declares; empty without such a setting."""
+    """Numbers of MTP layers that a (text) config declares; empty without the setting."""
     return {count for name in COUNTS if (count := getattr(config, name, None))}
 
 
 def mtp_layer_settings(config: Any, count: int) -> dict[str, Any]:
-    """Settings with which transformers builds `count` MTP layers like the trunk's last layer."""
+    """Settings that make transformers build `count` MTP layers like the trunk's last layer."""
     settings: dict[str, Any] = {config.attribute_map.get("num_mtp_layers", "num_mtp_layers"): count}
     for kinds in KINDS:
         if getattr(config, kinds, None):
@@ -29,7 +29,7 @@ def with_mtp_layer_config(config: Any, count: int) -> AbstractContextManager[Non
 
 
 def remove_mtp_layer_config(config: Any) -> None:
-    """Remove the MTP layers from a (text) config, for a trunk without MTP layers in its files."""
+    """Remove the MTP layers from a (text) config, for a trunk without MTP layers on disk."""
     for name in COUNTS:
         if name in type(config).attribute_map or hasattr(type(config), name):
             setattr(config, name, 0)

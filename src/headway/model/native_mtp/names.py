@@ -1,8 +1,7 @@
 """Names of MTP tensors in published checkpoints, and the tensors of `sequential` heads that the names stand for.
 
-Names inside the heads are those of transformers' `MtpLayer`: `enorm`, `hnorm`, `eh_proj`, `post_norm`, and `mtp_block.*`, a layer
-of the trunk's own kind. Norms and projection have a different name in each layout. Tensors inside `mtp_block` are named as in the
-trunk.
+Names inside the heads follow transformers' `MtpLayer`: `enorm`, `hnorm`, `eh_proj`, `post_norm`, and `mtp_block.*`, a layer of the
+trunk's own kind. A layout renames norms and projection; tensors inside `mtp_block` keep the trunk's names.
 """
 
 import re
@@ -18,13 +17,13 @@ class MTPTensorNames:
     """Names of MTP layer k on a trunk of N layers; `{layer}` stands for N + k, `{k}` for k."""
 
     about: str
-    root: str  # regular expression at the start of all MTP names, and of no other name
+    root: str  # regular expression at the start of all MTP names, and of no name of the trunk
     block: str  # prefix of the layer's own tensors
     own: str  # prefix of norms and projection
     names: Mapping[str, str]  # member of OWN -> name on disk
     copies: Mapping[str, str] = field(default_factory=dict)  # name on disk -> INPUT or OUTPUT
     hidden_first: bool = False  # the projection's input is [hidden, embedding], not [embedding, hidden]
-    several: bool = True  # each layer has its own projection and norms
+    several: bool = True  # every layer has a projection and norms
 
     def to_checkpoint_name(self, k: int, inner: str, depth: int) -> str:
         """Name on disk.

@@ -1,7 +1,7 @@
 """MTP layers of a checkpoint as `sequential` heads.
 
-transformers' own conversions treat MTP tensors as they treat the trunk's (experts are merged on loading); only norms, projection
-and copies of the embeddings need the names of `names.py`.
+transformers' own conversions apply to MTP tensors as to the trunk's (experts are merged on loading). Only norms, projection and
+copies of the embeddings need the names of `names.py`.
 """
 
 import copy
@@ -69,13 +69,13 @@ def load_native_mtp(view: TrunkView, native: NativeMTPCheckpoint) -> Provenance:
 
 
 def copied_weight(trunk: PreTrainedModel, which: str) -> Tensor:
-    """The trunk's embedding for INPUT, its unembedding for OUTPUT, (vocab, hidden)."""
+    """The trunk's embedding for INPUT, the unembedding for OUTPUT, (vocab, hidden)."""
     module: Any = trunk.get_input_embeddings() if which == INPUT else trunk.get_output_embeddings()
     return module.weight
 
 
 def _check_complete(native: NativeMTPCheckpoint, result: Any) -> None:
-    """Raise where transformers' loading reports a problem."""
+    """Raise an error if transformers' loading reports a problem."""
     if result.unexpected_keys:
         kind = f"of another kind than the trunk's last layer, which has no {min(result.unexpected_keys)}"
         raise UnsupportedModelError(f"The MTP layers in {native.folder} are {kind}.")

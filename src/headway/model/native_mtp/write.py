@@ -1,4 +1,4 @@
-"""MTP layers back among a trunk's tensors, under the names of the checkpoint they came from."""
+"""MTP layers saved among a trunk's tensors, under the names of the original checkpoint."""
 
 import shutil
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ from headway.model.native_mtp.read import copied_weight
 
 
 def mtp_tensors(heads: SequentialHeads, trunk: PreTrainedModel, naming: MTPTensorNames, depth: int) -> dict[str, dict[str, Tensor]]:
-    """Name in the heads -> {name on disk: tensor}; several where the trunk's checkpoints split merged experts.
+    """Name in the heads -> {name on disk: tensor}; several tensors if the trunk's checkpoints split merged experts.
 
     Args:
-        heads: heads with one layer for each depth.
+        heads: heads with a layer for every depth.
         trunk: model with the conversions of the layer's kind.
         naming: names on disk.
         depth: number of layers of the trunk.
@@ -41,14 +41,14 @@ def mtp_tensors(heads: SequentialHeads, trunk: PreTrainedModel, naming: MTPTenso
 
 
 def save_with_native_mtp(trunk: PreTrainedModel, native: NativeMTPCheckpoint, provenance: Provenance | None, folder: Path) -> None:
-    """Write the trunk, the MTP layers and every other tensor of `native` into `folder`.
+    """Write the trunk, the MTP layers and all further tensors of `native` into `folder`.
 
     Args:
         trunk: the trunk as trained now.
         native: checkpoint that the trunk came from.
         provenance: heads read from `native`, written as trained now; None: MTP layers are copied from `native`.
         folder: empty folder to fill.
-    Raises: CheckpointError where the folder of `native` is gone, or a tensor would be lost.
+    Raises: CheckpointError if the folder of `native` is gone, or a tensor would be lost.
     """
     state = dict(trunk.state_dict())
     for name, kept in trunk.all_tied_weights_keys.items():
@@ -81,7 +81,7 @@ def _head_tensors(trunk: PreTrainedModel, provenance: Provenance) -> Iterator[tu
 
 
 def _keep_settings(source: Path, folder: Path) -> None:
-    """Copy config entries outside the trunk's own, and the files that the config names. Headway never runs the code among them."""
+    """Copy config entries outside the trunk's own, and the files that the config names. Headway never runs the code."""
     before, now = read_json(source / "config.json"), read_json(folder / "config.json")
     if "text_config" in before and "text_config" not in now:  # the trunk is the text part of a larger model
         now.pop("architectures", None)
