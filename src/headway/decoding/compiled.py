@@ -82,7 +82,7 @@ class Compiled:
         masks = self.view.causal_masks(positions, keys) if masks is None else self._padded(masks, more, keys)
         buffers = {layer: pair for layer, pair in cache.buffers.items() if layer < self.layers}
         found = self._call(self._trunk, buffers, pad(input_ids, more), positions, slots, masks)
-        return found.each(lambda states: states[:rows, :tokens])
+        return found.map(lambda states: states[:rows, :tokens])
 
     def newest(self, cache: RaggedKVCache, hidden: Tensor, input_ids: Tensor, positions: Tensor, count: int) -> list[Tensor]:
         """States of the first `count` parallel heads, which attend; all (rows, 1), and a hidden size where they are states."""

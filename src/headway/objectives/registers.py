@@ -98,7 +98,7 @@ class Registers(TokenObjective, nn.Module):
             torch.cat([embedded, registers], dim=1), *interleaved(model.view, segments, located, prefix=prefix)
         )
         length = ids.shape[1]
-        own = hidden_states.each(lambda states: states[:, :length])
+        own = hidden_states.map(lambda states: states[:, :length])
         weights = [1.0] if self.heads is None else self.heads.weights(model.count, progress)
         count = len(weights) - 1
         states = [*model.run_heads(own, ids, positions, masks, count).hidden_states, hidden_states.last[:, length:]]

@@ -102,7 +102,7 @@ class _SharedTrunkPass:
     ) -> MTPOutput:
         hidden_states, positions, masks = self._run(input_ids, segments, prefix)
         if self.detach:
-            hidden_states = hidden_states.each(Tensor.detach)
+            hidden_states = hidden_states.map(Tensor.detach)
         return self.model.run_heads(hidden_states, input_ids, positions, masks, count)
 
     def __getattr__(self, name: str) -> Any:

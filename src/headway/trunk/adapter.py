@@ -1,4 +1,7 @@
-"""What Headway knows about a trunk: its layers, its norm, its unembedding, its masks. Nothing is ever hung on it."""
+"""Adapter to any `PreTrainedModel` with a decoder of equal layers: layers, norm, unembedding, forwards.
+
+The trunk itself is never modified.
+"""
 
 import functools
 import inspect
@@ -16,37 +19,37 @@ from transformers import Cache, PreTrainedModel
 from headway.errors import UnsupportedModelError
 from headway.ops import Unembedding
 from headway.trunk.attention import BOOLEAN_MASKS, GQA_PACKED
+from headway.trunk.masks import FULL, SLIDING, Masks, as_masks, causally_visible_keys, visible_keys
 
 NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "final_norm", "norm_f", "layer_norm", "embedding_norm")
 CACHE_NAMES = ("past_key_values", "layer_past", "past_key_value")
 VAR_KEYWORD = "**"
-PROBE = 6  # tokens
-MASKED = ("full_attention", "sliding_attention")  # kinds of layers that masks are made for
-Masks = Tensor | dict[str, Tensor] | None
+PROBE_TOKENS = 6
 
 
 class StopAfterKVWrite(Exception):
-    """Raised by a cache once it has a layer's keys and values, where nothing else is wanted of the layer: it need not run on."""
+    """Raised by a cache after storing a layer's keys and values, to skip the rest of a layer that only has to fill the cache."""
 
 
 class HiddenStates(NamedTuple):
-    """States of one pass over the trunk, each (batch, seq, hidden)."""
+    """Hidden states of a forward of the trunk, (batch, seq, hidden)."""
 
-    last: Tensor  # after the final norm: what the trunk's own unembedding reads
-    inner: Mapping[int, Tensor] = {}  # what enters some of the layers, by their index
-    # of the mask tokens behind each, or behind the last of each row, (batch, seq or 1, masks * hidden), after the final norm
+    last: Tensor  # after the final norm: input of the trunk's unembedding
+    inner: Mapping[int, Tensor] = {}  # layer index -> input of the layer
+    # after the final norm, of the mask tokens after every token, or after a row's last token: (batch, seq or 1, count * hidden)
     mask_tokens: Tensor | None = None
 
-    def each(self, function: Callable[[Tensor], Tensor]) -> "HiddenStates":
+    def map(self, function: Callable[[Tensor], Tensor]) -> "HiddenStates":
+        """All hidden states, changed by `function`."""
         inner = {index: function(states) for index, states in self.inner.items()}
         return HiddenStates(function(self.last), inner, None if self.mask_tokens is None else function(self.mask_tokens))
 
 
 @dataclass(frozen=True)
 class TrunkView:
-    """A read-only look at a `PreTrainedModel` with a decoder of equal layers.
+    """Read-only view of a `PreTrainedModel` with a decoder of equal layers.
 
-    Raises UnsupportedModelError, from its properties, where the model has no such layers, norm or unembedding.
+    Raises: UnsupportedModelError, from the properties, if the model has no decoder, layers, norm or unembedding that Headway finds.
     """
 
     model: PreTrainedModel
@@ -57,7 +60,7 @@ class TrunkView:
 
     @property
     def context(self) -> int | None:
-        """How many tokens the model was made to read; None where it says nothing about it."""
+        """Context length of the model in tokens; None if the config has no limit."""
         return getattr(self.config, "max_position_embeddings", None)
 
     @cached_property
@@ -86,7 +89,7 @@ class TrunkView:
 
     @cached_property
     def _parameter(self) -> nn.Parameter:
-        """Of the dtype that the trunk computes in: to look for it each time takes longer than to make a mask."""
+        """A parameter of the dtype of the trunk's computations. Cached: a search takes longer than building a mask."""
         return next(parameter for parameter in self.model.parameters() if parameter.is_floating_point())
 
     @property
@@ -102,13 +105,17 @@ class TrunkView:
 
     @property
     def layer_types(self) -> list[str] | None:
-        """The kind of attention of each layer, where the trunk mixes kinds and takes a dict of masks."""
+        """Attention type of every layer, for a trunk that mixes types and takes a dict of masks; None for a uniform trunk."""
         return getattr(self.config, "layer_types", None)
 
     @property
     def maskable(self) -> bool:
-        """Whether masks alone say what a token sees: not so in linear-attention and other recurrent layers."""
-        return set(self.layer_types or ()) <= set(MASKED)
+        """True if masks alone decide attention; false for linear attention and recurrent layers."""
+        return set(self.layer_types or ()) <= {FULL, SLIDING}
+
+    @property
+    def sliding_window(self) -> int | None:
+        return getattr(self.config, "sliding_window", None)
 
     @cached_property
     @torch.no_grad()
@@ -117,10 +124,10 @@ class TrunkView:
 
         False for trunks that build masks of their own from a 2-D mask, as BLOOM and Falcon with alibi do, and for recurrent trunks.
         """
-        ids = torch.arange(1, PROBE + 1, device=self.model.device).view(2, -1) % self.config.vocab_size
-        positions = torch.arange(PROBE // 2, device=ids.device).expand_as(ids)
+        ids = torch.arange(1, PROBE_TOKENS + 1, device=self.model.device).view(2, -1) % self.config.vocab_size
+        positions = torch.arange(PROBE_TOKENS // 2, device=ids.device).expand_as(ids)
         segments = torch.arange(2, device=ids.device)[:, None].expand_as(ids)
-        row = [each.reshape(1, -1) for each in (ids, positions, segments)]
+        row = [column.reshape(1, -1) for column in (ids, positions, segments)]
         with eval_mode(self.model):
             apart = self.run(ids, positions, None).last.float()
             try:
@@ -138,10 +145,15 @@ class TrunkView:
         hidden_state_layers: Sequence[int] = (),
         hidden_states: Mapping[int, Tensor] | None = None,
     ) -> HiddenStates:
-        """One pass over the trunk without its unembedding; `inputs` are tokens (batch, seq) or embeddings (batch, seq, hidden).
+        """A forward of the trunk without the unembedding.
 
-        taps: the layers whose input is kept.
-        tapped: where it is kept already, within `capture_hidden_states`.
+        Args:
+            inputs: token ids, (batch, seq), or embeddings, (batch, seq, hidden).
+            position_ids: (batch, seq); None: positions from 0.
+            masks: from `masks` or `causal_masks`.
+            cache: earlier keys and values; also stores the new keys and values.
+            hidden_state_layers: layers with inputs to return in `HiddenStates.inner`.
+            hidden_states: dict of an enclosing `capture_hidden_states`, in place of `hidden_state_layers`.
         """
         with nullcontext(hidden_states) if hidden_states is not None else self.capture_hidden_states(hidden_state_layers) as inner:
             output = self.decoder(
@@ -174,7 +186,7 @@ class TrunkView:
             yield hidden_states
 
     def rotary(self, hidden: Tensor, position_ids: Tensor) -> Any:
-        """What the last layer takes as `position_embeddings`, for (batch, seq) positions; None where positions enter otherwise."""
+        """`position_embeddings` of the last layer for (batch, seq) positions; None for a trunk without rotary positions."""
         rotary = getattr(self.decoder, "rotary_emb", None)
         if rotary is None:
             return None
@@ -186,9 +198,15 @@ class TrunkView:
     def run_layer(
         self, layer: nn.Module, hidden: Tensor, position_ids: Tensor, masks: Masks, cache: Any = None, rotary: Any = None
     ) -> Tensor:
-        """Run `layer`, a copy of the trunk's last one, over `hidden` (batch, seq, hidden).
+        """Output of `layer`, a copy of the trunk's last layer, (batch, seq, hidden).
 
-        rotary: what `rotary` gave for these positions, where several layers share it.
+        Args:
+            layer: the layer to run.
+            hidden: input, (batch, seq, hidden).
+            position_ids: (batch, seq).
+            masks: from `masks` or `causal_masks`.
+            cache: earlier keys and values; also stores the new keys and values.
+            rotary: result of `rotary` for the same positions, if several layers share the result.
         """
         kind = self.layer_types[-1] if self.layer_types else None
         kwargs: dict[str, Any] = {
@@ -214,72 +232,50 @@ class TrunkView:
         allowed: Tensor | None = None,
         prefix: Tensor | None = None,
     ) -> Tensor | dict[str, Tensor]:
-        """4-D masks from positions: a query sees the keys of its own segment at or before its own position.
+        """Masks (batch, 1, queries, keys), or a dict of masks by layer type; arguments as of `masks.visible_keys`.
+
+        Masks are boolean for sdpa, and added to the scores for eager attention.
+
+        Raises: UnsupportedModelError for layers that masks cannot describe.
+        """
+        visible, near = visible_keys(
+            query_positions, key_positions, query_segments, key_segments, allowed, prefix, self.sliding_window
+        )
+        return self._as_masks(visible, near)
+
+    def causal_masks(self, positions: Tensor, kv_length: int, contiguous_start: int | None = None) -> Masks:
+        """Masks of queries over the first slots of a cache; a key's slot is the key's position.
 
         Args:
-            query_positions: (batch, queries); key_positions: (batch, keys), -1 for a key nobody may see.
-            query_segments, key_segments: same shapes; without them every row is one segment.
-            allowed: (batch, queries, keys), bool; what is false there stays unseen.
-            prefix: (batch, seq), bool, where queries and keys are the same tokens: those of a prefix see each other both ways.
-        Returns: (batch, 1, queries, keys), or a dict of them by layer type. Boolean for sdpa, added for eager attention.
+            positions: of the queries, (batch, queries), negative for padding.
+            kv_length: number of keys.
+            contiguous_start: position of the first query, if the queries of all rows have consecutive positions from here on
+                (padding aside). The result is None if the trunk's own causal attention is right.
         """
-        distance = query_positions[:, :, None] - key_positions[:, None, :]  # (batch, queries, keys)
-        seen = distance >= 0
-        if prefix is not None:
-            seen |= prefix[:, :, None] & prefix[:, None, :]
-        seen &= key_positions[:, None, :] >= 0
-        if query_segments is not None and key_segments is not None:
-            seen &= query_segments[:, :, None] == key_segments[:, None, :]
-        if allowed is not None:
-            seen &= allowed
-        window = getattr(self.config, "sliding_window", None)
-        if window is None:
-            return self._by_type(found := _sighted(seen), found)
-        return self._by_type(_sighted(seen), _sighted(seen & (distance.abs() < window)))
-
-    def causal_masks(self, positions: Tensor, visible: int, start: int | None = None) -> Masks:
-        """Masks of queries at (batch, queries) positions, negative for padding; `visible` keys whose slots are their positions.
-
-        start: where all rows are at this position and those after it, padding aside; spares masks that say nothing.
-        """
-        queries = positions.shape[1]
-        ending = start is not None and (queries == 1 or start == 0) and start + queries == visible
-        if ending and self.plain_causal(visible, GQA_PACKED.values()):
+        queries, start = positions.shape[1], contiguous_start
+        at_end = start is not None and (queries == 1 or start == 0) and start + queries == kv_length
+        if at_end and self.plain_causal(kv_length, GQA_PACKED.values()):
             return None
-        # as `masks` of those keys, in a fraction of its steps: this is asked for each round. Padding looks at the first key
-        at, keys = positions.clamp(min=0)[..., None], torch.arange(visible, device=positions.device)
-        seen = keys <= at
-        window = getattr(self.config, "sliding_window", None)
-        return self._by_type(seen, seen if window is None else seen & (keys > at - window))
+        return self._as_masks(*causally_visible_keys(positions, kv_length, self.sliding_window))
 
-    def _by_type(self, seen: Tensor, near: Tensor) -> Tensor | dict[str, Tensor]:
-        """Masks of what may be seen, (batch, queries, keys), in all and within the window."""
-        if not (kinds := self.layer_types):
-            return self._as_mask(near)
-        by_type = dict(zip(MASKED, (seen, near), strict=True))
-        if unknown := set(kinds) - set(by_type):
-            raise UnsupportedModelError(
-                f"{type(self.model).__name__} has layers of type {', '.join(sorted(unknown))}, which cannot be masked."
-            )
-        return {kind: self._as_mask(by_type[kind]) for kind in sorted(set(kinds))}
-
-    def _as_mask(self, seen: Tensor) -> Tensor:
-        seen = seen.unsqueeze(1)
-        if self.config._attn_implementation in BOOLEAN_MASKS:
-            return seen
-        dtype = self._parameter.dtype
-        return torch.where(seen, 0.0, torch.finfo(dtype).min).to(dtype)
+    def _as_masks(self, visible: Tensor, near: Tensor) -> Tensor | dict[str, Tensor]:
+        additive = None if self.config._attn_implementation in BOOLEAN_MASKS else self._parameter.dtype
+        return as_masks(visible, near, self.layer_types, additive, type(self.model).__name__)
 
     def plain_causal(self, length: int, implementations: Collection[str] = BOOLEAN_MASKS) -> bool:
-        """Whether no mask at all means the right one: attention causal of itself, and no window shorter than the sequence."""
-        window = getattr(self.config, "sliding_window", None)
+        """True if attention without a mask is causal over `length` tokens: no sliding window is shorter."""
+        window = self.sliding_window
         return self.config._attn_implementation in implementations and (window is None or window >= length)
 
 
 class ForwardContext(NamedTuple):
-    """Where the tokens stand that layers of heads run over, what they may look at, and the trunk that lends its parts.
+    """Trunk, positions, masks and cache for the layers of heads.
 
-    position_ids: (batch, seq). masks: as `TrunkView.masks` makes them. cache: holds earlier tokens' keys and takes those of these.
+    Args:
+        view: trunk with embedding, rotary positions and norm.
+        position_ids: (batch, seq).
+        masks: from `TrunkView.masks` or `TrunkView.causal_masks`.
+        cache: earlier keys and values; also stores the new keys and values.
     """
 
     view: TrunkView
@@ -288,11 +284,11 @@ class ForwardContext(NamedTuple):
     cache: Any = None
 
     def rotary(self, hidden: Tensor) -> Any:
-        """What the last layer of the trunk takes as `position_embeddings`; None where positions enter otherwise."""
+        """`position_embeddings` of the trunk's last layer; None for a trunk without rotary positions."""
         return self.view.rotary(hidden, self.position_ids)
 
     def run_layer(self, layer: nn.Module, hidden: Tensor, rotary: Any = None) -> Tensor:
-        """As `TrunkView.run_layer`."""
+        """`TrunkView.run_layer` in this context."""
         return self.view.run_layer(layer, hidden, self.position_ids, self.masks, self.cache, rotary)
 
 
@@ -307,7 +303,7 @@ class HasModules(Protocol):
 
 @contextmanager
 def eval_mode(model: HasModules) -> Iterator[None]:
-    """Without dropout and the like; modules that were training train on afterwards, and no others."""
+    """Within, all modules are in evaluation mode; modules in training mode return to training mode at the end."""
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
@@ -318,20 +314,14 @@ def eval_mode(model: HasModules) -> Iterator[None]:
             module.training = True
 
 
-def _sighted(seen: Tensor) -> Tensor:
-    """A query that sees nothing (padding) would turn into NaN: it looks at the first key, and nobody looks at it."""
-    first = torch.arange(seen.shape[-1], device=seen.device) == 0
-    return seen | (~seen.any(-1, keepdim=True) & first)
-
-
 @torch.compiler.assume_constant_result
 def _accepts_argument(module: nn.Module, name: str) -> bool:
-    """Whether the module's forward takes an argument of that name; or any, for ANYTHING."""
+    """True if the module's forward has a parameter `name`, or any keyword for `VAR_KEYWORD`."""
     return name in _parameters_of(getattr(module.forward, "__func__", module.forward))
 
 
 @functools.cache
 def _parameters_of(function: Callable[..., Any]) -> frozenset[str]:
-    found = inspect.signature(function).parameters
-    anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in found.values())
-    return frozenset(found) | ({VAR_KEYWORD} if anything else set())
+    parameters = inspect.signature(function).parameters
+    var_keyword = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    return frozenset(parameters) | ({VAR_KEYWORD} if var_keyword else set())
