@@ -206,5 +206,5 @@ def test_mistakes_have_clear_messages(model: str, data: str, texts: str, out: Pa
     with pytest.raises(ConfigError, match="bidirectional_prefix needs denoising"):
         config_of(model, texts, out, denoising="none", bidirectional_prefix=True)
     neo = tiny_trunk("gpt_neo", attention_types=[[["global"], 3]])
-    with pytest.raises(UnsupportedModelError, match="both ways"):
+    with pytest.raises(UnsupportedModelError, match="attend in both directions"):
         check_sees_both_ways(HeadwayModel.from_trunk(neo, count=0))

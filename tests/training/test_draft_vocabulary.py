@@ -51,7 +51,7 @@ def test_heads_that_know_few_tokens_draft_them_alone_and_change_no_output(
     assert record["draft_vocabulary"] == len(trained.heads.draft_tokens) and record["draft_vocabulary_share"] == pytest.approx(
         share
     )
-    assert f"know {len(trained.heads.draft_tokens)} of 61 tokens, which are {share:.2%}" in capsys.readouterr().err
+    assert f"predict {len(trained.heads.draft_tokens)} of 61 tokens, which are {share:.2%}" in capsys.readouterr().err
     for k, unembedding in enumerate(trained.unembeddings[1:]):
         logits = unembedding.logits(trained(torch.tensor([[5, 6, 7, 8]])).hidden_states[k + 1])
         assert set(logits.isfinite().nonzero()[:, -1].tolist()) == set(trained.heads.draft_tokens.tolist())
@@ -74,12 +74,12 @@ def test_a_resumed_run_counts_the_same_tokens(model: str, data: str, tmp_path: P
 def test_a_vocabulary_that_leaves_nothing_out_or_is_chosen_already_is_refused(model: str, data: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="draft_vocabulary must be at least 1"):
         HeadsTrainConfig(model=model, data=data, output_dir=tmp_path / "a", draft_vocabulary=0)
-    with pytest.raises(ConfigError, match="no option of a family here but a setting"):
+    with pytest.raises(ConfigError, match="a setting, not an option of a family"):
         HeadsTrainConfig(model=model, data=data, output_dir=tmp_path / "a", options={"draft_vocabulary": 3})
     with pytest.raises(ConfigError, match="below the 61 tokens of the trunk, got 61"):
         train_heads(HeadsTrainConfig(model=model, data=data, output_dir=tmp_path / "a", draft_vocabulary=61, **QUICK))
     train_heads(HeadsTrainConfig(model=model, data=data, output_dir=tmp_path / "few", draft_vocabulary=5, **QUICK))
-    with pytest.raises(ConfigError, match=r"know \d+ tokens already"):
+    with pytest.raises(ConfigError, match=r"vocabulary of \d+ tokens already"):
         train_heads(
             HeadsTrainConfig(
                 model=model, heads=str(tmp_path / "few"), data=data, output_dir=tmp_path / "b", draft_vocabulary=5, **QUICK

@@ -1,8 +1,8 @@
 """An objective of another kind, defined here, trains through the training step, the trainer and the loop as they are."""
 
 import json
+import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,85 +12,70 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
 
+from headway.data import Preference, tokenize
 from headway.data.collators import pad_columns
 from headway.errors import DataError
-from headway.model import HeadwayModel
+from headway.model import HeadwayModel, load_tokenizer
 from headway.objectives import Batch, Loss, MultiToken, WithHeads
 from headway.training.configs import FinetuneConfig
 from headway.training.loop import run
 from headway.training.step import TrainingStep
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Tokens of a chosen and of a rejected answer."""
-
-    chosen: list[int]
-    rejected: list[int]
+from tests.training.recipes import WORDS
 
 
 class Pairs(Dataset):
-    """Chosen answers end in even tokens, rejected ones in odd tokens."""
+    """Preferences of different lengths. Chosen completions end in words of the first half of the vocabulary."""
 
     def __init__(self, count: int, seed: int) -> None:
-        draw = torch.Generator().manual_seed(seed)
-        start = torch.randint(4, 12, (count, 2, 5), generator=draw) * 2
-        start[:, 1, -1] += 1
-        self.pairs = [Pair(chosen[i % 4 :].tolist(), rejected.tolist()) for i, (chosen, rejected) in enumerate(start)]
+        draw, half = random.Random(seed), len(WORDS) // 2
+        self.pairs = []
+        for index in range(count):
+            prompt, words = " ".join(draw.choices(WORDS, k=index % 4 + 1)), draw.choices(WORDS, k=3)
+            ends = draw.choice(WORDS[:half]), draw.choice(WORDS[half:])
+            chosen, rejected = (" " + " ".join([*words, end]) for end in ends)
+            self.pairs.append(Preference(prompt, chosen, rejected))
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, index: int) -> Pair:
+    def __getitem__(self, index: int) -> Preference:
         return self.pairs[index]
 
 
 class BradleyTerry(nn.Module):
     """-log sigmoid(r(chosen) - r(rejected)), with a scalar readout r of the last token (Bradley and Terry, 1952)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, tokenizer: PreTrainedTokenizerBase) -> None:
         super().__init__()
+        self.tokenizer = tokenizer
         self.readout = nn.Linear(width, 1, bias=False)
         nn.init.zeros_(self.readout.weight)
 
-    def collate(self, examples: Sequence[Pair]) -> Batch:
-        answers = [{"ids": answer} for pair in examples for answer in (pair.chosen, pair.rejected)]
-        return {**pad_columns(answers, {"ids": 0}), "lengths": torch.tensor([len(answer["ids"]) for answer in answers])}
+    def collate(self, examples: Sequence[Preference]) -> Batch:
+        answers = [tokenize(answer, self.tokenizer, 64)[0] for example in examples for answer in example.pair()]
+        batch = pad_columns(answers, {"input_ids": 0, "labels": -100})
+        return {**batch, "lengths": torch.tensor([len(answer["input_ids"]) for answer in answers])}
 
     def count(self, batch: Batch) -> int:
-        return len(batch["ids"]) // 2
+        return len(batch["input_ids"]) // 2
 
     def loss(self, model: HeadwayModel, batch: Batch, progress: float, items: Tensor | int | None = None) -> Loss:
-        last = model(batch["ids"], count=0).hidden_states[0][torch.arange(len(batch["ids"])), batch["lengths"] - 1]
+        hidden_states = model(batch["input_ids"], count=0).hidden_states[0]
+        last = hidden_states[torch.arange(len(hidden_states)), batch["lengths"] - 2]  # the token before the end token
         chosen, rejected = self.readout(last.float()).view(-1, 2).unbind(1)
         losses = -F.logsigmoid(chosen - rejected)
         metrics = {"loss_preference": losses.mean().detach(), "accuracy": (chosen > rejected).float().mean()}
         return Loss(losses.sum() / (self.count(batch) if items is None else items), metrics)
 
 
-class Answers(MultiToken):
-    """Heads learn both answers of a pair."""
-
-    def count(self, batch: Batch) -> int:
-        return super().count(self._tokens(batch))
-
-    def loss(self, model: HeadwayModel, batch: Batch, progress: float, items: Tensor | int | None = None) -> Loss:
-        return super().loss(model, self._tokens(batch), progress, items)
-
-    @staticmethod
-    def _tokens(batch: Batch) -> Batch:
-        ids = batch["ids"]
-        padding = torch.arange(ids.shape[1], device=ids.device) >= batch["lengths"][:, None]
-        return {"input_ids": ids, "labels": ids.masked_fill(padding, -100)}
-
-
 def _train(model: str, out: Path, heads: bool = False, **changes: Any) -> tuple[HeadwayModel, list[dict[str, float]]]:
     settings: dict[str, Any] = {"batch_size": 8, "max_steps": 40, "learning_rate": 3e-3, "log_steps": 10, "quiet": True, **changes}
     config = FinetuneConfig(model=model, data="none", output_dir=out, validation="none", **settings)
     trained = HeadwayModel.from_trunk(model, count=2).train()
-    objective: Any = BradleyTerry(trained.view.config.hidden_size)
-    objective = WithHeads(objective, Answers(next_token=False)) if heads else objective
+    objective: Any = BradleyTerry(trained.view.config.hidden_size, load_tokenizer(model))
+    objective = WithHeads(objective, MultiToken(next_token=False)) if heads else objective
     trainer = run(config, trained, objective, Pairs(160, 0), Pairs(40, 1))
     return trained, trainer.state.log_history
 
@@ -125,7 +110,7 @@ def test_detached_heads_are_carried_along_and_change_no_bit_of_the_trunk(model: 
 
 
 def test_a_step_hands_the_batch_of_its_objective_on_and_names_its_metrics(model: str) -> None:
-    step = TrainingStep(HeadwayModel.from_trunk(model, count=0), BradleyTerry(32))
+    step = TrainingStep(HeadwayModel.from_trunk(model, count=0), BradleyTerry(32, load_tokenizer(model)))
     outputs = step(**step.objective.collate([Pairs(1, 0)[0]]), progress=0.5)
     assert outputs["loss"].item() == pytest.approx(0.6931, abs=1e-4)
     assert outputs["metrics"].keys() == {"loss_preference", "accuracy"}

@@ -1,6 +1,6 @@
 """File of samples that is written while sampling runs and appears only when complete.
 
-Samples end in any order and are appended to FILE.unfinished. FILE gets them in the order of the prompts, once all are there.
+Samples end in any order and are appended to FILE.unfinished. Once complete, FILE gets all samples in the order of the prompts.
 A process may be killed at any moment: half a line is ignored, and missing samples are drawn again.
 """
 

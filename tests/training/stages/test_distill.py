@@ -124,7 +124,7 @@ def test_what_is_finished_stays_and_is_not_mixed_with_other_settings(talking: st
     stranger = tmp_path / "stranger.jsonl"
     stranger.write_text('{"text": "mine"}\n')
     for resume in (True, False):
-        with pytest.raises(ConfigError, match="nothing beside it says"):
+        with pytest.raises(ConfigError, match="no settings of samples stand beside it"):
             distill(dataclasses.replace(config, output_file=stranger, resume=resume))
     assert stranger.read_text() == '{"text": "mine"}\n'
 
@@ -204,7 +204,7 @@ def test_text_is_what_is_read_back_as_the_tokens_that_were_drawn(shared: Path) -
     ("settings", "complaint"),
     [
         ({"samples": 0}, "samples must be at least 1"),
-        ({"temperature": 0, "samples": 2}, "same text again"),
+        ({"temperature": 0, "samples": 2}, "write the same text 2 times"),
         ({"temperature": -1}, "temperature must be at least 0"),
         ({"top_p": 0}, "top_p must be above 0"),
         ({"output_file": Path("own.txt")}, "must end in .jsonl"),

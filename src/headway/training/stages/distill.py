@@ -1,8 +1,8 @@
-"""Self-distillation: the model continues prompts, and heads learn from what it says (`headway heads distill`).
+"""On-policy samples: the model continues prompts, and heads learn from the samples (`headway heads distill`).
 
-A draft stays where it is what the model says, so the model's own samples teach heads more than anybody else's text: Medusa (arXiv
-2401.10774, section 2.3.2), DistillSpec (2310.08461), FastMTP (2509.18362, +0.19 tokens a forward at 3 drafts). Samples are
-text; the distributions behind them are not kept, since `objective: distillation` has them in the training process anyway.
+The trunk accepts drafts that agree with its own output. Its own samples therefore teach heads more than other text does: Medusa
+(arXiv 2401.10774, section 2.3.2), DistillSpec (2310.08461), FastMTP (2509.18362, +0.19 tokens per forward at 3 drafts). Samples are
+text. Distributions are not kept, since `objective: distillation` computes them during training.
 """
 
 import hashlib
@@ -27,12 +27,19 @@ from headway.training.configs import DistillConfig
 from headway.training.samples_file import Samples
 from headway.trunk.quantization import is_quantized
 
-RESUME_OVERRIDABLE = ("output_file", "batch_size", "resume", "quiet")  # no sample depends on these
+# settings that a resumed run may change: no sample depends on them
+RESUME_OVERRIDABLE = ("output_file", "batch_size", "resume", "quiet")
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """number: among all examples of the data, from 0. example: the prompt as the data room reads it, without an answer."""
+    """A prompt to sample from.
+
+    Args:
+        number: index among all examples of the data.
+        example: example without a completion.
+        tokens: token ids.
+    """
 
     number: int
     example: PromptCompletion | Chat
@@ -41,14 +48,25 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Distilled:
-    """What a file of samples holds, and what drawing those took that were still missing."""
+    """Contents of a file of samples, and figures of the run that completed it.
+
+    Args:
+        path: the file.
+        samples: number of samples in the file.
+        tokens: number of tokens of all samples.
+        cut_off: samples that ended at max_new_tokens.
+        left_out: prompts that are empty or too long.
+        drawn: tokens sampled in this run.
+        seconds: time of this run.
+        tokens_per_forward: of this run.
+    """
 
     path: Path
     samples: int
     tokens: int
-    cut_off: int  # samples that ended at max_new_tokens
-    left_out: int  # prompts that are empty or too long
-    drawn: int  # tokens of this run
+    cut_off: int
+    left_out: int
+    drawn: int
     seconds: float
     tokens_per_forward: float
 
@@ -64,13 +82,16 @@ class Distilled:
 
 
 def distill(config: DistillConfig) -> Distilled:
-    """Write the model's samples to `config.output_file`, a line each, in the order of the prompts.
+    """Write on-policy samples to `config.output_file`, one line a sample, in the order of the prompts.
 
-    A line has what `load_examples` reads, prompt and completion or messages, and beside it: number (of the prompt, from 0), sample
-    (of that prompt, from 0), seed (`generate` draws the same text with it), tokens, and finish_reason (`stop` or `length`).
+    A line has the columns that `load_examples` reads, prompt and completion or messages. Further columns: number, index of the
+    prompt; sample, index among the samples of the prompt; seed, with which `generate` samples the same text; tokens, number of
+    tokens; finish_reason, `stop` or `length`.
 
-    Raises: CheckpointError for a model that cannot be loaded, DataError for data that cannot be read or has no prompt that fits,
-        ConfigError where there are samples of other settings already.
+    Raises:
+        CheckpointError: the model cannot be loaded, or its tokenizer does not fit.
+        DataError: the data cannot be read, or no prompt fits into the context.
+        ConfigError: the file has samples of other settings.
     """
     model, tokenizer = load_model_and_tokenizer(config.model, dtype=torch.float32 if config.float32 else None)
     prompts, left_out = prompts_of(config, tokenizer, model.view.context)
@@ -88,39 +109,45 @@ def distill(config: DistillConfig) -> Distilled:
 
 
 def prompts_of(config: DistillConfig, tokenizer: PreTrainedTokenizerBase, context: int | None) -> tuple[list[Prompt], int]:
-    """The prompts of the data, and how many are empty or too long.
+    """Prompts of the data, and the number of prompts that are empty or too long.
 
-    The last answer of a conversation is dropped; of a text without a prompt the first tokens are one.
+    A conversation loses its last answer. The first tokens of a text become its prompt.
 
-    Raises: DataError where none is left.
+    Args:
+        config: settings.
+        tokenizer: tokenizer of the model.
+        context: number of tokens that the model reads; None: unlimited.
+    Raises:
+        DataError: no prompt is left.
     """
     longest = config.max_prompt_tokens
     if context is not None:
         longest = context - config.max_new_tokens if longest is None else min(longest, context - 1)
-    found, left_out, number = [], 0, 0
+    prompts: list[Prompt] = []
+    left_out = number = 0
     for source in config.sources:
         for example in load_examples(source, config.split, config.limit, config.columns):
-            asked = _asked(example, tokenizer, config.prompt_tokens)
-            tokens = tokenize_prompt(asked, tokenizer) if asked is not None else []
-            if asked is not None and tokens and (longest is None or len(tokens) <= longest):
-                found.append(Prompt(number, asked, tokens))
+            prompt = _without_answer(example, tokenizer, config.prompt_tokens)
+            tokens = tokenize_prompt(prompt, tokenizer) if prompt is not None else []
+            if prompt is not None and tokens and (longest is None or len(tokens) <= longest):
+                prompts.append(Prompt(number, prompt, tokens))
             else:
                 left_out += 1
             number += 1
-    if not found:
+    if not prompts:
         raise DataError(
             f"{', '.join(config.sources)}: all {left_out} prompts are empty or have more than {longest} tokens. "
-            "Raise max_prompt_tokens, or lower max_new_tokens, which needs its room too."
+            "Raise max_prompt_tokens, or lower max_new_tokens: both share the model's context."
         )
-    return found, left_out
+    return prompts, left_out
 
 
 def seed_of(seed: int, number: int, sample: int) -> int:
-    """The seed of one sample."""
+    """Seed of one sample."""
     return int.from_bytes(hashlib.sha256(f"{seed}-{number}-{sample}".encode()).digest()[:6], "big")
 
 
-def _asked(example: Example, tokenizer: Any, prompt_tokens: int) -> PromptCompletion | Chat | None:
+def _without_answer(example: Example, tokenizer: Any, prompt_tokens: int) -> PromptCompletion | Chat | None:
     """The example without its answer, or None if nothing is left."""
     if isinstance(example, Chat):
         messages = example.messages
@@ -139,15 +166,16 @@ def _asked(example: Example, tokenizer: Any, prompt_tokens: int) -> PromptComple
 def _draw(
     config: DistillConfig, model: HeadwayModel, tokenizer: PreTrainedTokenizerBase, prompts: list[Prompt], samples: Samples
 ) -> float:
-    """Draw what is missing; how many tokens a forward of the trunk gave."""
-    wanted = [(prompt, sample) for prompt in prompts for sample in range(config.samples) if (prompt.number, sample) not in samples]
+    """Draw the missing samples. Returns tokens per forward."""
+    missing = [(prompt, sample) for prompt in prompts for sample in range(config.samples) if (prompt.number, sample) not in samples]
     settings: dict[str, Any] = {"max_new_tokens": config.max_new_tokens, "do_sample": config.temperature > 0}
     if config.temperature:
         settings |= {"temperature": config.temperature, "top_p": config.top_p, "top_k": 0}
     ends = set(eos_tokens(resolve(model.trunk, None, settings)))
-    seeds = [seed_of(config.seed, prompt.number, sample) for prompt, sample in wanted]
+    seeds = [seed_of(config.seed, prompt.number, sample) for prompt, sample in missing]
     requests = [
-        Request(prompt.tokens, SamplingParams(seed=seed, options=settings)) for (prompt, _), seed in zip(wanted, seeds, strict=True)
+        Request(prompt.tokens, SamplingParams(seed=seed, options=settings))
+        for (prompt, _), seed in zip(missing, seeds, strict=True)
     ]
     if not requests:
         return 0.0
@@ -158,7 +186,7 @@ def _draw(
         stats = []
         drafter = drafter_by_name("heads", model)
         for completion in complete(model, tokenizer, requests, drafter=drafter, max_batch_size=config.batch_size):
-            prompt, sample = wanted[completion.request_index]
+            prompt, sample = missing[completion.request_index]
             new = list(completion.token_ids)
             stopped = new[-1] in ends
             text = text_of(tokenizer, prompt.tokens, new[: len(new) - stopped])
@@ -174,19 +202,21 @@ def _draw(
 
 
 def text_of(tokenizer: Any, prompt: list[int], new: list[int]) -> str:
-    """What was drawn as text; where texts differ, one that is read back as the same tokens.
+    """Text of the new tokens, if possible a text that encodes to the same tokens.
 
-    Some tokenizers drop the space before the first word that they decode, and add one before the first that they encode.
+    Some tokenizers drop the space before the first decoded word and add a space before the first encoded word.
     """
     before = tokenizer.decode(prompt, skip_special_tokens=True)
-    behind = tokenizer.decode([*prompt, *new], skip_special_tokens=True).removeprefix(before)
+    after_prompt = tokenizer.decode([*prompt, *new], skip_special_tokens=True).removeprefix(before)
     alone = tokenizer.decode(new, skip_special_tokens=True)
-    fitting = (text for text in (behind, alone) if tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] == new)
-    return next(fitting, alone)
+    candidates = (after_prompt, alone)
+    return next(
+        (text for text in candidates if tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] == new), alone
+    )
 
 
 def _answered(example: PromptCompletion | Chat, text: str) -> dict[str, Any]:
-    """The row of the prompt with its answer."""
+    """Row of the prompt with its completion."""
     if isinstance(example, Chat):
         return row_of_example(replace(example, messages=[*example.messages, {"role": "assistant", "content": text}]))
     return row_of_example(replace(example, completion=text))
@@ -197,7 +227,7 @@ def _digest(prompts: list[Prompt]) -> str:
 
 
 def _weights(trunk: PreTrainedModel) -> str:
-    """What tells these weights from others, wherever they lie: a little of each tensor."""
+    """Digest of the first values of every tensor, the same wherever the model is stored."""
     parts = hashlib.sha256()
     for name, parameter in trunk.named_parameters():
         if not is_quantized(parameter):
