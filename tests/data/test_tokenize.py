@@ -3,11 +3,12 @@
 import json
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from headway.data import Chat, PromptCompletion, Text, load_examples, tokenize, tokenize_all
+from headway.data import Chat, Preference, PromptCompletion, Text, load_examples, tokenize, tokenize_all, tokenize_prompt
 from headway.errors import DataError
+from tests.data.tokenizers import LINES, byte_level, sentencepiece_like
 
 WORDS = ["a", "b", "c", "d", "hello", "there", "user", "assistant", ":", "<eos>", "<unk>"]
 PLAIN = (
@@ -114,3 +115,66 @@ def test_what_was_cut_off_where_it_was_written_is_not_closed(tmp_path):
         found = tokenize(Chat(CHAT, cut_off=True), tokenizer(template), 40)[0]
         assert words(found["input_ids"]) == "user : a b <eos> assistant : c <eos> user : hello <eos> assistant : there d"
         assert words(found["labels"]) == "_ _ _ _ _ _ _ c <eos> _ _ _ _ _ _ there d"
+
+
+def test_a_completion_after_a_sentencepiece_tokenizer_has_no_space_of_its_own():
+    spm = sentencepiece_like()
+    for prompt, completion in [("Tim liked", " to run"), ('Tim: "', "Hello"), ("Story:\n", "Once"), ("", "Once"), ("a ", "b")]:
+        (row,) = tokenize(PromptCompletion(prompt, completion), spm, 64)
+        assert row["input_ids"] == [*spm(prompt + completion)["input_ids"], spm.eos_token_id]
+        assert spm.decode([token for token in row["labels"] if token != -100]).removesuffix("</s>").endswith(completion.strip())
+
+
+def test_the_token_across_the_border_has_a_label():
+    tokenizer = byte_level(["<eos>"], "<eos>", LINES)
+    (row,) = tokenize(PromptCompletion("a dog ", "named"), tokenizer, 64)  # " n" is one token
+    texts = [tokenizer.decode([token]) for token in row["input_ids"]]
+    assert texts[texts.index(" dog") + 1].startswith(" n")
+    assert row["labels"].count(-100) == texts.index(" dog") + 1
+
+
+def test_special_tokens_of_the_text_are_not_doubled():
+    bos_and_eos = byte_level(["<eos>", "<bos>"], "<eos>", LINES, "<bos>", prepend=True)
+    bos, eos = bos_and_eos.bos_token_id, bos_and_eos.eos_token_id
+    for example in (
+        Text("<bos>Hi there<eos>"),
+        Text("<bos>user: Hi<eos>\n"),
+        PromptCompletion("<bos>Hi", " there"),
+        PromptCompletion("<bos>Hi", " there<eos>"),
+        PromptCompletion("Hi", " there<eos>\n"),
+        Text("Hi"),
+    ):
+        ids = tokenize(example, bos_and_eos, 64)[0]["input_ids"]
+        assert ids[0] == bos and ids.count(bos) == 1 and ids.count(eos) == 1
+    assert tokenize_prompt("<bos>Hi", bos_and_eos) == tokenize_prompt("Hi", bos_and_eos)
+    closes = byte_level(["<eos>", "<bos>"], "<eos>", LINES, "<bos>")
+    special = [("<bos>", closes.bos_token_id), ("<eos>", closes.eos_token_id)]
+    closes._tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A <eos>", special_tokens=special)
+    for prompt in ("Hi", "<bos>Hi"):
+        ids = tokenize(PromptCompletion(prompt, " there"), closes, 64)[0]["input_ids"]
+        assert ids.count(closes.bos_token_id) == 1 and ids.count(closes.eos_token_id) == 1 and ids[-1] == closes.eos_token_id
+        assert ids[: len(tokenize_prompt(prompt, closes))] == tokenize_prompt(prompt, closes)
+    assert tokenize_prompt("a<eos>", bos_and_eos)[-1] == eos  # of the text itself
+
+
+def test_tokens_of_spaces_that_a_tokenizer_leaves_out_of_the_offsets_belong_to_their_side():
+    trimming = byte_level(["<eos>"], "<eos>", LINES)
+    trimming._tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    for prompt, completion in [("a", "  \n"), ("a  ", "\n"), ("a", " b"), ("a\n", "\n\nb")]:
+        (row,) = tokenize(PromptCompletion(prompt, completion), trimming, 64)
+        assert trimming.decode([token for token in row["labels"] if token != -100]) == completion + "<eos>"
+
+
+def test_a_preference_pair_is_tokenised_as_its_two_texts_and_not_as_one():
+    pair = Preference("a b", " c", " d", location="pairs.jsonl, line 2")
+    chosen, rejected = (tokenize(example, tokenizer(), 10)[0] for example in pair.pair())
+    assert words(chosen["labels"]) == "_ _ c <eos>" and words(rejected["labels"]) == "_ _ d <eos>"
+    assert tokenize_prompt(pair, tokenizer()) == tokenize_prompt("a b", tokenizer())
+    with pytest.raises(DataError, match=r"pairs.jsonl, line 2: a preference pair"):
+        tokenize(pair, tokenizer(), 10)
+
+
+def test_all_examples_together_are_tokenised_as_one_by_one():
+    examples = [Text("a b c"), PromptCompletion("a b", " c d"), Chat(CHAT), Text(""), Text("d" + " a" * 20)]
+    encoded, left_out = tokenize_all(examples * 300, tokenizer(PLAIN), 30)
+    assert encoded == [row for example in examples for row in tokenize(example, tokenizer(PLAIN), 30)] * 300 and not left_out

@@ -23,6 +23,7 @@ Span = tuple[int, int]  # first character, and the character after the last
 TEMPLATE_ERRORS = (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 GENERATION = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")  # transformers' tags around the assistant's text
 GLOBALS = {"messages", "add_generation_prompt", "raise_exception", "strftime_now", "namespace", "dict"}  # of chat templates
+REASONING = ("reasoning_content", "thinking", "reasoning")  # transformers gives a template all three, from any one
 MEDIA = ("image", "audio", "video", "file")
 
 
@@ -44,13 +45,10 @@ def render_turns(chat: Chat, tokenizer: PreTrainedTokenizerBase) -> list[tuple[s
     text = renderer.render(len(chat.messages))
     turns = [renderer.turn(index) for index, message in enumerate(chat.messages) if message.get("role") == "assistant"]
     if all(text.startswith(through) for through, _ in turns):
-        spans = renderer.marked_spans(text) or [(start, len(through)) for through, start in turns]
-        rows = [(text, spans)]
+        marked = renderer.marked_spans(text)
+        rows = [(text, [(start, len(through)) for through, start in turns] if marked is None else marked)]
     else:
-        rows = [
-            (through, [span for span in renderer.marked_spans(through) if span[1] > start] or [(start, len(through))])
-            for through, start in turns
-        ]
+        rows = [(through, renderer.spans_from(start, through)) for through, start in turns]
     if chat.cut_off:
         text, spans = rows[-1]
         text = text[: shared_length(text, renderer.unfinished())]
@@ -75,10 +73,7 @@ class _Renderer:
         except TEMPLATE_ERRORS as error:
             raise DataError(f"{self.location}the chat template cannot be used: {first_line(error)}") from error
         self.variables = {name: value for name, value in chat.variables.items() if name in named}
-        unused = [name for name in chat.variables if name not in named]
-        unused += ["tools"] if chat.tools and "tools" not in named else []
-        if unused:
-            warnings.warn(f"The chat template does not render: column {', '.join(unused)}.", UserWarning, stacklevel=2)
+        self._warn_of_unused(chat, named)
         self.variables |= tokenizer.special_tokens_map
         if not all(isinstance(message.get("content"), str) for message in chat.messages) and not self._renders_content():
             self.messages = [message | {"content": self._text_content(message)} for message in chat.messages]
@@ -95,20 +90,26 @@ class _Renderer:
         """All messages, without the end of the last turn."""
         return self._checked(self.messages, continue_final_message=True)[0]
 
-    def marked_spans(self, text: str) -> list[Span]:
-        """The spans that the template marks with {% generation %}, if the template has marks and `text` is its own rendering."""
+    def marked_spans(self, text: str) -> list[Span] | None:
+        """The spans of `text` that {% generation %} marks; None without marks, or if `text` is no rendering of the template."""
         if not GENERATION.search(self.template):
-            return []
+            return None
         for count in range(len(self.messages), 0, -1):
             rendered, spans = self._checked(self.messages[:count], return_assistant_tokens_mask=True)
             if rendered == text:
                 return spans
-        return []
+        return None
+
+    def spans_from(self, start: int, text: str) -> list[Span]:
+        """The spans of `text` from a character on: those that the template marks, or all of the rest."""
+        marked = self.marked_spans(text)
+        return [(start, len(text))] if marked is None else [span for span in marked if span[1] > start]
 
     def turn(self, index: int) -> tuple[str, int]:
         """The conversation through one turn of the assistant, and the position of the turn's first character."""
         through = self.render(index + 1)
-        content = through.rfind(self._text_content(self.messages[index]).strip())
+        answer = "".join(text_parts(self.messages[index])).strip()
+        content = through.rfind(answer) if answer else -1
         if not index:  # templates without a default system message have no prompt here
             return through, max(content, 0)
         prompt = self.prompt(index)
@@ -118,6 +119,16 @@ class _Renderer:
             return prompt + through[content:], len(prompt)
         shared = shared_length(prompt, through)  # the header has more than the turn, such as an opened <think>
         return through, shared if content < 0 else min(shared, content)
+
+    def _warn_of_unused(self, chat: Chat, named: set[str]) -> None:
+        unused = [name for name in chat.variables if name not in named]
+        unused += ["tools"] if chat.tools and "tools" not in named else []
+        keys = dict.fromkeys(key for message in chat.messages for key in message if key not in ("role", "content"))
+        for key in keys:
+            aliases = REASONING if key in REASONING else (key,)
+            unused += [] if any(alias in self.template for alias in aliases) else [f"{key} of messages"]
+        if unused:
+            warnings.warn(f"The chat template does not render these columns: {', '.join(unused)}.", UserWarning, stacklevel=4)
 
     def _renders_content(self) -> bool:
         """True if the template renders the content as it is: lists of parts, or no content beside a tool call."""
@@ -132,10 +143,8 @@ class _Renderer:
         return not any(str(parts) in text for parts in lists)
 
     def _text_content(self, message: Message) -> str:
-        content = message.get("content", "")
-        parts = content if isinstance(content, list) else [content]
-        texts = [text for part in parts if isinstance(text := part.get("text") if isinstance(part, dict) else part, str)]
-        if len(texts) < len(parts):
+        content, texts = message.get("content", ""), text_parts(message)
+        if len(texts) < (len(content) if isinstance(content, list) else 1):
             raise DataError(f"{self.location}content of a message has parts without text: {str(content)[:80]}")
         return "".join(texts)
 
@@ -151,6 +160,13 @@ class _Renderer:
         rendered: Any = render_jinja_template([list(messages)], chat_template=self.template, **values)
         (text,), spans = rendered
         return text, spans[0] if spans else []
+
+
+def text_parts(message: Message) -> list[str]:
+    """The texts of a message, whose content is text or a list of parts in OpenAI's format."""
+    content = message.get("content", "")
+    texts = [part.get("text") if isinstance(part, dict) else part for part in (content if isinstance(content, list) else [content])]
+    return [text for text in texts if isinstance(text, str)]
 
 
 @lru_cache

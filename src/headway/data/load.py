@@ -51,5 +51,5 @@ def load_examples(
     if not examples:
         raise DataError(f"{source} ({split}) has no examples. Point to a source that is not empty.")
     if unused:
-        warnings.warn(f"{source}: not used: column {', '.join(unused)}.", UserWarning, stacklevel=2)
+        warnings.warn(f"{source}: these columns are not used: {', '.join(unused)}.", UserWarning, stacklevel=2)
     return examples

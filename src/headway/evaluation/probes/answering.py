@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from headway import model_path
+from headway.data import Chat, tokenize_prompt
 from headway.decoding import DecodeStats, Request, SamplingParams, complete
 from headway.decoding.drafters import drafter_by_name
 from headway.errors import ConfigError, DataError
@@ -129,12 +130,7 @@ class Answerer:
 
     def encode(self, prompt: str) -> list[int]:
         """Tokens of the prompt. Raises DataError if there is none."""
-        if self.chat:
-            turns = [{"role": "user", "content": prompt}]
-            prompt = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        ids: list[int] = self.tokenizer(prompt, add_special_tokens=not self.chat, verbose=False)["input_ids"]
-        if not self.chat and len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id:  # some tokenizers append an end token
-            ids = ids[:-1]
+        ids = tokenize_prompt(Chat([{"role": "user", "content": prompt}]) if self.chat else prompt, self.tokenizer)
         if not ids:
             raise DataError("a prompt is empty; leave its example out.")
         return ids
