@@ -230,6 +230,7 @@ def test_a_second_positional_value_is_refused(words: list[str], wrong: str) -> N
         load(Settings, None, words, positional="model")
 
 
+@pytest.mark.slow
 @given(
     st.builds(
         Settings,

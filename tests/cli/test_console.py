@@ -75,6 +75,7 @@ def test_a_prompt_of_bytes_that_are_no_text_is_refused(capsys: pytest.CaptureFix
     assert "holds bytes that are not text" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
 @pytest.mark.parametrize(
     "words", [["--help"], ["heads", "inspect", "embedded"], ["generate", "--prompt", "a", "--max-new-tokens", "4"]]

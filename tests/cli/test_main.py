@@ -95,6 +95,7 @@ def test_an_unknown_key_in_a_file_is_named_with_the_nearest(
     assert f"run.yaml: unknown key '{field}x'; did you mean '{field}'?" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_mistake_in_a_real_process_shows_no_traceback() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "headway.cli", "generate", "--model", "no-such-folder", "--prompt", "x"],

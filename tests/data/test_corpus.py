@@ -24,6 +24,7 @@ def texts(path):
     return [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.slow
 def test_no_held_out_text_is_in_train_and_every_domain_has_some(corpus):
     train = set(texts(corpus / "train.jsonl"))
     valid = texts(corpus / "valid.jsonl")

@@ -109,6 +109,7 @@ def test_gsm8k_is_prompted_as_lm_eval_does(shared):
     assert example.completion.endswith("#### 18")
 
 
+@pytest.mark.slow
 def test_the_standard_library_is_split_by_module():
     train, test = load_examples("stdlib", "train"), load_examples("stdlib", "test")
     assert len(train) > 300 and len(test) > 5

@@ -45,6 +45,7 @@ def config(model: Path, data: Path, **settings: Any) -> EvalConfig:
     return EvalConfig(**{"model": str(model), "task": "held-out", "data": str(data), "speed_prompts": 2} | settings)
 
 
+@pytest.mark.slow
 def test_conversations_are_scored_and_timed_on_their_prompts(model: Path, tmp_path: Path) -> None:
     data = rows(tmp_path / "chats.jsonl", *({"messages": chat} for chat in CHATS))
     result: Any = evaluate(config(model, data))["held-out"]

@@ -100,6 +100,7 @@ def made(family, architecture, **options):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", TRUNKS)
 @pytest.mark.parametrize(("reference", "known"), [(eagle, 61), (eagle3, 61), (eagle3, 20)])
 def test_loss_and_gradients_are_those_of_every_draft_made_by_itself(reference, known, architecture):

@@ -29,6 +29,7 @@ def hooks_of(trunk):
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in trunk.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, "mixtral", "deepseek_v3"])
 def test_the_plain_model_says_the_same_bit_for_bit_with_the_family_attached(architecture):
     trunk = tiny_trunk(architecture)
@@ -46,6 +47,7 @@ def test_the_plain_model_says_the_same_bit_for_bit_with_the_family_attached(arch
     assert [set(vars(module)) for module in model.trunk.modules()] == names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_tokens_in_a_pass_with_masks_are_the_same_bit_for_bit_whatever_the_adapters(architecture, monkeypatch):
     """Each pass with masks of a training step and of a decoding, run again with the adapters zeroed."""
@@ -114,6 +116,7 @@ def sampled(sampler, state, embedded):
     return state + x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "options"), [("llama", {}), ("gpt2", {}), ("gemma3_text", {}), ("qwen3", {"sampler": False})]
 )

@@ -31,6 +31,7 @@ def test_a_reader_of_the_layout_drafts_as_headway_does(tmp_path, architecture, o
     torch.testing.assert_close(theirs, torch.stack(ours), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:vLLM passes over")
 @pytest.mark.parametrize("options", [*KINDS, {"layer": {"attention_bias": True}}, {"layer": {"num_key_value_heads": 2}}])
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])

@@ -59,6 +59,7 @@ def test_a_reader_of_the_layout_drafts_as_headway_does(tmp_path, options, make, 
     torch.testing.assert_close(theirs, torch.stack(ours), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize("options", [*KINDS, {"layer": {"attention_bias": True}}, {"layer": {"num_key_value_heads": 2}}])
 @pytest.mark.parametrize("make", [lambda *a, **k: shaken("eagle3", *a, **k), reduced], ids=["whole", "reduced"])

@@ -215,6 +215,7 @@ def test_what_is_no_medusa_checkpoint_is_named(tmp_path):
         import_(tmp_path / "nowhere", "medusa", trunk)
 
 
+@pytest.mark.slow
 def test_the_command_that_the_refusal_of_a_pickle_gives_converts_it(tmp_path):
     model = shaken("medusa")
     model.trunk.save_pretrained(tmp_path / "trunk")

@@ -51,6 +51,7 @@ def assert_same(ours: HeadwayModel, theirs: HeadwayModel) -> None:
         assert torch.equal(one[name], other[name]) and one[name].dtype == other[name].dtype, name
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:transformers' MTP layers")
 @pytest.mark.parametrize("count", [1, 3])
@@ -72,6 +73,7 @@ def test_transformers_drafts_with_them_and_writes_what_headway_writes(tmp_path, 
     assert all(torch.equal(tensor, model.heads.state_dict()[f"layers.{n}"]) for n, tensor in native.layers.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["deepseek", "qwen3_next", "mimo"])
 @pytest.mark.parametrize("options", [{}, {"shared": True}])
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "deepseek_v3"])

@@ -45,6 +45,7 @@ def test_next_token_loss_equals_transformers():
     torch.testing.assert_close(NextToken().loss(model, batch, 0.0).total, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("family", ["parallel", "sequential", "medusa", "hydra", "eagle", "eagle3", "gated-lora"])
 def test_packed_loss_equals_unpacked(architecture, family):
@@ -129,6 +130,7 @@ def test_features_are_refused_where_states_are_of_another_kind():
         MultiToken(feature_weight=-1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [0, 1, 2])
 def test_head_learns_the_token_at_its_own_offset_and_no_other(k):
     """The token at i + k + 2 repeats the one at i: with one-token memory (linear heads), only head k can know it."""

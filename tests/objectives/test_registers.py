@@ -111,6 +111,7 @@ def test_loss_equals_one_row_for_each_register(architecture):
     assert len({d for _, _, d in each}) > 1 or len(each) > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("family", [None, "parallel", "sequential"])
 def test_packed_registers_learn_what_unpacked_ones_do(architecture, family):
@@ -175,6 +176,7 @@ def test_the_share_says_how_many_tokens_have_a_register():
     assert (placed.labels != -100).sum().item() == pytest.approx(0.25 * 9900, rel=0.1)
 
 
+@pytest.mark.slow
 def test_registers_learn_period_two_and_tell_their_offset_by_their_position_alone():
     """One or two ahead is the token before or this one again: who cannot tell which it is has a loss of ln 2 at least."""
     torch.manual_seed(0)

@@ -71,6 +71,7 @@ def test_adapters_switched_off_teach_what_a_copy_teaches_and_are_on_again_afterw
     assert learns and all(parameter.requires_grad and parameter.grad.any() for parameter in learns)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [False, True])
 def test_at_first_the_trunk_has_nothing_to_learn_and_a_resumed_run_has_the_same_teacher(tmp_path: Path, lora: bool) -> None:
     model, data = str(save_model(tmp_path / "model")), str(save_data(tmp_path / "data.jsonl"))

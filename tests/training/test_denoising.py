@@ -89,6 +89,7 @@ def test_a_run_tells_its_rows_which_epoch_it_is_in(model: str, texts: str, out: 
     assert told == sorted(told) and len({told.count(epoch) for epoch in range(3)}) == 1 and set(told) == {0, 1, 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["multi-token", "registers"])
 def test_a_run_cut_off_in_its_second_epoch_goes_on_with_the_same_draws(
     model: str, texts: str, tmp_path: Path, objective: str
@@ -134,6 +135,7 @@ def test_pretraining_saves_the_tokens_of_denoising_with_the_model(texts: str, tm
     assert AutoModelForCausalLM.from_pretrained(out).get_input_embeddings().weight.shape[0] == len(tokenizer)
 
 
+@pytest.mark.slow
 def test_a_model_grows_for_special_tokens_and_not_for_spelt_ones(texts: str, tmp_path: Path) -> None:
     model = str(save_model(tmp_path / "small", vocab_size=28))
     options = {"max_steps": 2, "objective": "multi-token", "family": "parallel"}

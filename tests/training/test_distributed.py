@@ -34,6 +34,7 @@ def runs(model: str, data: str, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRS)
 def test_two_processes_give_the_losses_and_weights_of_one(runs: Path, name: str) -> None:
     single = runs / f"single-{name.split('-', 1)[1]}"
@@ -45,6 +46,7 @@ def test_two_processes_give_the_losses_and_weights_of_one(runs: Path, name: str)
     AutoModelForCausalLM.from_pretrained(runs / name)
 
 
+@pytest.mark.slow
 def test_two_processes_resume_from_their_checkpoint(model: str, data: str, runs: Path, tmp_path: Path) -> None:
     for name in PAIRS:
         shutil.copytree(runs / name, tmp_path / name)

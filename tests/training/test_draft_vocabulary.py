@@ -31,6 +31,7 @@ def test_the_most_frequent_are_those_that_a_counter_says(tokens: list[int], size
     assert set(found) == {*ranked, *(token for token in always if token <= 20)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["parallel", "sequential", "medusa", "hydra"])
 @pytest.mark.parametrize("objective", ["multi-token", "distillation"])
 def test_heads_that_know_few_tokens_draft_them_alone_and_change_no_output(
@@ -61,6 +62,7 @@ def test_heads_that_know_few_tokens_draft_them_alone_and_change_no_output(
     assert torch.equal(ours.sequences, plain) and ours.stats.num_draft_tokens > 0
 
 
+@pytest.mark.slow
 def test_a_resumed_run_counts_the_same_tokens(model: str, data: str, tmp_path: Path) -> None:
     settings = {**QUICK, "save_steps": 2, "quiet": True, "family": "medusa", "num_heads": 1, "draft_vocabulary": 9}
     config = HeadsTrainConfig(model=model, data=data, output_dir=tmp_path / "out", **settings)

@@ -54,6 +54,7 @@ def _signal_at(command: list[str], out: Path, step: int, delay: float, number: s
     return process.wait()
 
 
+@pytest.mark.slow
 def test_three_kills_and_a_ctrl_c_change_no_bit_of_the_final_weights(dropping: str, data: str, tmp_path: Path) -> None:
     draw = random.Random(time.time_ns())
     subprocess.run(_command(dropping, data, tmp_path / "whole"), check=True, stderr=subprocess.DEVNULL)
@@ -73,6 +74,7 @@ def test_three_kills_and_a_ctrl_c_change_no_bit_of_the_final_weights(dropping: s
     assert losses(out) == losses(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_killed_run_with_registers_goes_on_with_the_same_draws(dropping: str, data: str, tmp_path: Path) -> None:
     def words(name: str) -> list[str]:
         text = (
@@ -91,6 +93,7 @@ def test_a_killed_run_with_registers_goes_on_with_the_same_draws(dropping: str, 
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_saves_as_often_as_it_is_told_now(model: str, data: str, out: Path) -> None:
     config = FinetuneConfig(
         model=model, data=data, output_dir=out, family="parallel", max_steps=5, save_steps=2, max_length=48, quiet=True
@@ -102,6 +105,7 @@ def test_a_resumed_run_saves_as_often_as_it_is_told_now(model: str, data: str, o
     assert sorted(folder.name for folder in out.glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-5"]
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_is_resumed_though_its_settings_have_old_names(model: str, data: str, out: Path) -> None:
     config = FinetuneConfig(
         model=model, data=data, output_dir=out, family="parallel", max_steps=4, save_steps=2, max_length=48, quiet=True
@@ -121,6 +125,7 @@ def test_a_run_of_an_earlier_version_is_resumed_though_its_settings_have_old_nam
     assert all(torch.equal(tensor, weights(out)[name]) for name, tensor in expected.items())
 
 
+@pytest.mark.slow
 def test_what_was_cut_off_is_ignored_and_a_finished_run_stays_as_it_is(model: str, data: str, out: Path) -> None:
     config = FinetuneConfig(
         model=model, data=data, output_dir=out, family="parallel", max_steps=4, save_steps=2, max_length=48, quiet=True

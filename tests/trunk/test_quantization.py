@@ -61,12 +61,14 @@ def same_tokens(model: HeadwayModel, ids: torch.Tensor, mask: torch.Tensor, new:
         assert drafted.sequences[r, ids.shape[1] :].tolist()[: len(tokens)] == tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", FLOAT32)
 @pytest.mark.parametrize("family", ["parallel", "sequential", "eagle3", "gated-lora"])
 def test_speculative_output_is_the_quantised_trunks_own(scheme: str, family: str) -> None:
     same_tokens(small(scheme, family), *prompts())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", FLOAT32)
 @pytest.mark.parametrize("name", ["embedded", "stories260k"])
 def test_speculative_output_is_the_quantised_trunks_own_on_trained_models(
@@ -80,6 +82,7 @@ def test_speculative_output_is_the_quantised_trunks_own_on_trained_models(
     same_tokens(model, *prompts(500), new=40)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["int4", "int8"])
 def test_in_bfloat16_every_token_has_the_quantised_trunks_highest_probability_up_to_rounding(scheme: str) -> None:
     model = HeadwayModel.from_pretrained("embedded").eval()
@@ -120,6 +123,7 @@ def test_weights_shrink_and_embedding_and_unembedding_keep_full_precision() -> N
     assert model.heads is not None and any(is_quantized(value) for value in model.heads.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", [*FLOAT32, "int4"])
 @pytest.mark.parametrize("family", ["parallel", "sequential", "eagle3", "gated-lora"])
 def test_output_is_the_same_after_saving_and_loading_twice(scheme: str, family: str, tmp_path: Path) -> None:
@@ -208,6 +212,7 @@ def test_the_names_for_command_lines_are_the_schemes_there_are() -> None:
     assert tuple(SCHEMES) == SCHEME_NAMES
 
 
+@pytest.mark.slow
 def test_generate_quantises_and_auto_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
     common = ["generate", "--prompt", "Once", "--max-new-tokens", "4", "--json"]
     assert main([*common, "--quantize", "int8"]) == 0
@@ -218,6 +223,7 @@ def test_generate_quantises_and_auto_explains_itself(capsys: pytest.CaptureFixtu
     assert "does not run here" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "dtype", "share"), [("int8-dynamic", "saved", 0.6), ("int4", "bfloat16", 0.4)])
 def test_eval_reports_loss_bytes_and_speed_before_and_after(scheme: str, dtype: str, share: float, tmp_path: Path) -> None:
     out, text = tmp_path / "results.json", tmp_path / "text.jsonl"

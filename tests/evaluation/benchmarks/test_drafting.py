@@ -14,6 +14,7 @@ from tests.tiny import tiny_trunk
 PROMPTS = [[5, 9, 11, 7], [3, 4, 8]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("family", ["parallel", "sequential", "hydra"])
 def test_every_variant_generates_the_tokens_of_autoregressive_decoding(family: str, temperature: float) -> None:
@@ -31,6 +32,7 @@ def test_a_chain_has_the_statistics_of_the_speed_measurement() -> None:
     assert results["tree"].tokens_per_forward == speed.tree and speed.identical
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["medusa", "hydra", "sequential"])
 @pytest.mark.parametrize("nodes", [2, 6, 24])
 def test_a_tree_has_as_many_drafts_as_asked_for_and_no_more(family: str, nodes: int) -> None:

@@ -70,6 +70,7 @@ def test_a_text_is_cut_into_prompt_and_reference(tiny: Path) -> None:
         prompt_and_reference(Text("one two"), tokenizer, config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [[], ["--lora"], ["--objective", "registers"]], ids=["full", "lora", "registers"])
 def test_the_last_checkpoint_of_a_run_is_the_model_that_it_saved(tiny: Path, tmp_path: Path, how: list[str]) -> None:
     data, out = save_data(tmp_path / "d.jsonl", 24), tmp_path / "run"
@@ -89,6 +90,7 @@ def test_the_last_checkpoint_of_a_run_is_the_model_that_it_saved(tiny: Path, tmp
             assert torch.equal(ours, theirs), name
 
 
+@pytest.mark.slow
 def test_the_command_sees_a_run_learn_by_heart(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     secret = " ".join(WORDS[(7 * n) % len(WORDS)] for n in range(1, 13))
     (tmp_path / "train.jsonl").write_text((json.dumps({"prompt": "one", "completion": f" {secret}"}) + "\n") * 16)

@@ -92,6 +92,7 @@ def sandboxed_processes():
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_hostile_program_does_no_harm(name, isolation, world):
     file, port, victim, heard = world
@@ -126,6 +127,7 @@ def test_the_same_programs_do_harm_without_isolation(name, world, tmp_path):
 
 
 # limits do not depend on the isolation level: a few are enough for the second
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "isolation"),
     [

@@ -35,6 +35,7 @@ def test_unpaired_values_are_refused():
         paired_interval([1.0, 2.0], [1.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs", [3, 5, 8, 12])
 def test_intervals_cover_no_difference_95_percent_of_the_time_whatever_the_number_of_pairs(pairs):
     generator = numpy.random.default_rng(pairs)

@@ -52,6 +52,7 @@ def completions(result: Any) -> list[list[str]]:
     return [[sample.completion for sample in answer.samples] for answer in result.answers]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CODE_TASKS)
 def test_the_solutions_of_the_data_sets_pass(name, shared):
     for problem in load_problems(CODE_TASKS[name], str(shared / "data" / name), "all", None, 0)[:: STEPS[name]]:
@@ -81,6 +82,7 @@ def test_nothing_runs_where_nothing_contains_it(rows, monkeypatch):
         evaluate(config(rows, model="reference"))
 
 
+@pytest.mark.slow
 def test_samples_are_drawn_judged_and_kept(rows):
     sampled = {"samples": 4, "pass_at": [1, 4], "temperature": 1.0}
     result = score(config(rows, **sampled))
@@ -93,6 +95,7 @@ def test_samples_are_drawn_judged_and_kept(rows):
         assert completions(score(config(rows, **sampled, **how))) == texts
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_without_drawing_again(rows, tmp_path, monkeypatch):
     out = tmp_path / "results.json"
     sampled = {"samples": 2, "pass_at": [2], "temperature": 1.0, "output_file": out}

@@ -107,6 +107,7 @@ def by_hf(folder, manager):
     return scores(HFLM(pretrained=folder, device="cpu", batch_size=4), manager)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [{"plain": True}, {"adaptive": False}, {"drafter": "ngram", "adaptive": False}, {}])
 def test_scores_and_outputs_equal_those_of_hf(how, by_hf, model, folder, manager):
     lm = HeadwayLM(model, AutoTokenizer.from_pretrained(folder), batch_size=4, **how)
@@ -125,6 +126,7 @@ def test_texts_that_differ_are_seen(by_hf):
     assert 0 < by_hf["lambada_here"][0]["acc,none"] < 1
 
 
+@pytest.mark.slow
 def test_what_the_engine_cannot_do_is_done_as_hf_does_it(model, folder, manager):
     lm = HeadwayLM(model, AutoTokenizer.from_pretrained(folder), batch_size=4)
     beams = {"tasks": ["stopping"], "limit": 2, "gen_kwargs": {"num_beams": 2, "max_gen_toks": 8}}
@@ -133,6 +135,7 @@ def test_what_the_engine_cannot_do_is_done_as_hf_does_it(model, folder, manager)
     assert found == scores(HFLM(pretrained=folder, device="cpu", batch_size=4), manager, **beams)
 
 
+@pytest.mark.slow
 def test_every_task_of_a_suite_is_one_of_lm_evals():
     """Looked up in its files: its own index takes 15 seconds to build."""
     wanted = {name for names in SUITES.values() for name in names}
@@ -142,6 +145,7 @@ def test_every_task_of_a_suite_is_one_of_lm_evals():
     assert found == wanted
 
 
+@pytest.mark.slow
 def test_the_command_prints_lm_evals_scores(folder, tasks, tmp_path, capsys):
     out = tmp_path / "scores.json"
     words = ["--model", folder, "--task", "lm-eval:lambada_here,stopping", "--include-path", str(tasks), "--limit", "3"]

@@ -33,6 +33,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 def test_a_killed_comparison_resumes_and_a_failed_arm_does_not_stop_the_others(tmp_path: Path) -> None:
     file, out = tmp_path / "compare.yaml", tmp_path / "out"
     file.write_text(yaml.safe_dump({**SETTINGS, "output_dir": str(out)}))

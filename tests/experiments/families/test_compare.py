@@ -27,6 +27,7 @@ from headway.experiments.runner import RunResults
 MAD = {"family": "medusa", "label": "<b>mad</b> $x$", "learning_rate": 1e30, "max_grad_norm": 0.0}
 
 
+@pytest.mark.slow
 def test_a_killed_comparison_resumes_and_a_failed_family_does_not_stop_the_others(tmp_path: Path, trunk: Path) -> None:
     file, out = tmp_path / "families.yaml", tmp_path / "out"
     given = {**SMALL, "model": str(trunk), "output_dir": str(out), "families": ["sequential", "redrafter", MAD], "jobs": 2}

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from headway.evaluation.benchmarks.drafting import DraftingResult
 from headway.experiments.families.configs import HeadsCompareConfig
 from headway.experiments.families.report import write_report
@@ -140,6 +142,7 @@ def test_notes_define_tokens_per_forward_and_published_results_have_sources() ->
     assert all(len(row) == 6 and row[5] for row in published_table(results(run("hydra")))[1])
 
 
+@pytest.mark.slow
 def test_a_page_shows_labels_unchanged(tmp_path: Path) -> None:
     odd = "_$a$ <script> & $b"
     write_report(results(run(odd), *(run(f"family {n}") for n in range(9))), tmp_path / "report.html")

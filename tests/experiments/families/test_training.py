@@ -39,6 +39,7 @@ def specs(trunk: Path, **changes: Any) -> list[FamilySpec]:
     return family_specs(headway.config.build(HeadsCompareConfig, given, "test"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("joint", [False, True])
 def test_figures_of_a_run_are_those_of_direct_calls(tmp_path: Path, trunk: Path, joint: bool) -> None:
     before, *_, spec = specs(trunk, families=["hydra"], joint=joint, temperatures=[0.0, 0.8])
@@ -66,6 +67,7 @@ def test_figures_of_a_run_are_those_of_direct_calls(tmp_path: Path, trunk: Path,
     )
 
 
+@pytest.mark.slow
 def test_joint_training_is_compared_with_training_without_heads(tmp_path: Path, trunk: Path) -> None:
     settings = {"head_weights": "medusa", "total_weight": 0.5, "objective": "distillation", "heads_learning_rate": 0.01}
     before, alone, _ = specs(trunk, families=["hydra"], joint=True, settings=settings)
@@ -76,6 +78,7 @@ def test_joint_training_is_compared_with_training_without_heads(tmp_path: Path, 
     assert found.metrics["trunk_loss"] != plain.metrics["trunk_loss"] and found.decoding is None
 
 
+@pytest.mark.slow
 def test_all_families_see_the_same_rows_in_the_same_order(tmp_path: Path, trunk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, list[list[int]]] = {}
 

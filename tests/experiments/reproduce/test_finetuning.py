@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import pytest
+
 from headway.experiments.reproduce import finetuning
 from headway.experiments.reproduce.configs import FinetuningConfig
 from headway.experiments.reproduce.specs import ReproductionSpec
 from headway.model import HeadwayModel
 
 
+@pytest.mark.slow
 def test_arms_start_from_random_or_pretrained_heads_and_one_trunk(tmp_path: Path) -> None:
     sizes = {"steps": 1, "batch_size": 1, "examples": 8, "test_examples": 2, "max_length": 128}
     config = FinetuningConfig(output_dir=tmp_path, learning_rate=1e-9, **sizes).resolved()

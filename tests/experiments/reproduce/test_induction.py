@@ -33,6 +33,7 @@ def test_induction_is_scored_at_the_positions_of_the_test_set_alone() -> None:
     assert found["accuracy"] == (int(guesses[4].argmax() == 9) + int(guesses[7].argmax() == 9)) / 2
 
 
+@pytest.mark.slow
 def test_a_model_of_the_papers_size_takes_one_step(tmp_path: Path) -> None:
     config = InductionConfig(
         scale="paper", output_dir=tmp_path, sizes=["1M"], steps=1, batch_size=2, test_examples=4, points=1

@@ -6,6 +6,7 @@ from headway.experiments.reproduce.configs import SHAPES
 from headway.experiments.reproduce.models import fresh_model, parameters_beside_embeddings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["0.05M", "0.25M", "1M", "3M", "10M", "30M"])
 def test_a_size_has_about_the_parameters_of_its_name_for_any_number_of_heads(size: str) -> None:
     counted = {parameters_beside_embeddings(fresh_model(SHAPES[size], n, 20, 64, 0)) for n in (1, 2, 4)}

@@ -24,6 +24,7 @@ def test_an_answer_is_right_if_greedy_decoding_generates_it() -> None:
     assert polynomial.exact(model, rows) == 0.5
 
 
+@pytest.mark.slow
 def test_a_small_model_learns_to_negate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headway.data.generated.polynomial.OPERATORS", ("-",))
     sizes = {"sizes": ["0.25M"], "steps": 120, "batch_size": 16, "test_examples": 50, "points": 1, "trained": 1, "tested": 1}

@@ -28,6 +28,7 @@ def config(tmp_path: Path) -> PolynomialConfig:
     return PolynomialConfig(output_dir=tmp_path, pauses=[0], tested=3, **SIZES)
 
 
+@pytest.mark.slow
 def test_results_hold_curves_metrics_and_an_answer_beside_the_plots(config: PolynomialConfig) -> None:
     results = reproduce(replace(config, tokens=[1, 2], seeds=2))
     folder = config.output_dir / "polynomial"
@@ -43,6 +44,7 @@ def test_results_hold_curves_metrics_and_an_answer_beside_the_plots(config: Poly
     assert not list(folder.glob("runs/*/checkpoint-*")) and len(list(folder.glob("runs/*/result.json"))) == 4
 
 
+@pytest.mark.slow
 def test_finished_runs_are_kept_and_a_failed_run_is_reported_then_tried_again(
     config: PolynomialConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +78,7 @@ def test_the_first_reason_is_reported_if_every_run_fails(config: PolynomialConfi
         reproduce(config)
 
 
+@pytest.mark.slow
 def test_scale_measures_the_loss_of_the_trunk_and_the_drafts_of_the_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "text.txt").write_text("def double(x):\n    return x + x  # \u00e9\n" * 30, encoding="utf-8")
     monkeypatch.setattr(command, "run_all", run_here)

@@ -26,6 +26,7 @@ class StepsSeen(TrainerCallback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_from_its_checkpoint_to_the_same_end(tmp_path: Path) -> None:
     config = PolynomialConfig(output_dir=tmp_path, pauses=[0], tested=3, **SIZES).resolved()
     task, spec = polynomial.task_of(config, 0), ReproductionSpec("n=2", "0.05M", 0, 2)

@@ -83,6 +83,7 @@ def test_loaded_heads_are_the_layers_that_transformers_runs(tmp_path, architectu
         torch.testing.assert_close(states[k + 1][:, : theirs.shape[1]], theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", SHIPPING)
 def test_fine_tuning_keeps_every_tensor_and_transformers_reads_the_result(tmp_path, shipped, data, architecture):
     folder, out = shipped(architecture), tmp_path / "out"
@@ -109,6 +110,7 @@ def test_fine_tuning_keeps_every_tensor_and_transformers_reads_the_result(tmp_pa
                 torch.testing.assert_close(states[k + 1][:, : theirs.shape[1]], theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_at_a_published_depth_transformers_decodes_with_what_was_saved(tmp_path, monkeypatch):
     monkeypatch.undo()  # GLM-4.5-Air has 46 layers, and transformers knows that what follows is none of the trunk's
@@ -124,6 +126,7 @@ def test_at_a_published_depth_transformers_decodes_with_what_was_saved(tmp_path,
     assert drafted and theirs.tolist() == ours.sequences.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", DEEPSEEK)
 def test_copies_of_the_embedding_follow_it_through_training(tmp_path, shipped, data, architecture):
     finetune(FinetuneConfig(model=str(shipped(architecture)), data=data, output_dir=tmp_path / "out", **QUICK))

@@ -159,6 +159,7 @@ def filled(q: list[list[float]], parents: tuple[int, ...], random: Random) -> tu
     return [text[-1] for text in said[1:]], [prefix_number(text, vocab) for text in said]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("vocab", "parents", "cases"), GROUPS)
 def test_output_is_the_targets_by_enumeration_and_the_rule_is_the_papers_in_10000_cases(
     vocab: int, parents: tuple[int, ...], cases: int
@@ -253,6 +254,7 @@ def test_a_certain_target_is_followed_wherever_its_token_is_among_the_candidates
     assert torch.equal(tokens[kept].gather(1, out.nodes[kept, :1] - 1).squeeze(1), want[kept])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("vocab", "cases"), [(50, 4000), (5000, 1000)])
 def test_more_candidates_are_kept_more_often_and_float32_is_enough(vocab: int, cases: int):
     """One candidate stays with sum(min(p, q)); every other one adds to it, and the two precisions agree on nearly all."""

@@ -37,6 +37,7 @@ def lines(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.slow
 def test_each_sample_is_what_generate_draws_with_its_seed_and_says_how_it_ended(talking: str, data: str, tmp_path: Path) -> None:
     config = DistillConfig(model=talking, data=data, output_file=tmp_path / "own.jsonl", limit=12, **SETTINGS)
     found = distill(config)
@@ -68,6 +69,7 @@ def test_company_drafts_and_order_change_no_sample(talking: str, data: str, tmp_
     assert files[0].read_bytes() == files[1].read_bytes() == files[2].read_bytes()
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_file_of_an_unbroken_one(talking: str, data: str, tmp_path: Path) -> None:
     config = DistillConfig(model=talking, data=data, output_file=tmp_path / "whole.jsonl", **{**SETTINGS, "max_new_tokens": 80})
     distill(config)

@@ -47,6 +47,7 @@ def test_heads_train_leaves_every_bit_of_the_trunk_alone_and_changes_every_head(
     assert record["objective"] == "multi-token" and record["steps"] == 3 and {"loss_2", "loss_3"} <= set(record["losses"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["parallel", "sequential"])
 @pytest.mark.parametrize("objective", ["multi-token", "distillation"])
 def test_a_lora_checkpoint_loads_as_a_plain_model_with_the_same_logits(
@@ -67,6 +68,7 @@ def test_a_lora_checkpoint_loads_as_a_plain_model_with_the_same_logits(
         torch.testing.assert_close(plain(tokens).logits, ours.unembedding.logits(ours.eval()(tokens).hidden_states[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [False, True])
 def test_registers_are_learnt_logged_kept_in_checkpoints_and_absent_from_the_model(
     model: str, data: str, out: Path, lora: bool
@@ -106,6 +108,7 @@ def test_next_token_finetuning_learns_and_does_not_touch_the_heads(model: str, d
     assert evaluated[-1]["eval_loss_1"] < losses(out)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["multi-token", "registers"])
 def test_gradient_accumulation_equals_a_big_batch(model: str, data: str, tmp_path: Path, objective: str) -> None:
     for name, batch, accumulation in (("big", 4, 1), ("small", 1, 4)):
@@ -133,6 +136,7 @@ def test_heads_have_their_own_learning_rate_and_norms_no_decay(model: str, data:
         assert all((parameter.ndim >= 2) == (group["weight_decay"] > 0) for parameter in group["params"])
 
 
+@pytest.mark.slow
 def test_pretraining_writes_an_ordinary_folder_and_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
     data = save_data(tmp_path / "text.jsonl")
     save_tokenizer(tmp_path / "tokenizer")
