@@ -12,6 +12,8 @@ Dtype = Literal["saved", "float32", "bfloat16", "float16"]
 DTYPE_HELP = "data type of weights and arithmetic; int4 needs bfloat16"
 QUANTIZE_HELP = "quantise the linear layers; auto times the schemes and takes the fastest, if one is faster"
 QUANTIZE_CHOICES = choices_from("headway.trunk.scheme_names:QUANTIZE_CHOICES")
+GenerationConfigChoice = Literal["model", "none"]
+GENERATION_CONFIG_HELP = "source of all further settings: the model's generation_config.json, or none for transformers' defaults"
 DRAFTER_CHOICES = choices_from("headway.decoding.drafters:DRAFTERS")
 REFERENCE = "reference"  # in place of a model: the data set's own solutions
 TASK, MODEL, DECODING, CODE_TASKS, SPEED, OUTPUT = "task", "model", "decoding", "code", "speed", "output"
@@ -35,6 +37,7 @@ class EvalConfig:
     quantize: str = field(
         "none", help=f"{QUANTIZE_HELP}; losses are reported before and after", group=MODEL, choices=QUANTIZE_CHOICES
     )
+    generation_config: GenerationConfigChoice = field("model", help=GENERATION_CONFIG_HELP, group=DECODING)
     max_new_tokens: int | None = field(
         None, help="maximum number of tokens in an answer", group=DECODING, default_text="the task's own, 256 or 1024"
     )

@@ -120,7 +120,7 @@ def test_a_killed_run_goes_on_without_drawing_again(rows, tmp_path, monkeypatch)
     with pytest.raises(ConfigError, match=r"other settings \(temperature\)"):
         evaluate(config(rows, **sampled | {"temperature": 0.5}))
     result = score(config(rows, **sampled))
-    assert result.resumed == len(kept) and len(drawn) == 2 * (3 - len(kept))
+    assert result.resumed == len(kept) and len(drawn) == 3 - len(kept)
     assert completions(result) == completions(whole) and result.pass_at_k == whole.pass_at_k
     assert json.loads(out.read_text())["pass@2"] == whole.pass_at_k["pass@2"]
     assert not list(tmp_path.glob("*.unfinished"))

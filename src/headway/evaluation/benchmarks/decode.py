@@ -20,6 +20,7 @@ from transformers import CompileConfig
 from headway.data import load_examples
 from headway.decoding import DecodeStats, assistant_drafter, fallback_drafter, heads_drafter, ngram_drafter
 from headway.errors import DataError
+from headway.evaluation.benchmarks.speed import greedy
 from headway.evaluation.benchmarks.timing import peak_memory, wait
 from headway.evaluation.benchmarks.transformers_mtp import decoding_with, native_heads
 from headway.evaluation.configs import DecodeBenchConfig
@@ -130,7 +131,7 @@ def _prompts(config: DecodeBenchConfig, tokenizer: Any) -> list[list[int]]:
 
 def decoding_variants(config: DecodeBenchConfig, model: HeadwayModel) -> dict[str, DecodingVariant]:
     """All variants that this model supports, by name."""
-    length = {"max_new_tokens": config.max_new_tokens, "eos_token_id": None, "do_sample": False}
+    length = greedy(config.max_new_tokens) | {"eos_token_id": None}
     trunk: Any = model.trunk
 
     def headway(**arguments: Any) -> DecodingVariant:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from headway.decoding import Generation, RaggedKVCache, heads_drafter, limit_draft_tokens, proposes_trees
 from headway.decoding.drafters.base import build_drafter
-from headway.evaluation.benchmarks.speed import interleaved, merged_stats, same_sequences
+from headway.evaluation.benchmarks.speed import greedy, interleaved, merged_stats, same_sequences
 from headway.evaluation.prompts import left_padded
 from headway.model import HeadwayModel
 
@@ -48,12 +48,12 @@ def drafting(
         trees, "tree".
     """
     groups = [left_padded([prompt], model.device) for prompt in prompts]
-    sampling: dict[str, Any] = {"do_sample": False}
+    sampling = greedy(max_new_tokens)
     if temperature:
-        sampling = {"do_sample": True, "temperature": temperature, "seed": seed, "top_k": 0}
+        sampling |= {"do_sample": True, "temperature": temperature, "seed": seed, "top_k": 0}
 
     def decode(group: tuple[Tensor, Tensor], **arguments: Any) -> Generation:
-        return model.generate(group[0], attention_mask=group[1], max_new_tokens=max_new_tokens, **sampling, **arguments)
+        return model.generate(group[0], attention_mask=group[1], **sampling, **arguments)
 
     variants, max_drafts = _variants(model, nodes)
     rounds = interleaved(decode, groups, variants, repeats)

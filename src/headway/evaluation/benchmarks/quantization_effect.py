@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from headway.decoding import DecodeStats
+from headway.evaluation.benchmarks.speed import greedy
 from headway.evaluation.prompts import left_padded
 from headway.model import HeadwayModel
 from headway.trunk.quantization import stored_bytes
@@ -77,7 +78,7 @@ def _tokens_per_second(model: HeadwayModel, prompts: Sequence[Sequence[int]], ma
         for prompt in prompts:
             ids, mask = left_padded([prompt], model.device)
             with torch.inference_mode():
-                out = model.generate(ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, speculative=False)
+                out = model.generate(ids, attention_mask=mask, speculative=False, **greedy(max_new_tokens))
             stats.append(out.stats)
         rates.append(DecodeStats.merge(stats).tokens_per_second)
     return statistics.median(rates[1:])

@@ -44,7 +44,7 @@ def measure_speed(
     groups = [left_padded(prompts[start : start + batch], model.device) for start in range(0, len(prompts), batch)]
 
     def decode(group: tuple[Tensor, Tensor], **arguments: Any) -> Generation:
-        return model.generate(group[0], attention_mask=group[1], max_new_tokens=max_new_tokens, do_sample=False, **arguments)
+        return model.generate(group[0], attention_mask=group[1], **greedy(max_new_tokens), **arguments)
 
     chains = [decode(group, drafter=heads_drafter("chain"), adaptive=False) for group in groups]
     trees = [decode(group, adaptive=False) for group in groups]
@@ -65,6 +65,11 @@ def measure_speed(
         threads=torch.get_num_threads(),
         batch=batch,
     )
+
+
+def greedy(max_new_tokens: int) -> dict[str, Any]:
+    """Arguments of `generate` for timing: greedy, without stop strings of the generation config."""
+    return {"max_new_tokens": max_new_tokens, "do_sample": False, "stop_strings": None}
 
 
 def timed_prompts(prompts: Sequence[Sequence[int]], config: EvalConfig) -> list[Sequence[int]]:

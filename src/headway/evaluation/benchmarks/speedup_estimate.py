@@ -23,6 +23,7 @@ from headway.decoding.draft_length import DraftLengthController
 from headway.decoding.drafters.base import DrafterFactory
 from headway.decoding.drafters.oracle import oracle_drafter
 from headway.errors import ConfigError
+from headway.evaluation.benchmarks.speed import greedy
 from headway.evaluation.benchmarks.timing import wait
 from headway.evaluation.configs import PlanConfig
 from headway.evaluation.results import as_json
@@ -95,7 +96,7 @@ def measure(config: PlanConfig, model: HeadwayModel, batch: int) -> SpeedupEstim
     """Estimate at a batch size, with `config.turns` random prompts a batch slot."""
     generator = torch.Generator().manual_seed(config.seed)
     ids = torch.randint(3, model.view.config.vocab_size, (batch * config.turns, config.context), generator=generator)
-    prompts, length = ids.tolist(), {"max_new_tokens": config.max_new_tokens, "eos_token_id": None, "do_sample": False}
+    prompts, length = ids.tolist(), greedy(config.max_new_tokens) | {"eos_token_id": None}
     heads = None if config.free else heads_drafter("chain")
     controllers: dict[float, DraftLengthController] = {}
     texts, _ = _decode(model, prompts, batch, length)

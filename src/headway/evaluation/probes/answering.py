@@ -12,16 +12,17 @@ from headway.data import Chat, tokenize_prompt
 from headway.decoding import DecodeStats, Request, SamplingParams, complete
 from headway.decoding.drafters import drafter_by_name
 from headway.errors import ConfigError, DataError
+from headway.evaluation.loading import load_evaluated
 from headway.evaluation.probes.answer_log import AnswerLog, answer_key, fingerprint
 from headway.evaluation.probes.configs import AnsweringConfig
-from headway.model import HeadwayModel, load_model_and_tokenizer
+from headway.model import HeadwayModel
 
 T = TypeVar("T")
 LOG_SUFFIX = ".answers.jsonl"  # replaces the suffix of the output file
 
 
 class Answers(Protocol):
-    """The part of a model that a probe uses. `Answerer` implements it.
+    """The part of a model that a probe uses, implemented by `Answerer`.
 
     context_length: tokens of prompt and answer together that the model reads; None if unknown.
     """
@@ -41,20 +42,20 @@ def subsample(items: Sequence[T], limit: int | None, seed: int) -> list[T]:
 
 
 class Answerer:
-    """Answers of one model: greedy, or sampled with a seed for each prompt.
+    """Answers of a model: greedy, or sampled with a seed a prompt.
 
     Args:
         model: the model.
-        tokenizer: its tokenizer.
+        tokenizer: tokenizer of the model.
         max_new_tokens: longest answer.
         batch_size: prompts decoded together.
         speculative: draft with the heads. The answers are the same without drafts.
-        chat: wrap each prompt as a user's message in the chat template.
+        chat: wrap prompts as messages of a user in the chat template.
         stop: strings that end an answer. The string stays at the end of the answer.
         temperature: temperature of sampled answers.
         top_k: sample from the k tokens with the highest probability; 0 for all tokens.
         answer_log: answers of earlier calls, not computed again.
-        identity: distinguishes this model's answers from other models' answers in the log.
+        identity: distinguishes this model's answers in the log from answers of further models.
     Raises:
         ConfigError: `chat` without a chat template.
     """
@@ -86,22 +87,24 @@ class Answerer:
     @classmethod
     def from_config(cls, config: AnsweringConfig, **options: Any) -> Self:
         """The model of a probe's settings. Raises CheckpointError if the model cannot be loaded."""
-        model, tokenizer = load_model_and_tokenizer(config.model)
+        model, tokenizer = load_evaluated(config)
         answer_log = AnswerLog(config.output_file.with_suffix(LOG_SUFFIX) if config.output_file is not None else None)
         if answer_log.texts:
             Console(stderr=True).print(f"{len(answer_log.texts)} answers are kept from before.", style="dim", markup=False)
         options |= {name: getattr(config, name) for name in ("max_new_tokens", "batch_size", "chat", "speculative")}
         identity = fingerprint(model_path(config.model))
+        if config.generation_config != "model":
+            identity.append(config.generation_config)
         return cls(model, tokenizer, answer_log=answer_log, identity=identity, **options)
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int] | None = None) -> list[str]:
-        """The answer to each prompt, without special tokens.
+        """The answers to the prompts, without special tokens.
 
         Args:
             prompts: the prompts.
-            seeds: a seed for each prompt; answers are then sampled.
+            seeds: seeds of the prompts; answers are then sampled.
         Raises:
-            DataError: a prompt and its answer are longer than the context length. No prompt is cut.
+            DataError: prompt and answer are longer than the context length. No prompt is cut.
         """
         encoded = [self.encode(prompt) for prompt in prompts]
         longest = max(map(len, encoded), default=0)
@@ -141,7 +144,7 @@ class Answerer:
         return DecodeStats.merge(self.stats).tokens_per_forward
 
     def _decode(self, prompts: list[tuple[list[int], int | None]]) -> Iterator[tuple[int, str]]:
-        """Number and text of each answer, in the order in which answers end."""
+        """Numbers and texts of the answers, in the order of completion."""
         requests = [Request(ids, self._sampling(seed)) for ids, seed in prompts]
         drafter = drafter_by_name("heads", self.model, self.speculative)
         for completion in complete(self.model, self.tokenizer, requests, drafter=drafter, max_batch_size=self.batch_size):

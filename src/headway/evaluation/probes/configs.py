@@ -6,6 +6,7 @@ from typing import Literal
 
 from headway.config import at_least, field
 from headway.errors import ConfigError
+from headway.evaluation.configs import GENERATION_CONFIG_HELP, GenerationConfigChoice
 
 Category = Literal["HighlyKnown", "MaybeKnown", "WeaklyKnown", "Unknown"]
 
@@ -20,6 +21,7 @@ class AnsweringConfig:
     batch_size: int = field(16, help="maximum number of prompts decoded at the same time")
     chat: bool = field(False, help="wrap each prompt as a user's message in the model's chat template")
     speculative: bool = field(True, help="draft and verify; the answers are the same without")
+    generation_config: GenerationConfigChoice = field("model", help=GENERATION_CONFIG_HELP)
     output_file: Path | None = field(
         None,
         help="JSON file for the results, with a plot and a log of answers beside it; a repeated command continues from the log",
@@ -147,6 +149,7 @@ class VerbatimConfig:
     batch_size: int = field(16, help="maximum number of prompts decoded at the same time")
     temperature: float = field(0.0, help="0 decodes greedily; above 0, tokens are sampled")
     speculative: bool = field(True, help="draft and verify; the text is the same without")
+    generation_config: GenerationConfigChoice = field("model", help=GENERATION_CONFIG_HELP)
     output_file: Path | None = field(
         None, help="JSON file for the results, with a plot and a log of texts beside it; a repeated command continues from the log"
     )

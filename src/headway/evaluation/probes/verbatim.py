@@ -17,6 +17,7 @@ from transformers.utils import logging
 from headway import model_path
 from headway.data import Example, PromptCompletion, Text, load_examples, tokenize
 from headway.errors import DataError
+from headway.evaluation.loading import keep_special_tokens
 from headway.evaluation.probes.answer_log import AnswerLog, fingerprint
 from headway.evaluation.probes.answering import LOG_SUFFIX, Answerer
 from headway.evaluation.probes.checkpoints import load_saved, run_models, run_settings, training_examples
@@ -90,15 +91,18 @@ def run(config: VerbatimConfig) -> VerbatimResult:
     results = {REFERENCE: rates([text for _, text in pairs], prompts, tokenizer, indices, config.seed)}
     answer_log = AnswerLog(config.output_file.with_suffix(LOG_SUFFIX) if config.output_file is not None else None)
     for model in models:
+        loaded = model.load().to(best_device())
+        if config.generation_config == "none":
+            keep_special_tokens(loaded.trunk)
         answer = Answerer(
-            model.load().to(best_device()),
+            loaded,
             load_tokenizer(model.tokenizer),
             max_new_tokens=config.max_new_tokens,
             batch_size=config.batch_size,
             speculative=config.speculative,
             temperature=config.temperature or 1.0,
             answer_log=answer_log,
-            identity=model.identity,
+            identity=model.identity if config.generation_config == "model" else [model.identity, config.generation_config],
         )
         seeds = [1000 * config.seed + number for number in range(len(prompts))] if config.temperature else None
         texts = answer(prompts, seeds)

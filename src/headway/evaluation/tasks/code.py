@@ -7,7 +7,7 @@ import json
 import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,25 +16,26 @@ from headway.decoding import DecodeStats, Request, SamplingParams, complete
 from headway.decoding.drafters import drafter_by_name
 from headway.errors import ConfigError
 from headway.evaluation.configs import REFERENCE, EvalConfig
+from headway.evaluation.loading import load_evaluated
 from headway.evaluation.results import INLINE, DecodingSummary, Scored, TaskResult, as_json
 from headway.evaluation.sandbox import Isolation, Limits, Verdict, run_program, strongest_isolation
 from headway.evaluation.statistics.pass_at_k import mean_pass_at_k
 from headway.evaluation.tasks import TASKS
 from headway.evaluation.tasks.code_problems import CODE_TASKS, Problem, load_problems
 from headway.files import write_json
-from headway.model import HeadwayModel, load_model_and_tokenizer
+from headway.model import HeadwayModel
 
 SAVE_EVERY = 10.0  # seconds
 # settings that change the samples or their verdicts
 DECISIVE = (
     *("model", "task", "data", "split", "shots", "max_new_tokens", "samples", "temperature", "top_p"),
-    *("seed", "code_seconds", "code_memory"),
+    *("seed", "code_seconds", "code_memory", "generation_config"),
 )
 
 
 @dataclass(frozen=True)
 class CodeSample:
-    """A completion and its verdict. The program itself may have written `reason`: untrusted text."""
+    """A completion and the verdict. The program itself may have written `reason`: untrusted text."""
 
     completion: str
     passed: bool
@@ -67,7 +68,7 @@ def score(config: EvalConfig) -> Scored:
     """pass@k of the problems.
 
     Raises:
-        ConfigError: generated code is not allowed, or nothing on this machine can contain it.
+        ConfigError: generated code is not allowed, or nothing on this machine isolates a program.
         DataError: a problem cannot be used.
     """
     if not config.allow_code:
@@ -87,7 +88,7 @@ def score(config: EvalConfig) -> Scored:
                 for number in range(config.samples):
                     scorer.submit(problem, number, problem.reference)
         elif todo:
-            model, tokenizer = load_model_and_tokenizer(config.model, dtype=config.dtype)
+            model, tokenizer = load_evaluated(config, config.dtype)
             prompts = [tokenizer(problem.prompt, verbose=False)["input_ids"] for problem in todo]
             decoding = _generate(config, model, tokenizer, problems, todo, prompts, scorer)
     samples = [scorer.finished[problem.name] for problem in problems]
@@ -116,29 +117,22 @@ def _generate(
     prompts: list[list[int]],
     scorer: "CodeScorer",
 ) -> DecodingSummary | None:
-    """Sample all programs of `todo` and submit each program to the scorer as soon as it ends."""
+    """Sample all programs of `todo`. A finished program goes to the scorer at once."""
     task = CODE_TASKS[config.task]
-    settings: dict[str, Any] = {"max_new_tokens": config.max_new_tokens or task.max_new_tokens, "do_sample": False}
+    sampling = SamplingParams(max_new_tokens=config.max_new_tokens or task.max_new_tokens, do_sample=False, stop_strings=task.stops)
     if config.temperature:
-        settings |= {"do_sample": True, "temperature": config.temperature, "top_p": config.top_p, "top_k": 0}
+        sampling = replace(sampling, do_sample=True, temperature=config.temperature, top_p=config.top_p, top_k=0)
     # the seed of a sample depends only on its index in the data: resumed and shortened runs sample the same programs
     indices = {problem.name: index for index, problem in enumerate(problems)}
-    wanted = [(problem, sample) for problem in todo for sample in range(config.samples)]
-    encoded = {problem.name: prompt for problem, prompt in zip(todo, prompts, strict=True)}
     requests = [
-        Request(
-            encoded[problem.name],
-            SamplingParams(
-                stop_strings=task.stops, seed=((config.seed << 20) + indices[problem.name] << 20) + sample, options=settings
-            ),
-        )
-        for problem, sample in wanted
+        Request(prompt, replace(sampling, seed=(config.seed << 20) + indices[problem.name] << 20), config.samples)
+        for problem, prompt in zip(todo, prompts, strict=True)
     ]
     began = time.monotonic()
     drafter = drafter_by_name(config.drafter, model, config.speculative)
     stats = []
     for completion in complete(model, tokenizer, requests, drafter=drafter, max_batch_size=config.batch_size):
-        scorer.submit(*wanted[completion.request_index], completion.text)
+        scorer.submit(todo[completion.request_index], completion.sample_index, completion.text)
         stats.append(completion.stats)
     return DecodingSummary.of(DecodeStats.merge(stats), time.monotonic() - began)
 
@@ -153,7 +147,7 @@ class _Run(NamedTuple):
 
 
 class CodeScorer:
-    """Pool that runs programs as they arrive, collects the samples of finished problems, and saves them beside the output file."""
+    """Pool that runs arriving programs, collects the samples of finished problems, and saves the samples beside the output file."""
 
     def __init__(self, config: EvalConfig, problems: list[Problem]) -> None:
         self.config, self.total = config, len(problems) * config.samples

@@ -9,15 +9,16 @@ from typing import Any
 from rich.progress import track
 
 from headway.data import PromptCompletion, load_examples, tokenize_prompt
-from headway.decoding import DecodeStats, heads_drafter
+from headway.decoding import DecodeStats, Request, SamplingParams, complete, heads_drafter
 from headway.evaluation.benchmarks.quantization_effect import quantize_and_compare
 from headway.evaluation.benchmarks.speed import timed_prompts
 from headway.evaluation.configs import EvalConfig
-from headway.evaluation.prompts import left_padded, prompts_with_completions
+from headway.evaluation.loading import load_evaluated
+from headway.evaluation.prompts import prompts_with_completions
 from headway.evaluation.results import Scored, TaskResult
 from headway.evaluation.tasks import TASKS
 from headway.evaluation.tasks.held_out import HeldOut, held_out_on
-from headway.model import HeadwayModel, load_model_and_tokenizer
+from headway.model import HeadwayModel
 
 MAX_NEW_TOKENS = 256
 STOPS = ("Question:", "</s>", "<|im_end|>")
@@ -29,7 +30,7 @@ INVALID = "[invalid]"
 
 @dataclass(frozen=True)
 class Answer:
-    """One decoded answer and its two matches."""
+    """A decoded answer, and the results of both comparisons."""
 
     prompt: str
     text: str
@@ -46,12 +47,12 @@ class ExactMatch:
 
     @property
     def strict(self) -> float:
-        """Share of answers whose first number after #### matches."""
+        """Share of answers with a matching first number after ####."""
         return sum(answer.strict for answer in self.answers) / len(self.answers)
 
     @property
     def flexible(self) -> float:
-        """Share of answers whose last number matches."""
+        """Share of answers with a matching last number."""
         return sum(answer.flexible for answer in self.answers) / len(self.answers)
 
 
@@ -72,7 +73,7 @@ def score(config: EvalConfig) -> Scored:
     Raises:
         DataError: an example has no prompt and completion.
     """
-    model, tokenizer = load_model_and_tokenizer(config.model, dtype=config.dtype)
+    model, tokenizer = load_evaluated(config, config.dtype)
     source = config.data or TASKS[config.task].data
     examples = load_examples(source, config.split, config.limit)
     problems = prompts_with_completions(examples, source)
@@ -141,44 +142,28 @@ def exact_match(
     shots: Sequence[PromptCompletion] = (),
     quiet: bool = False,
 ) -> ExactMatch:
-    """Decode answers greedily and compare them with the references.
+    """Decode answers greedily and compare the answers with the references.
 
-    Each head drafts one token a step, even if drafting does not pay. The acceptance is then a property of the heads and
-    independent of the machine.
+    Every head drafts a token in every step, even if drafting does not pay: the acceptance is then a property of the heads, not of
+    the machine.
 
     Args:
         examples: prompts and completions.
-        shots: solved examples to put before each prompt.
+        shots: solved examples to put before the prompts.
         quiet: show no progress bar.
     """
     shown = "".join(f"{shot.prompt}{shot.completion}\n\n" for shot in shots)
-    encoded = [tokenize_prompt(shown + example.prompt, tokenizer) for example in examples]
-    order = sorted(range(len(examples)), key=lambda i: -len(encoded[i]))
-    texts: dict[int, str] = {}
-    stats = []
-    drafter = heads_drafter("chain") if model.heads is not None else None
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    for batch in batches if quiet else track(batches, "answering", transient=True):
-        ids, mask = left_padded([encoded[i] for i in batch], model.device)
-        settings: dict[str, Any] = {
-            "max_new_tokens": max_new_tokens,
-            "do_sample": False,
-            "speculative": speculative,
-            "adaptive": False,
-        }
-        out = model.generate(ids, attention_mask=mask, drafter=drafter, **settings)
-        stats.append(out.stats)
-        for i, text in zip(batch, tokenizer.batch_decode(out.sequences[:, ids.shape[1] :], skip_special_tokens=True), strict=True):
-            texts[i] = _cut(text)
+    sampling = SamplingParams(max_new_tokens=max_new_tokens, do_sample=False, stop_strings=STOPS)
+    requests = [Request(tokenize_prompt(shown + example.prompt, tokenizer), sampling) for example in examples]
+    drafter = heads_drafter("chain") if speculative and model.heads is not None else None
+    completions = complete(model, tokenizer, requests, drafter=drafter, max_batch_size=batch_size, adaptive=False)
+    texts, stats = [""] * len(examples), []
+    for completion in completions if quiet else track(completions, "answering", total=len(examples), transient=True):
+        texts[completion.request_index] = completion.text
+        stats.append(completion.stats)
     answers = []
-    for i, example in enumerate(examples):
-        text, reference = texts[i], example.completion.strip()
+    for text, example in zip(texts, examples, strict=True):
+        reference = example.completion.strip()
         strict, flexible = (same_answer(extract(text), reference) for extract in (extract_strict, extract_flexible))
         answers.append(Answer(example.prompt, text, strict, flexible))
     return ExactMatch(answers, DecodeStats.merge(stats))
-
-
-def _cut(text: str) -> str:
-    for stop in STOPS:
-        text = text.split(stop)[0]
-    return text

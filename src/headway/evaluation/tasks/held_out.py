@@ -12,10 +12,11 @@ from headway.errors import DataError
 from headway.evaluation.benchmarks.quantization_effect import quantize_and_compare
 from headway.evaluation.benchmarks.speed import timed_prompts
 from headway.evaluation.configs import EvalConfig
+from headway.evaluation.loading import load_evaluated
 from headway.evaluation.prompts import prompt_tokens
 from headway.evaluation.results import INLINE, Scored, TaskResult
 from headway.evaluation.tasks import TASKS
-from headway.model import HeadwayModel, load_model_and_tokenizer
+from headway.model import HeadwayModel
 from headway.ops import IGNORE, linear_cross_entropy, shift_labels
 from headway.trunk import eval_mode
 
@@ -49,7 +50,7 @@ def score(config: EvalConfig) -> Scored:
     Raises:
         DataError: no token is left to score.
     """
-    model, tokenizer = load_model_and_tokenizer(config.model, dtype=config.dtype)
+    model, tokenizer = load_evaluated(config, config.dtype)
     source = config.data or TASKS[config.task].data
     examples = load_examples(source, config.split, config.limit)
     prompts = [prompt_tokens(example, tokenizer) for example in examples]

@@ -9,10 +9,10 @@ from typing import Any
 from headway.config import nearest
 from headway.errors import CheckpointError, ConfigError, DataError
 from headway.evaluation.configs import EvalConfig
+from headway.evaluation.loading import load_evaluated
 from headway.evaluation.results import DecodingSummary, Scored, TaskResult
 from headway.evaluation.tasks import CODE, split_task
 from headway.evaluation.tasks.lm_eval_model import HeadwayLM  # raises a ConfigError if lm-eval is missing
-from headway.model import load_model_and_tokenizer
 
 UNSAFE = (
     "{}: lm-eval would run what the model wrote without protection. Headway's own humaneval and mbpp run it in a sandbox: "
@@ -49,9 +49,9 @@ def score(config: EvalConfig) -> Scored:
     for name in names:
         if name not in manager.all_tasks:
             raise ConfigError(f"lm-eval has no task {name!r}{nearest(name, manager.all_tasks) or '.'}")
-    model, tokenizer = load_model_and_tokenizer(config.model, dtype=config.dtype)
+    model, tokenizer = load_evaluated(config, config.dtype)
     lm = HeadwayLM(
-        model, tokenizer, batch_size=config.batch_size, drafter=config.drafter, plain=not config.speculative, seed=config.seed
+        model, tokenizer, batch_size=config.batch_size, drafter=config.drafter, speculative=config.speculative, seed=config.seed
     )
     began = time.monotonic()
     try:

@@ -1,6 +1,6 @@
-"""lm-eval's model interface: log-likelihoods exactly as its `hf` model computes them, generation through the engine.
+"""lm-eval's model interface: log-likelihoods of its `hf` model, and generation through the engine.
 
-Use it as `lm_eval.simple_evaluate(model=HeadwayLM("folder"), tasks=[...])`, or `headway eval --task lm-eval:gsm8k,piqa`.
+Use: `lm_eval.simple_evaluate(model=HeadwayLM("folder"), tasks=[...])`, or `headway eval --task lm-eval:gsm8k,piqa`.
 """
 
 import time
@@ -25,16 +25,19 @@ except ImportError as error:
 
 
 class HeadwayLM(HFLM):
-    """`hf` with another way to generate: all requests go through one engine, rows join as others end, drafts save forwards.
+    """lm-eval's `hf` model with speculative generation: all requests go through an engine with continuous batching.
 
     Args:
-        pretrained: folder, hub id, `embedded`, or a model; then with its tokenizer.
-        batch_size: rows decoded, or scored, at once.
-        drafter: a name of `DRAFTERS`. plain: decode without drafts.
-        adaptive: draft as much as pays on this machine, otherwise always as much as the drafter can.
-        seed: of what is drawn where a task samples.
-        kwargs: those of lm-eval's HFLM, such as max_length or add_bos_token.
-    Raises: ConfigError without lm-eval; CheckpointError for a model that cannot be loaded.
+        pretrained: folder, hub id, `embedded`, or a model.
+        tokenizer: tokenizer of the model; required for a model that is already loaded.
+        batch_size: number of sequences decoded, or scored, at the same time.
+        drafter: a name of `DRAFTERS`.
+        speculative: draft and verify; otherwise decode autoregressively.
+        adaptive: choose the number of drafts by speed; otherwise draft as many tokens as the drafter can.
+        seed: seed of the samples in tasks that sample.
+        kwargs: arguments of lm-eval's HFLM, for example max_length or add_bos_token.
+    Raises:
+        CheckpointError: the model cannot be loaded.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class HeadwayLM(HFLM):
         tokenizer: Any = None,
         batch_size: int = 16,
         drafter: str = "heads",
-        plain: bool = False,
+        speculative: bool = True,
         adaptive: bool = True,
         seed: int = 0,
         **kwargs: Any,
@@ -53,48 +56,54 @@ class HeadwayLM(HFLM):
             tokenizer = tokenizer if tokenizer is not None else loaded
         super().__init__(pretrained=pretrained.trunk, tokenizer=tokenizer, batch_size=batch_size, **kwargs)
         self.headway, self.adaptive = pretrained, adaptive
-        self.drafter = drafter_by_name(drafter, pretrained, speculative=not plain)
-        self.seed, self.decoded, self.seconds = seed, list[DecodeStats](), 0.0
+        self.drafter = drafter_by_name(drafter, pretrained, speculative)
+        self.seed, self.completion_stats, self.seconds = seed, list[DecodeStats](), 0.0
 
     @property
     def stats(self) -> DecodeStats:
-        """What all generation so far took; `seconds` is the time of it on the clock."""
-        return DecodeStats.merge(self.decoded)
+        """Statistics of all generation until now. The wall-clock time is `seconds`."""
+        return DecodeStats.merge(self.completion_stats)
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Texts up to their stop strings. What the engine cannot do, such as beam search, `hf` does."""
+        """Texts up to their stop strings. lm-eval's own `hf` decodes requests beyond the engine, for example beam search."""
         began = time.monotonic()
-        ours: dict[int, tuple[Request, list[str]]] = {}
+        supported: dict[int, tuple[Request, list[str]]] = {}  # number of the request -> request, stop strings
         if exactness_issue(self.headway.trunk) is None and self.mixed_precision_dtype is None:
             for number, request in enumerate(requests):
                 context, arguments = request.args
                 try:
-                    ours[number] = self._request(context, arguments, number)
+                    supported[number] = self._request(context, arguments, number)
                 except ConfigError as error:
-                    warnings.warn(f"{error} These requests are decoded plainly.", stacklevel=2)
-        theirs = [number for number in range(len(requests)) if number not in ours]
+                    warnings.warn(f"{error} lm-eval's own model decodes these requests.", stacklevel=2)
         texts: dict[int, str] = {}
-        numbers = list(ours)
-        bar = tqdm(total=len(numbers), disable=disable_tqdm or not numbers, desc="Running generate_until requests")
-
-        rows = self.batch_size if isinstance(self.batch_size, int) else 16
-        asked = [ours[number][0] for number in numbers]
-        how: dict[str, Any] = {"drafter": self.drafter, "max_batch_size": rows, "adaptive": self.adaptive}
-        for completion in complete(self.headway, self.tokenizer, asked, **how):
-            number = numbers[completion.request_index]
-            texts[number] = self._text(list(completion.token_ids), ours[number][1])
-            self.cache_hook.add_partial("generate_until", requests[number].args, texts[number])
-            self.decoded.append(completion.stats)
-            bar.update(1)
-        bar.close()
+        numbers = list(supported)
+        completions = complete(
+            self.headway,
+            self.tokenizer,
+            [supported[number][0] for number in numbers],
+            drafter=self.drafter,
+            max_batch_size=self.batch_size if isinstance(self.batch_size, int) else 16,
+            adaptive=self.adaptive,
+        )
+        with tqdm(total=len(numbers), disable=disable_tqdm or not numbers, desc="Running generate_until requests") as bar:
+            for completion in completions:
+                number = numbers[completion.request_index]
+                texts[number] = self._text(list(completion.token_ids), supported[number][1])
+                self.cache_hook.add_partial("generate_until", requests[number].args, texts[number])
+                self.completion_stats.append(completion.stats)
+                bar.update(1)
         self.seconds += time.monotonic() - began
-        if theirs:
-            plainly = super().generate_until([requests[number] for number in theirs], disable_tqdm)
-            texts |= dict(zip(theirs, plainly, strict=True))
+        if unsupported := [number for number in range(len(requests)) if number not in supported]:
+            own = super().generate_until([requests[number] for number in unsupported], disable_tqdm)
+            texts |= dict(zip(unsupported, own, strict=True))
         return [texts[number] for number in range(len(requests))]
 
     def _request(self, context: str, arguments: dict[str, Any], number: int) -> tuple[Request, list[str]]:
-        """What `hf` would ask of transformers. Raises ConfigError where the engine does not know a setting."""
+        """The request that `hf` would send to transformers, and the stop strings.
+
+        Raises:
+            ConfigError: the engine does not support a setting.
+        """
         settings: dict[str, Any] = dict(normalize_gen_kwargs(arguments, self.max_gen_toks))
         stops = handle_stop_sequences(
             settings.pop("until", None), eos=self.tok_decode([self.eot_token_id], skip_special_tokens=False)
@@ -112,9 +121,10 @@ class HeadwayLM(HFLM):
         return Request(prompt, SamplingParams(stop_strings=tuple(stops), seed=seed, options=settings)), stops
 
     def _text(self, tokens: list[int], stops: list[str]) -> str:
-        thinks = self.think_end_token
-        if isinstance(thinks, int) and thinks in tokens:
-            tokens = tokens[len(tokens) - tokens[::-1].index(thinks) :]
+        """Text of generated tokens, processed as in `hf`: without reasoning, cut at the stop strings."""
+        think_end = self.think_end_token
+        if isinstance(think_end, int) and think_end in tokens:
+            tokens = tokens[len(tokens) - tokens[::-1].index(think_end) :]
         text = self.tok_decode(tokens)
-        text = text.lstrip() if isinstance(thinks, int) else text
-        return postprocess_generated_text(text, stops, thinks if isinstance(thinks, str) else None)
+        text = text.lstrip() if isinstance(think_end, int) else text
+        return postprocess_generated_text(text, stops, think_end if isinstance(think_end, str) else None)
