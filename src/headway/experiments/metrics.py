@@ -1,4 +1,4 @@
-"""Metrics of experiments. One declaration names the key in JSON and Parquet, the column of tables, and the axis of plots."""
+"""Metrics of experiments. A declaration names the key in JSON and Parquet, the column of tables, and the axis of plots."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ class Metric:
         label: column of tables and axis of plots.
         description: words in sentences; the label by default.
         higher_is_better: direction of an improvement.
-        format: template such as "{:.1%}", or a function of the value. Differences of shares are printed in percentage points.
+        format: template, for example "{:.1%}", or a function of the value. Differences of shares are printed in percentage points.
         unit: unit on the axis of plots.
         paired: compared with the baseline by seed.
         wide_only: column of wide tables alone: 80 columns of a terminal have no room.
@@ -54,7 +54,7 @@ class Metric:
         return self.format.format(value) if isinstance(self.format, str) else self.format(value)
 
     def show_difference(self, value: float) -> str:
-        """Value with its sign, a share in percentage points."""
+        """Value with a sign, a share in percentage points."""
         template = self.format if isinstance(self.format, str) else "{:.4f}"
         return template.replace("{:", "{:+").format(value).removesuffix("%")
 
@@ -67,7 +67,7 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """Result of one run. In JSON the metrics stand beside the other fields."""
+    """Result of a run. In JSON, metrics and fields have the same level."""
 
     arm: str
     seed: int

@@ -19,7 +19,7 @@ def settings_json(config: Any) -> dict[str, Any]:
 
 
 def write_parquet(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write one line per row, with the union of all keys as columns. Lists stay lists."""
+    """Write a line per row, with the union of all keys as columns. Lists stay lists."""
     import pyarrow  # installed with datasets
     from pyarrow import parquet
 
@@ -36,14 +36,14 @@ def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> None:
 
 
 def terminal_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[str] = ()) -> Table:
-    """A table of plain text whose first column wraps in a narrow terminal.
+    """Table of plain text. The first column wraps in a narrow terminal.
 
     Args:
         words: headings of further columns that are left-aligned.
     """
     table = Table(title=escape(title), box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, title_justify="left")
-    for place, name in enumerate(headings):
-        table.add_column(name, justify="left" if not place or name in words else "right", no_wrap=bool(place))
+    for column, name in enumerate(headings):
+        table.add_column(name, justify="left" if not column or name in words else "right", no_wrap=bool(column))
     for row in rows:
         table.add_row(*map(escape, row))
     return table

@@ -1,4 +1,4 @@
-"""Differences between an arm and its baseline, paired by seed."""
+"""Differences between an arm and the baseline, paired by seed."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from headway.experiments.metrics import Metric, RunResult
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean difference of an arm to its baseline in one metric."""
+    """Mean difference of an arm to the baseline in a metric."""
 
     metric: Metric
     arm: str
@@ -38,7 +38,7 @@ def paired_difference(
     Args:
         values: of the arm, by seed.
         baseline_values: of the baseline, by seed.
-        group: runs among which the two are compared.
+        group: name of the compared runs, for example a model size.
     """
     seeds = tuple(sorted(set(values) & set(baseline_values)))
     if len(seeds) < 2:

@@ -1,4 +1,4 @@
-"""Runs of an experiment, each in a process, several in parallel. Finished runs are kept, and failed runs do not stop the others."""
+"""Runs of an experiment in parallel processes. Finished runs are kept, and a failed run does not stop the remaining runs."""
 
 import hashlib
 import json
@@ -58,13 +58,13 @@ def run_all(
     """Run all specs that have no result yet. An interrupted run continues from its last checkpoint.
 
     Args:
-        specs: by name, the spec as JSON values. A run is finished if its folder holds a result of an equal spec.
+        specs: by name, the spec as JSON values. A run is finished if the folder holds a result of an equal spec.
         folder: parent of the run folders.
-        module: module whose `run` each process calls.
+        module: module with the function `run` of the experiment.
         jobs: parallel runs.
         threads: torch threads of a run.
         title: words before the progress bar.
-        on_finished: called with the name of each finished run, also of a run that an earlier command finished: the earlier command
+        on_finished: called with the name of every finished run, also of a run that an earlier command finished: the earlier command
             may have been killed before the call.
     Raises: KeyboardInterrupt after Ctrl-C, once all runs have saved a checkpoint.
     """
@@ -110,7 +110,7 @@ def run_all(
 
 
 class _RunsColumn(ProgressColumn):
-    """Runs done, with a fraction for running ones, and runs per minute."""
+    """Number of finished runs, fractions of running runs included, and runs per minute."""
 
     def render(self, task: Task) -> Text:
         rate = f", {60 * task.speed:.1f} runs/min" if task.speed else ""
@@ -185,7 +185,7 @@ def _failure_reason(folder: Path, code: int) -> str:
 
 
 def _end(processes: Sequence["subprocess.Popen[bytes]"]) -> None:
-    """End the processes. After Ctrl-C, which reaches the processes too, give each time to save a checkpoint."""
+    """End the processes. Ctrl-C reaches the processes too: give all processes time to save a checkpoint."""
     for process in processes:
         try:
             process.wait(GRACE_SECONDS if sys.exc_info()[0] is KeyboardInterrupt else 0)

@@ -1,6 +1,6 @@
-"""Trainer callbacks of the runs: seconds of each step, scores along the way, and peak memory.
+"""Trainer callbacks of the runs: seconds per step, scores during training, and peak memory.
 
-Each callback keeps its figures in a file, so that a run that continues from a checkpoint keeps counting.
+Callbacks keep figures in files: a run that continues from a checkpoint keeps counting.
 """
 
 import json
@@ -34,7 +34,7 @@ class Point:
 
 
 class StepTimer(TrainerCallback):
-    """Seconds of each step, wall clock and processor, without anything between steps."""
+    """Seconds per step, wall clock and processor, without the time between steps."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -53,7 +53,7 @@ class StepTimer(TrainerCallback):
 
     @property
     def processor_seconds(self) -> float:
-        """Seconds in which a processor worked at the steps. On a busy machine, fewer than `seconds`."""
+        """Seconds of processor time of the steps. On a busy machine, fewer than `seconds`."""
         return sum(self.processor_by_step.values())
 
     @property
@@ -90,7 +90,7 @@ class StepTimer(TrainerCallback):
 
 
 class CurveRecorder(StepTimer):
-    """Seconds of each step, and scores of the model after some steps.
+    """Seconds per step, and scores of the model after some steps.
 
     Args:
         path: file of seconds and points.
@@ -124,7 +124,7 @@ class CurveRecorder(StepTimer):
 class MemoryRecorder(TrainerCallback):
     """Peak memory of training above the loaded trunk, in MiB: the heads, and allocations of steps up to the first checkpoint.
 
-    A run that continues from a checkpoint starts with the optimiser's moments in memory, so the file of the first part counts.
+    A run that continues from a checkpoint starts with the optimiser's moments in memory. The file of the first part counts.
     """
 
     def __init__(self, path: Path) -> None:

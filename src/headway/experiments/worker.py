@@ -1,7 +1,7 @@
-"""Process of one run: `python -m headway.experiments.worker MODULE FOLDER` reads FOLDER/run.json and writes FOLDER/result.json.
+"""Process of a run: `python -m headway.experiments.worker MODULE FOLDER` reads FOLDER/run.json and writes FOLDER/result.json.
 
-MODULE belongs to an experiment. Its function `run(spec, folder)` returns the result as JSON values. A process per run keeps memory
-and errors of a run away from the other runs.
+MODULE belongs to an experiment. The function MODULE.run(spec, folder) returns the result as JSON values. With a process per run,
+memory and errors of a run do not reach the remaining runs.
 """
 
 import json

@@ -59,9 +59,9 @@ def run(config: CompareConfig, title: str = "Does looking ahead help?") -> Compa
             _delete_models(folder)
 
     finished = _run_all(config, specs, "runs", jobs, console, "fine-tuning", delete_surplus)
-    trained = {name: ArmResult.from_json(found) for name, found in finished.results.items() if specs[name].finetune is not None}
+    trained = {name: ArmResult.from_json(values) for name, values in finished.results.items() if specs[name].finetune is not None}
     require_results(list(trained), finished.failures)
-    untrained = [ArmResult.from_json(found) for name, found in finished.results.items() if specs[name].finetune is None]
+    untrained = [ArmResult.from_json(values) for name, values in finished.results.items() if specs[name].finetune is None]
     runs = list(trained.values())
     timed = [spec for name, spec in specs.items() if name in trained and spec.seed == config.seed] if config.speed else []
     speed = _measure_speed(config, timed)
@@ -93,8 +93,8 @@ def _run_all(
     title: str,
     on_finished: Callable[[str], None] = lambda _: None,
 ) -> RunResults:
-    plain = {name: spec.to_json() for name, spec in specs.items()}
-    return run_all(plain, config.output_dir / folder, MODULE, jobs, config.threads, console, title, on_finished)
+    values = {name: spec.to_json() for name, spec in specs.items()}
+    return run_all(values, config.output_dir / folder, MODULE, jobs, config.threads, console, title, on_finished)
 
 
 def _measure_rates(config: CompareConfig, jobs: int, console: Console) -> dict[str, StepRates]:
@@ -109,7 +109,7 @@ def _measure_rates(config: CompareConfig, jobs: int, console: Console) -> dict[s
 
 
 def _measure_speed(config: CompareConfig, specs: list[ArmSpec]) -> dict[str, dict[str, SpeedResult]]:
-    """Decoding speed by task and arm, measured one after the other. Arms without heads are left out."""
+    """Decoding speed by task and arm, measured in sequence. Arms without heads are left out."""
     torch.set_num_threads(config.threads)
     speeds: dict[str, dict[str, SpeedResult]] = {task: {} for task in config.tasks}
     for spec in specs:

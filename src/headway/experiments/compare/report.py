@@ -19,7 +19,7 @@ from headway.reports.plots import COLOURS, figure_to_svg, labelled_axes
 
 
 def write_report(results: Comparison, path: Path) -> None:
-    """Write the page, and each plot as a PNG in `plots` beside the page. Raises HeadwayError if a file cannot be written."""
+    """Write the page, and the plots as PNG files in `plots` beside the page. Raises HeadwayError if a file cannot be written."""
     config = results.config
     body = [
         f'<p class="lead">{len(results.runs)} runs of {config.seeds} seeds, paired by seed · {results.seconds / 60:.0f} min</p>'
@@ -72,11 +72,11 @@ def _forest_plot(results: Comparison, task: str, metric: Metric) -> Figure | Non
         return None
     unit = "points" if metric.is_share else metric.unit
     figure, axes = labelled_axes(f"difference in {metric.words} ({unit})", "")
-    for place, (arm, found) in enumerate(arms.items()):
-        interval = found.differences[metric.key].interval
+    for row, (arm, comparison) in enumerate(arms.items()):
+        interval = comparison.differences[metric.key].interval
         low, middle, high = map(metric.scaled, (interval.low, interval.mean, interval.high))
         spread = [[middle - low], [high - middle]]
-        axes.errorbar(middle, place, xerr=spread, fmt="o", ms=8, capsize=5, color=_colour(results, arm), lw=2)
+        axes.errorbar(middle, row, xerr=spread, fmt="o", ms=8, capsize=5, color=_colour(results, arm), lw=2)
     axes.axvline(0, color="#555", lw=1, ls="--")
     axes.set_yticks(range(len(arms)), list(arms))
     axes.set_ylim(len(arms) - 0.5, -0.5)
@@ -87,15 +87,15 @@ def _forest_plot(results: Comparison, task: str, metric: Metric) -> Figure | Non
 def _seeds_plot(results: Comparison, task: str, metric: Metric) -> Figure:
     figure, axes = labelled_axes("", metric.axis)
     values = {arm: list(map(metric.scaled, results.values(task, arm, metric))) for arm in results.config.arms}
-    values = {arm: found for arm, found in values.items() if found}
-    for place, (arm, found) in enumerate(values.items()):
+    values = {arm: scores for arm, scores in values.items() if scores}
+    for x, (arm, scores) in enumerate(values.items()):
         colour = _colour(results, arm)
-        offsets = numpy.linspace(-0.12, 0.12, len(found)) if len(found) > 1 else [0.0]
+        offsets = numpy.linspace(-0.12, 0.12, len(scores)) if len(scores) > 1 else [0.0]
         if metric.is_share:
-            axes.bar(place, mean(found), 0.55, color=colour, alpha=0.35)
+            axes.bar(x, mean(scores), 0.55, color=colour, alpha=0.35)
         else:  # a bar from zero would hide the differences
-            axes.plot([place - 0.27, place + 0.27], [mean(found)] * 2, color=colour, lw=2)
-        axes.plot([place + offset for offset in offsets], found, "o", color=colour, ms=6)
+            axes.plot([x - 0.27, x + 0.27], [mean(scores)] * 2, color=colour, lw=2)
+        axes.plot([x + offset for offset in offsets], scores, "o", color=colour, ms=6)
     axes.set_xticks(range(len(values)), [textwrap.fill(arm, 13) for arm in values], fontsize=8)
     return figure
 
@@ -107,7 +107,7 @@ def _learning_plot(results: Comparison, task: str) -> Figure:
         if not curves:
             continue
         steps = [point.step for point in curves[0]]
-        values = [[curve[place].metrics["loss"] for curve in curves] for place in range(len(steps))]
+        values = [[curve[index].metrics["loss"] for curve in curves] for index in range(len(steps))]
         colour = _colour(results, arm)
         axes.plot(steps, [mean(v) for v in values], "o-", ms=4, color=colour, label=arm)
         axes.fill_between(steps, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.12, lw=0)
@@ -138,7 +138,7 @@ def _acceptance_plot(results: Comparison, task: str) -> Figure | None:
             continue
         depth = min(map(len, rates))
         deepest = max(deepest, depth)
-        values = [100 * mean(rate[place] for rate in rates) for place in range(depth)]
+        values = [100 * mean(rate[position] for rate in rates) for position in range(depth)]
         axes.plot(range(1, depth + 1), values, "o-", color=_colour(results, arm), label=arm)
     if not deepest:
         return None
@@ -149,7 +149,7 @@ def _acceptance_plot(results: Comparison, task: str) -> Figure | None:
 
 
 def _colour(results: Comparison, arm: str) -> str:
-    """Grey for baselines, a colour of its own for every other arm."""
+    """Grey for baselines, a different colour for every arm beside the baselines."""
     config = results.config
     if arm in config.baseline:
         return COLOURS[0]

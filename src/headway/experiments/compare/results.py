@@ -23,12 +23,12 @@ METRICS = (
 
 @dataclass(frozen=True, kw_only=True)
 class ArmResult(RunResult):
-    """Result of one run of an arm on a task.
+    """Result of a run of an arm on a task.
 
     Args:
         steps: optimiser steps of fine-tuning.
-        seconds: seconds of these steps.
-        warm_up_seconds: seconds of the steps of the warm-up.
+        seconds: time of the fine-tuning steps.
+        warm_up_seconds: time of the warm-up steps.
         head_losses: held-out loss by head, in nats.
         agreement: by head, top-1 agreement with the trunk.
         acceptance: per-position acceptance rate while answering.
@@ -66,7 +66,7 @@ class ArmResult(RunResult):
 
 @dataclass(frozen=True)
 class BaselineReached:
-    """Steps until an arm has the final score of its baseline."""
+    """Steps until an arm has the final score of the baseline."""
 
     seeds: int  # that get there
     of: int
@@ -75,7 +75,7 @@ class BaselineReached:
 
 @dataclass(frozen=True)
 class ArmComparison:
-    """An arm beside its baseline: differences and steps to the baseline's end, by key of the metric."""
+    """Comparison of an arm with the baseline: differences and steps to the baseline's end, by key of the metric."""
 
     baseline: str
     seeds: tuple[int, ...]
@@ -116,14 +116,14 @@ class Comparison:
         return [run for run in self.runs if (run.task, run.arm) == (task, arm)]
 
     def values(self, task: str, arm: str, metric: Metric) -> list[float]:
-        """Values of an arm, by seed; of a metric of the speed measurement, the one value."""
+        """Values of an arm, by seed; for metrics of the speed measurement a single value."""
         values = [run.metrics[metric.key] for run in self.runs_of(task, arm) if metric.key in run.metrics]
         if not values and (timed := self.speed.get(task, {}).get(arm)) is not None:
             values = [{"speed_up": timed.ratio, "tokens_per_forward": timed.chain}[metric.key]] if metric.key in TIMED else []
         return values
 
     def metrics(self, task: str) -> list[Metric]:
-        """Metrics that the runs of a task have. The first is the one that arms are judged by."""
+        """Metrics that the runs of a task have. The first metric gives the verdict."""
         runs = [*self.untrained, *self.runs]
         known = {key for run in runs if run.task == task for key in run.metrics}
         return [metric for metric in METRICS if metric.key in known or metric.key in TIMED]

@@ -1,4 +1,4 @@
-"""Specs of a comparison: one per task, arm and seed, with all settings of the run."""
+"""Specs of the runs of a comparison: a run per task, arm and seed, with all settings."""
 
 import random
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ class StepRates:
 
 @dataclass(frozen=True)
 class ArmSpec:
-    """One run of an arm on a task.
+    """Spec of a run of an arm on a task.
 
     Args:
         finetune: settings of `headway finetune` without output_dir, or None for the untrained model.
@@ -66,12 +66,12 @@ class ArmSpec:
 
 
 def arm_specs(config: CompareConfig, rates: dict[str, StepRates] | None = None) -> list[ArmSpec]:
-    """All runs: untrained models first, then seed by seed, so that the first results are pairs.
+    """All runs: untrained models first, then seed by seed. The first results are pairs.
 
     Args:
         rates: by "task/arm"; needed for a budget in seconds.
     Raises:
-        ConfigError: an arm has settings that contradict each other.
+        ConfigError: settings of an arm are contradictory.
         DataError: the data of a task cannot be read.
     """
     specs: list[ArmSpec] = []
@@ -94,7 +94,7 @@ def arm_specs(config: CompareConfig, rates: dict[str, StepRates] | None = None) 
 
 
 def timing_specs(config: CompareConfig) -> list[ArmSpec]:
-    """Runs that measure the time of a step: the first seed of each task and arm. Raises: as `arm_specs`."""
+    """Runs that measure the time of a step: the first seed of every task and arm. Raises: as `arm_specs`."""
     specs = arm_specs(replace(config, match="steps", budget=1))
     return [replace(spec, timing=True) for spec in specs if spec.finetune is not None and spec.seed == config.seed]
 
@@ -139,14 +139,16 @@ def baseline_of(config: CompareConfig, arm: str) -> str | None:
     """
     if arm in config.baseline:
         return None
-    found = [name for name in config.baseline if model_of(config, name) == model_of(config, arm)]
-    if len(found) != 1:
-        raise ConfigError(f"arm {arm!r} starts from {model_of(config, arm)}, of which {len(found)} baselines are named, not one.")
-    return found[0]
+    baselines = [name for name in config.baseline if model_of(config, name) == model_of(config, arm)]
+    if len(baselines) != 1:
+        raise ConfigError(
+            f"arm {arm!r} starts from {model_of(config, arm)}, of which {len(baselines)} baselines are named, not one."
+        )
+    return baselines[0]
 
 
 def tokens_per_step(settings: dict[str, Any], kind: type = FinetuneConfig) -> int:
-    """Tokens of text in one optimiser step with full rows."""
+    """Tokens of text in an optimiser step with full rows."""
     built: Any = headway.config.build(kind, {**settings, "output_dir": "unused"}, "settings")
     return int(built.batch_size * built.gradient_accumulation * built.max_length)
 

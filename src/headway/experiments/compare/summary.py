@@ -23,8 +23,8 @@ def compare(config: CompareConfig, runs: Sequence[ArmResult]) -> dict[str, dict[
             differences = {}
             for metric in METRICS:
                 values, baseline_values = (by_seed(inside, name, metric.key) for name in (arm, baseline))
-                if metric.paired and (found := paired_difference(metric, arm, baseline, values, baseline_values)) is not None:
-                    differences[metric.key] = found
+                if metric.paired and (difference := paired_difference(metric, arm, baseline, values, baseline_values)) is not None:
+                    differences[metric.key] = difference
             if not differences:
                 continue
             seeds = next(iter(differences.values())).seeds
@@ -36,7 +36,7 @@ def compare(config: CompareConfig, runs: Sequence[ArmResult]) -> dict[str, dict[
 def _steps_to_baseline(
     runs: Sequence[ArmResult], arm: str, baseline: str, seeds: Sequence[int], metric: Metric
 ) -> BaselineReached | None:
-    """Steps until an arm has the final value of its baseline, over the points of the runs. None if the points lack the metric."""
+    """Steps until an arm has the final value of the baseline, over the points of the runs. None if the points lack the metric."""
     points = {(run.arm, run.seed): run.points or [] for run in runs}
     reached = []
     for seed in seeds:
@@ -77,11 +77,11 @@ def table(results: Comparison, task: str, wide: bool = True) -> tuple[list[str],
         if not results.runs_of(task, arm):
             rows.append([arm, "", "", "failed", *[""] * (len(headings) - 4)])
             continue
-        found, row = results.comparison[task].get(arm), [arm]
+        comparison, row = results.comparison[task].get(arm), [arm]
         for metric in metrics:
             values = results.values(task, arm, metric)
             row.append(metric.show_mean(values) if values else "")
-            difference = found.differences.get(metric.key) if found is not None else None
+            difference = comparison.differences.get(metric.key) if comparison is not None else None
             if metric.paired:
                 row.append(str(difference) if difference is not None else "")
             if metric is first and difference is not None:
@@ -93,19 +93,19 @@ def table(results: Comparison, task: str, wide: bool = True) -> tuple[list[str],
 
 
 def summary_sentences(results: Comparison) -> list[str]:
-    """Findings and remarks, one sentence or two each."""
+    """Findings and remarks."""
     config, lines = results.config, []
     for task, arms in results.comparison.items():
         metric = results.metrics(task)[0]
-        for arm, found in arms.items():
-            difference = found.differences[metric.key]
+        for arm, comparison in arms.items():
+            difference = comparison.differences[metric.key]
             points = " points" if metric.is_share else ""
-            line = f"{task}: {arm} against {found.baseline}: {difference.verdict} in {metric.words}, {difference}{points}"
+            line = f"{task}: {arm} against {comparison.baseline}: {difference.verdict} in {metric.words}, {difference}{points}"
             if difference.verdict == UNCLEAR and difference.seeds_needed:
                 line += f"; about {difference.seeds_needed} seeds would show a difference of this size"
             elif difference.verdict == UNCLEAR:
                 line += "; more seeds than anyone can run would be needed"
-            lines.append(f"{line}. {_baseline_reached(found, metric)}")
+            lines.append(f"{line}. {_baseline_reached(comparison, metric)}")
     timed = [speed for arms in results.speed.values() for speed in arms.values()]
     if timed:
         changed = "no token" if all(speed.identical for speed in timed) else "THE OUTPUT"
@@ -124,8 +124,8 @@ def summary_sentences(results: Comparison) -> list[str]:
     return lines
 
 
-def _baseline_reached(found: ArmComparison, metric: Metric) -> str:
-    reached = found.steps_to_baseline[metric.key]
+def _baseline_reached(comparison: ArmComparison, metric: Metric) -> str:
+    reached = comparison.steps_to_baseline[metric.key]
     if reached is None or reached.median is None:
         return f"No seed reached the baseline's final {metric.words}."
     seeds = f"{reached.seeds} of {reached.of} seeds"

@@ -1,4 +1,4 @@
-"""One run of a comparison: warm up the heads, fine-tune, and score."""
+"""Run of a comparison: warm up the heads, fine-tune, and score."""
 
 import json
 import math
@@ -34,7 +34,7 @@ def run(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def train_and_score(spec: ArmSpec, folder: Path) -> ArmResult:
-    """Train one arm with a seed and score the model. Raises: as `finetune`."""
+    """Train an arm with a seed and score the model. Raises: as `finetune`."""
     task = spec.scored
     test = load_examples(task.test or task.data, "test", task.test_examples)
     identity: dict[str, Any] = {"task": spec.task, "arm": spec.arm, "seed": spec.seed, "model": spec.model, "steps": spec.steps}
@@ -69,7 +69,7 @@ def train_and_score(spec: ArmSpec, folder: Path) -> ArmResult:
 
 
 def measure_rates(spec: ArmSpec, folder: Path) -> StepRates:
-    """Train a few steps of each stage. Raises: as `finetune`."""
+    """Train a few steps of both stages. Raises: as `finetune`."""
     assert spec.finetune is not None
     few = {"max_steps": WARMUP_STEPS + TIMED_STEPS, "save_steps": WARMUP_STEPS + TIMED_STEPS}
     timer = StepTimer(folder / "seconds.json")

@@ -29,7 +29,7 @@ def run(config: HeadsCompareConfig) -> FamiliesComparison:
     Results of an earlier call with the same settings are kept. A failed family is reported and left out.
 
     Raises:
-        ConfigError: settings contradict each other.
+        ConfigError: settings are contradictory.
         HeadwayError: the trunk cannot be measured, or every family failed.
     """
     console, started = Console(), time.perf_counter()
@@ -90,22 +90,22 @@ def _run_all(
     title: str,
     on_finished: Callable[[str], None] = lambda _: None,
 ) -> RunResults:
-    plain = {name: spec.to_json() for name, spec in specs.items()}
-    return run_all(plain, config.output_dir / folder, MODULE, config.jobs, config.threads, console, title, on_finished)
+    values = {name: spec.to_json() for name, spec in specs.items()}
+    return run_all(values, config.output_dir / folder, MODULE, config.jobs, config.threads, console, title, on_finished)
 
 
 def _steps_in(seconds: float, config: HeadsCompareConfig, console: Console) -> tuple[dict[str, int], dict[str, str]]:
-    """Number of training steps in so many seconds, by label; and the failure reason of labels that cannot be timed."""
+    """Number of training steps in `seconds`, by label; and the failure reason of labels that cannot be timed."""
     specs = {spec.name: spec for spec in timing_specs(config)}
     finished = _run_all(config, specs, "rates", console, "timing steps")
     for name in specs:
         shutil.rmtree(config.output_dir / "rates" / name / MODEL, ignore_errors=True)
     failures = {specs[name].label: reason for name, reason in finished.failures.items()}
-    return {found["label"]: max(1, int(seconds / found["step_seconds"])) for found in finished.results.values()}, failures
+    return {result["label"]: max(1, int(seconds / result["step_seconds"])) for result in finished.results.values()}, failures
 
 
 def _entries_of(config: HeadsCompareConfig, labels: list[str]) -> list[str | dict[str, Any]]:
-    """Entries of `families` with these labels."""
+    """Entries of `families` with the given labels."""
     given = config.families or [entry.family for entry in entries(config)]
     return [family for family, entry in zip(given, entries(config), strict=True) if entry.label in labels]
 

@@ -1,4 +1,4 @@
-"""Settings of `headway heads compare`. The module imports no torch, so that `--help` is fast."""
+"""Settings of `headway heads compare`. The module imports no torch, for a fast `--help`."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Published results of draft heads, for orientation: models, data and hardware differ from those of a comparison here.
+"""Published results of draft heads, for orientation: models, data and hardware differ from a comparison here.
 
 Tokens per forward count the bonus token, as everywhere in Headway.
 """

@@ -26,7 +26,7 @@ LINES = ("-", (0, (5, 1.5)), (0, (1, 1)))  # for families beyond the number of c
 
 
 def write_report(results: FamiliesComparison, path: Path) -> None:
-    """Write the page, and each plot as a PNG in `plots` beside the page. Raises HeadwayError if a file cannot be written."""
+    """Write the page, and the plots as PNG files in `plots` beside the page. Raises HeadwayError if a file cannot be written."""
     config = results.config
     lead = [f"{counted(len(results.families), 'family', 'families')} on {config.model}"]
     lead += ["the trunk was trained too" if config.joint else "frozen trunk", counted(config.seeds, "seed")]
@@ -57,15 +57,15 @@ def write_report(results: FamiliesComparison, path: Path) -> None:
 def _acceptance_plot(results: FamiliesComparison, temperature: str) -> Figure:
     figure, axes = labelled_axes("draft position", "acceptance rate (%)", SIZE)
     deepest = 1
-    for place, published in enumerate(result for result in results.published if result.acceptance):
+    for index, published in enumerate(result for result in results.published if result.acceptance):
         rates = [100 * rate for rate in published.acceptance]
         deepest = max(deepest, len(rates))
-        label, line = f"published: {published.name} ({published.conditions.split(',')[0]})", PUBLISHED_LINES[place % 4]
+        label, line = f"published: {published.name} ({published.conditions.split(',')[0]})", PUBLISHED_LINES[index % 4]
         axes.plot(range(1, len(rates) + 1), rates, ls=line, marker=".", color=GREY, lw=1.2, label=label)
     for label, runs in results.finished().items():
         rates = [100 * rate for rate, steps in summary.acceptance(runs, temperature) if steps >= summary.MIN_STEPS]
         deepest = max(deepest, len(rates))
-        axes.plot(range(1, len(rates) + 1), rates, marker="o", ms=5, label=_plain(label), **_style(results, label))
+        axes.plot(range(1, len(rates) + 1), rates, marker="o", ms=5, label=_literal(label), **_style(results, label))
     axes.set_xticks(range(1, deepest + 1))
     axes.set_ylim(0, 102)
     _legend(figure, axes.get_legend_handles_labels()[0])
@@ -87,7 +87,7 @@ def _speed_plot(results: FamiliesComparison, temperature: str) -> Figure:
             axes.errorbar(x, y, yerr=spread, fmt=marker, ms=6, color=style["color"], elinewidth=0.8, capsize=2)
         points.sort()
         axes.plot([x for x, _ in points], [y for _, y in points], lw=0.8, alpha=0.6, **style)
-        handles.append(Line2D([], [], label=_plain(label), **style))
+        handles.append(Line2D([], [], label=_literal(label), **style))
     axes.axhline(1, color="#555", lw=1, ls="--")
     handles += [_marker_handle(variant) for variant in MARKERS]
     _legend(figure, handles)
@@ -98,7 +98,7 @@ def _published_plot(results: FamiliesComparison, temperature: str) -> Figure:
     figure, axes = labelled_axes(TOKENS, SPEED_UP, SIZE)
     for label, runs in results.finished().items():
         point = tokens_per_forward(runs, temperature, "adaptive"), median(ratios(runs, temperature, "adaptive"))
-        axes.plot(*point, MARKERS["adaptive"], ms=5, color=_style(results, label)["color"], label=_plain(label))
+        axes.plot(*point, MARKERS["adaptive"], ms=5, color=_style(results, label)["color"], label=_literal(label))
     points = {result.name: (result.tokens_per_forward, result.ratio) for result in results.published if result.ratio is not None}
     for name, (x, y) in points.items():
         axes.plot(x, y, "o", ms=5, mfc="none", color=GREY)
@@ -122,7 +122,7 @@ def _cost_plot(results: FamiliesComparison, temperature: str) -> Figure:
         axes.plot([share] * len(tokens), list(tokens.values()), lw=0.8, alpha=0.6, **style)
         for variant, value in tokens.items():
             axes.plot(share, value, MARKERS[variant], ms=6, color=style["color"])
-        handles.append(Line2D([], [], label=_plain(label), **style))
+        handles.append(Line2D([], [], label=_literal(label), **style))
     handles += [_marker_handle(variant) for variant in variants]
     axes.axhline(1, color="#555", lw=1, ls="--")
     axes.set_xlim(left=0)
@@ -160,11 +160,11 @@ PLOTS: tuple[tuple[str, Callable[[FamiliesComparison, str], Figure], str], ...] 
 
 def _style(results: FamiliesComparison, label: str) -> dict[str, Any]:
     """Colour and line of a family, the same in all plots."""
-    place, colours = results.families.index(label), COLOURS[1:]
-    return {"color": colours[place % len(colours)], "ls": LINES[place // len(colours) % len(LINES)]}
+    index, colours = results.families.index(label), COLOURS[1:]
+    return {"color": colours[index % len(colours)], "ls": LINES[index // len(colours) % len(LINES)]}
 
 
-def _plain(label: str) -> str:
+def _literal(label: str) -> str:
     """Label that matplotlib shows unchanged: no formula, no leading underscore."""
     return label.replace("$", r"\$").lstrip("_")
 

@@ -40,11 +40,11 @@ HELD_OUT = (
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyResult(RunResult):
-    """Result of one run.
+    """Result of a run.
 
     Args:
         arm: label of the family.
-        metrics: of COST and HELD_OUT, `trunk_loss` and others.
+        metrics: figures of COST and HELD_OUT, `trunk_loss`, and sizes.
         family: head family; None without heads.
         device: device of the run.
         dtype: dtype of the trunk.
@@ -127,7 +127,7 @@ class FamiliesComparison:
         }
 
     def table_rows(self) -> list[dict[str, Any]]:
-        """Rows of the Parquet file: one per run and temperature, with columns such as `chain_acceptance`."""
+        """Rows of the Parquet file, per run and temperature. Column names begin with the variant, for example `chain_acceptance`."""
         rows = []
         for run in self.runs:
             values = run.to_json()

@@ -1,4 +1,4 @@
-"""Specs of a comparison of families: the untrained trunk, and one spec per family and seed."""
+"""Specs of a comparison of families: the untrained trunk, and a spec per family and seed."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ RESERVED = ("output_dir", "data", "model", "heads", "seed", "max_steps", "epochs
 
 @dataclass(frozen=True)
 class Entry:
-    """A family with its label and its own settings of the training command."""
+    """A family with a label and with settings of the training command."""
 
     label: str
     family: str
@@ -44,7 +44,7 @@ class MeasurementSettings:
 
 @dataclass(frozen=True)
 class FamilySpec:
-    """One run of a family.
+    """Spec of a run of a family.
 
     Args:
         training: settings of the training command without output_dir, or None for the untrained trunk.
@@ -77,7 +77,7 @@ class FamilySpec:
 
 def entries(config: HeadsCompareConfig) -> list[Entry]:
     """Families of the comparison. Raises ConfigError for an unknown family, a reserved setting, or a repeated label."""
-    found: list[Entry] = []
+    families: list[Entry] = []
     for given in config.families or list(FAMILIES):
         settings: dict[str, Any] = {"family": given} if isinstance(given, str) else dict(given)
         family, label = settings.pop("family", None), settings.pop("label", None)
@@ -90,10 +90,10 @@ def entries(config: HeadsCompareConfig) -> list[Entry]:
             )
         options = ", ".join(f"{name} {value}" for name, value in (settings.get("options") or {}).items())
         label = str(label or (f"{family} ({options})" if options else family))
-        if label in (TRUNK, ALONE) or label in [entry.label for entry in found]:
+        if label in (TRUNK, ALONE) or label in [entry.label for entry in families]:
             raise ConfigError(f"families: two are called {label!r}. Give each entry its own `label`.")
-        found.append(Entry(label, family, settings))
-    return found
+        families.append(Entry(label, family, settings))
+    return families
 
 
 def family_specs(config: HeadsCompareConfig, steps: dict[str, int] | None = None) -> list[FamilySpec]:
@@ -102,7 +102,7 @@ def family_specs(config: HeadsCompareConfig, steps: dict[str, int] | None = None
     Args:
         steps: training steps by label; `max_steps` by default.
     Raises:
-        ConfigError: settings of a family contradict each other. The message names the family.
+        ConfigError: settings of a family are contradictory. The message names the family.
     """
     measured = MeasurementSettings(**{item.name: getattr(config, item.name) for item in dataclasses.fields(MeasurementSettings)})
     shared: dict[str, Any] = {"model": config.model, "joint": config.joint, "threads": config.threads}
@@ -119,7 +119,7 @@ def family_specs(config: HeadsCompareConfig, steps: dict[str, int] | None = None
 
 
 def timing_specs(config: HeadsCompareConfig) -> list[FamilySpec]:
-    """Runs that measure the seconds of a step, one per label. Raises: as `family_specs`."""
+    """Runs that measure the seconds of a step, a run per label. Raises: as `family_specs`."""
     specs = family_specs(dataclasses.replace(config, seeds=1))
     return [dataclasses.replace(spec, timing=True) for spec in specs if spec.training is not None]
 

@@ -1,4 +1,4 @@
-"""Summary of a comparison of families: tables, sentences, and notes on how to read the tables."""
+"""Summary of a comparison of families: tables, sentences, and notes."""
 
 from collections.abc import Sequence
 from statistics import mean, median
@@ -16,7 +16,7 @@ LEARNS_FROM = {"multi-token": "labels", "distillation": "the trunk's distributio
 
 
 def cost_table(results: FamiliesComparison, wide: bool = True) -> Table:
-    """Size, time and memory of each family."""
+    """Size, time and memory of the families."""
     metrics = _columns(COST, wide)
     headings = ["family", *(metric.label for metric in metrics), *(["of trunk", "learning rate", "learns from"] if wide else [])]
     rows = []
@@ -66,9 +66,9 @@ def decoding_table(results: FamiliesComparison, temperature: str, wide: bool = T
             tokens = tokens_per_forward(runs, temperature, variant)
             row.append(NONE if tokens is None else f"{tokens:.2f}")
         for variant in VARIANTS if wide else VARIANTS[:1]:
-            found = ratios(runs, temperature, variant)
-            row.append(f"{median(found):.2f}x ({min(found):.2f}-{max(found):.2f})" if found else NONE)
-        row.append("yes" if all(found.identical for run in runs for found in run.variants(temperature).values()) else "NO")
+            speeds = ratios(runs, temperature, variant)
+            row.append(f"{median(speeds):.2f}x ({min(speeds):.2f}-{max(speeds):.2f})" if speeds else NONE)
+        row.append("yes" if all(result.identical for run in runs for result in run.variants(temperature).values()) else "NO")
         rows.append(row)
     return headings, rows
 
@@ -88,22 +88,22 @@ def acceptance(runs: Sequence[FamilyResult], temperature: str) -> list[tuple[flo
     """Per-position acceptance rate of a chain over all seeds, and the number of steps that reach the position."""
     chains = [run.variants(temperature)["chain"] for run in runs]
     rates = []
-    for place in range(min(len(chain.acceptance) for chain in chains)):
-        steps = sum(chain.reached[place] for chain in chains)
-        accepted = sum(chain.acceptance[place] * chain.reached[place] for chain in chains)
+    for position in range(min(len(chain.acceptance) for chain in chains)):
+        steps = sum(chain.reached[position] for chain in chains)
+        accepted = sum(chain.acceptance[position] * chain.reached[position] for chain in chains)
         rates.append((accepted / steps if steps else 0.0, steps))
     return rates
 
 
 def ratios(runs: Sequence[FamilyResult], temperature: str, variant: str) -> list[float]:
     """Speed-up of all repeats and seeds; empty if the family lacks the variant."""
-    return [ratio for found in _of_variant(runs, temperature, variant) for ratio in found.ratios]
+    return [ratio for results in _of_variant(runs, temperature, variant) for ratio in results.ratios]
 
 
 def tokens_per_forward(runs: Sequence[FamilyResult], temperature: str, variant: str) -> float | None:
     """Mean over seeds; None if the family lacks the variant."""
-    found = _of_variant(runs, temperature, variant)
-    return mean(result.tokens_per_forward for result in found) if found else None
+    results = _of_variant(runs, temperature, variant)
+    return mean(result.tokens_per_forward for result in results) if results else None
 
 
 def summary_sentences(results: FamiliesComparison) -> list[str]:
@@ -126,7 +126,7 @@ def summary_sentences(results: FamiliesComparison) -> list[str]:
 
 
 def _best_families(results: FamiliesComparison, temperature: str) -> str:
-    """Families with the most tokens per forward, and the fastest family with the families whose spread overlaps."""
+    """Families with the most tokens per forward, and the fastest family with all families of overlapping spread."""
     finished, parts = results.finished(), []
     for variant in ("chain", "tree"):
         tokens = {label: tokens_per_forward(runs, temperature, variant) for label, runs in finished.items()}
@@ -169,7 +169,7 @@ def _exactness(results: FamiliesComparison) -> list[str]:
 
 
 def notes(results: FamiliesComparison) -> list[str]:
-    """Notes on how to read the tables."""
+    """Definitions of the figures in the tables."""
     config, trunk = results.config, results.trunk
     budget = f"{config.max_seconds:g} seconds" if config.max_seconds else f"{config.max_steps} steps"
     budget += f" of {config.batch_size} rows of {config.max_length} tokens"
@@ -205,7 +205,7 @@ def _of_variant(runs: Sequence[FamilyResult], temperature: str, variant: str) ->
 
 
 def _trunk_cells(results: FamiliesComparison, label: str, runs: Sequence[FamilyResult]) -> list[str]:
-    """Label, held-out loss of the trunk after training, and its change."""
+    """Label, held-out loss of the trunk after training, and the change."""
     losses = values_of(runs, "trunk_loss")
     changes = [loss - results.trunk.metrics["trunk_loss"] for loss in losses]
     return [label, f"{mean(losses):.4f}", f"{mean(changes):+.4f}" if any(changes) else "0"]

@@ -1,4 +1,4 @@
-"""One run of a comparison of families: train the heads, then measure losses and decoding."""
+"""Run of a comparison of families: train the heads, then measure losses and decoding."""
 
 import math
 import time
@@ -60,11 +60,11 @@ def train_and_measure(spec: FamilySpec, folder: Path) -> FamilyResult:
 
 
 def measure(model: HeadwayModel, source: str, spec: FamilySpec) -> dict[str, Any]:
-    """Sizes, held-out losses, and decoding at each temperature, as fields of FamilyResult.
+    """Sizes, held-out losses, and decoding at all temperatures, as fields of FamilyResult.
 
     Args:
         model: trunk with or without heads.
-        source: folder or hub id of its tokenizer.
+        source: folder or hub id of the tokenizer.
         spec: settings of the measurements.
     """
     settings = spec.measured
@@ -101,7 +101,7 @@ def measure(model: HeadwayModel, source: str, spec: FamilySpec) -> dict[str, Any
 
 
 def count_parameters(heads: HeadStack, view: TrunkView) -> tuple[int, int]:
-    """Number of parameters that the heads add to the trunk, and the part of them in unembeddings."""
+    """Number of parameters that the heads add to the trunk, and the number in unembeddings."""
     sizes = {id(parameter): parameter.numel() for parameter in heads.parameters()}
     unembeddings = {id(tensor) for unembedding in heads.unembeddings(view) for tensor in (unembedding.weight, unembedding.bias)}
     return sum(sizes.values()), sum(size for key, size in sizes.items() if key in unembeddings)

@@ -1,4 +1,4 @@
-"""Settings of `headway reproduce`. Importing this is fast: no torch, so that `--help` answers at once."""
+"""Settings of `headway reproduce`. The module imports no torch, for a fast `--help`."""
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -7,20 +7,20 @@ from typing import Any, ClassVar, Literal, Self
 from headway.config import field, nearest
 from headway.errors import ConfigError
 
-BY_SCALE = "(none: as the scale has it)"
+FROM_SCALE = "from the scale"
 MAY_BE_ZERO = ("seed", "pauses", "bf16")
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Width, layers and attention heads of a small model."""
+    """Shape of a small model."""
 
     width: int
     layers: int
     attention_heads: int
 
 
-# by parameters beside the embeddings; from 1M on they are the paper's (section 4.1, table S14), the smaller ones are ours
+# by number of parameters beside the embeddings; shapes from 1M on are the paper's (section 4.1, table S14)
 SHAPES = {
     "0.05M": Shape(32, 5, 2),
     "0.25M": Shape(64, 5, 4),
@@ -38,19 +38,22 @@ SHAPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class ReproduceConfig:
-    """What all experiments share. Raises ConfigError where a number is out of range."""
+    """Settings of all experiments. Raises ConfigError for a number out of range."""
 
-    output_dir: Path = field(Path("headway-reproduce"), help="folder of the results; each experiment has one of its own in it")
-    scale: Literal["cpu", "paper"] = field("cpu", help="what a CPU does in about 20 minutes, or the paper's size for a GPU")
-    seeds: int = field(3, help="runs of each arm; at least 2, since a difference needs a spread")
-    seed: int = field(0, help="of the first run; the others count on from it")
-    steps: int | None = field(None, help=f"optimiser steps of each run {BY_SCALE}")
-    batch_size: int | None = field(None, help=f"rows in a step {BY_SCALE}")
-    learning_rate: float | None = field(None, help=f"peak learning rate {BY_SCALE}")
-    test_examples: int | None = field(None, help=f"held-out examples to score, of each kind {BY_SCALE}")
-    gradient_accumulation: int = field(1, help="forward passes that the rows of a step are divided into")
-    bf16: bool = field(False, help="compute in bfloat16; weights and optimiser stay in float32")
-    threads: int = field(1, help="torch threads")
+    output_dir: Path = field(Path("headway-reproduce"), help="parent folder of the experiment's folder", group="output")
+
+    scale: Literal["cpu", "paper"] = field("cpu", help="about 20 minutes on a CPU, or the paper's size for a GPU", group="scale")
+    seeds: int = field(3, help="runs of each arm; at least 2", group="scale")
+    seed: int = field(0, help="first seed; the following seeds count up", group="scale")
+    test_examples: int | None = field(None, help="held-out examples of each kind", group="scale", default_text=FROM_SCALE)
+
+    steps: int | None = field(None, help="optimiser steps of each run", group="training", default_text=FROM_SCALE)
+    batch_size: int | None = field(None, help="rows in a step", group="training", default_text=FROM_SCALE)
+    learning_rate: float | None = field(None, help="peak learning rate", group="training", default_text=FROM_SCALE)
+
+    gradient_accumulation: int = field(1, help="forward passes of a step", group="hardware")
+    bf16: bool = field(False, help="compute in bfloat16; weights and optimiser stay in float32", group="hardware")
+    threads: int = field(1, help="torch threads", group="hardware")
 
     EXPERIMENT: ClassVar[str] = ""
     SCALES: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -67,7 +70,7 @@ class ReproduceConfig:
                 raise ConfigError(f"{item.name} must be above 0, got {value}.")
 
     def resolved(self) -> Self:
-        """The same with the scale's own values in place of every none. Raises ConfigError where they do not go together."""
+        """Config with the values of the scale for all settings that are None. Raises ConfigError for indivisible rows."""
         missing = {name: value for name, value in self.SCALES[self.scale].items() if getattr(self, name) is None}
         whole = replace(self, **missing)
         if whole.batch_size is not None and whole.batch_size % whole.gradient_accumulation:
@@ -77,11 +80,13 @@ class ReproduceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ScratchConfig(ReproduceConfig):
-    """Models from scratch. Raises ConfigError for a size that is unknown or too shallow, and as its parent does."""
+    """Settings of models from scratch. Raises ConfigError for an unknown size, or a size with too few layers."""
 
-    tokens: list[int] | None = field(None, help=f"how many tokens are predicted at once, an arm each; 1 is the baseline {BY_SCALE}")
-    sizes: list[str] | None = field(None, help=f"models, of {', '.join(SHAPES)} {BY_SCALE}")
-    points: int = field(8, help="scores along a run, the last one at its end")
+    tokens: list[int] | None = field(
+        None, help="numbers of predicted tokens, an arm per number; 1 is the baseline", group="model", default_text=FROM_SCALE
+    )
+    sizes: list[str] | None = field(None, help="sizes of the models", group="model", choices=tuple(SHAPES), default_text=FROM_SCALE)
+    points: int = field(8, help="times that a run is scored, the end included", group="training")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,18 +94,23 @@ class ScratchConfig(ReproduceConfig):
             raise ConfigError(f"tokens must be different and hold 1, the baseline of the differences, got {self.tokens}.")
         for size in self.sizes or ():
             if size not in SHAPES:
-                raise ConfigError(f"There is no size {size!r}{nearest(size, SHAPES) or '; there are: ' + ', '.join(SHAPES) + '.'}")
+                close = nearest(size, SHAPES) or f"; there are: {', '.join(SHAPES)}."
+                raise ConfigError(f"There is no size {size!r}{close}")
             if self.tokens is not None and max(self.tokens) > SHAPES[size].layers:
                 raise ConfigError(f"{size} has {SHAPES[size].layers} layers, too few to predict {max(self.tokens)} tokens.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class InductionConfig(ScratchConfig):
-    """Names of two tokens in children's stories (section 4.1)."""
+    """Induction: names of two tokens in children's stories (section 4.1)."""
 
-    stories: str = field("generated", help="where stories come from: generated, or files with known names, such as TinyStories")
-    max_length: int | None = field(None, help=f"tokens of a story; longer ones are cut {BY_SCALE}")
-    syllables: int | None = field(None, help=f"different first, and different second, tokens of names {BY_SCALE}")
+    stories: str = field(
+        "generated", help="`generated`, or a data source of stories with common names, such as TinyStories", group="data"
+    )
+    max_length: int | None = field(None, help="maximum length of a story, in tokens", group="data", default_text=FROM_SCALE)
+    syllables: int | None = field(
+        None, help="number of first tokens of names, and of second tokens", group="data", default_text=FROM_SCALE
+    )
 
     EXPERIMENT: ClassVar[str] = "induction"
     SCALES: ClassVar[dict[str, dict[str, Any]]] = {
@@ -132,9 +142,18 @@ class InductionConfig(ScratchConfig):
 class PolynomialConfig(ScratchConfig):
     """Arithmetic in F7[X]/(X^5) (section 4.2)."""
 
-    pauses: list[int] | None = field(None, help=f"pause tokens before the equals sign, an experiment each {BY_SCALE}")
-    trained: int | None = field(None, help=f"most operations of an expression in training: more is out of domain {BY_SCALE}")
-    tested: int | None = field(None, help=f"most operations of an expression in the test {BY_SCALE}")
+    pauses: list[int] | None = field(
+        None, help="numbers of pause tokens before the equals sign, compared separately", group="data", default_text=FROM_SCALE
+    )
+    trained: int | None = field(
+        None, help="maximum number of operations of a training expression", group="data", default_text=FROM_SCALE
+    )
+    tested: int | None = field(
+        None,
+        help="maximum number of operations of a test expression; more operations than in training are out of domain",
+        group="data",
+        default_text=FROM_SCALE,
+    )
 
     EXPERIMENT: ClassVar[str] = "polynomial"
     SCALES: ClassVar[dict[str, dict[str, Any]]] = {
@@ -146,7 +165,7 @@ class PolynomialConfig(ScratchConfig):
             "learning_rate": 3e-3,
             "test_examples": 300,
             "pauses": [0, 5],
-            "trained": 2,  # of the paper's 5, a CPU's share of steps teaches nothing
+            "trained": 2,  # the paper's 5 need more steps than a CPU can do
             "tested": 5,
         },
         # batches of 2^18 tokens (8,192 expressions of about 32) for 100,000 steps at 1e-4, 2,000 test expressions for each m
@@ -166,11 +185,11 @@ class PolynomialConfig(ScratchConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleConfig(ScratchConfig):
-    """Head count against the size of the model (section 3.1)."""
+    """Number of heads against the size of the model (section 3.1)."""
 
-    text: str = field("stdlib", help="what to learn from: stdlib, files, folders or hub ids")
-    tokenizer: str = field("bytes", help="folder or hub id of a tokenizer; `bytes`: a token a byte")
-    max_length: int | None = field(None, help=f"tokens in a row {BY_SCALE}")
+    text: str = field("stdlib", help="data source of texts: stdlib, files, folders or hub ids", group="data")
+    tokenizer: str = field("bytes", help="folder or hub id of a tokenizer, or `bytes`", group="data")
+    max_length: int | None = field(None, help="tokens in a row", group="data", default_text=FROM_SCALE)
 
     EXPERIMENT: ClassVar[str] = "scale"
     SCALES: ClassVar[dict[str, dict[str, Any]]] = {
@@ -198,15 +217,15 @@ class ScaleConfig(ScratchConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuningConfig(ReproduceConfig):
-    """The failure of fine-tuning with fresh heads (table S6)."""
+    """Fine-tuning with randomly initialised and with pretrained heads (table S6)."""
 
-    model: str | None = field(None, help=f"folder or hub id of the model, or `embedded` {BY_SCALE}")
-    heads: str | None = field(None, help="folder of pretrained heads (none: the model's own)")
-    num_heads: int = field(3, help="heads; 3 are the paper's 4 tokens")
-    data: str = field("word-problems:2", help="what to learn: a source as of `headway finetune`")
-    examples: int | None = field(None, help=f"examples to learn from {BY_SCALE}")
-    max_length: int | None = field(None, help=f"tokens in a packed row {BY_SCALE}")
-    small_weight: float = field(0.1, help="factor that the losses of pretrained heads are ramped up to")
+    model: str | None = field(None, help="folder or hub id of the model, or `embedded`", group="model", default_text=FROM_SCALE)
+    heads: str | None = field(None, help="folder of pretrained heads", group="model", default_text="heads of the model")
+    num_heads: int = field(3, help="number of heads; the paper predicts 4 tokens, so 3", group="model")
+    data: str = field("word-problems:2", help="data source, as of `headway finetune`", group="data")
+    examples: int | None = field(None, help="training examples", group="data", default_text=FROM_SCALE)
+    max_length: int | None = field(None, help="tokens in a packed row", group="data", default_text=FROM_SCALE)
+    small_weight: float = field(0.1, help="final loss weight of the heads in arms with a small weight", group="training")
 
     EXPERIMENT: ClassVar[str] = "finetuning"
     SCALES: ClassVar[dict[str, dict[str, Any]]] = {

@@ -36,7 +36,7 @@ class PaperTable:
     Args:
         title: number and caption of the table.
         columns: names of the columns.
-        values: by arm, a figure for each column.
+        values: by arm, a figure for every column.
     """
 
     title: str
@@ -49,7 +49,7 @@ class PaperExperiment:
     """An experiment of the paper.
 
     Args:
-        claim: the paper's claim, with its place in the paper.
+        claim: the paper's claim, with section or table.
         metrics: metrics of a run. The terminal shows the first three.
         plotted: key of the metric of the learning curves.
         specs: all runs.
@@ -57,7 +57,7 @@ class PaperExperiment:
         pairs: (arm, baseline).
         expected: the claim as directions of differences.
         table: figures of the paper.
-        trend: smallest and largest size, between which differences are compared.
+        trend: smallest and largest size, for the comparison of differences.
     """
 
     title: str
@@ -78,7 +78,7 @@ def of(config: ReproduceConfig) -> PaperExperiment:
 
 
 def _scratch_specs(config: ScratchConfig, pauses: Sequence[int] = (0,)) -> list[ReproductionSpec]:
-    """Specs seed by seed, so that an interrupted experiment has pairs to compare."""
+    """Specs seed by seed: an interrupted experiment has pairs to compare."""
     assert config.tokens is not None and config.sizes is not None
     return [
         ReproductionSpec(f"n={n}", size, config.seed + index, n, pause)
@@ -190,7 +190,7 @@ def _learner(config: ScratchConfig, task: Callable[[ReproductionSpec], Generated
     """Training from scratch.
 
     Args:
-        best: key of a metric whose highest point becomes the metric "best". The paper stops early by the test score.
+        best: key of a metric. The highest point becomes the metric "best". The paper stops early by the test score.
     """
 
     def run(spec: ReproductionSpec, folder: Path, callbacks: Sequence[TrainerCallback]) -> Learnt:

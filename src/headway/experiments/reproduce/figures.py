@@ -41,7 +41,7 @@ def draw(results: Reproduction, experiment: PaperExperiment, folder: Path) -> No
 
 
 def _curves(axes: Axes, runs: list[ReproductionResult], experiment: PaperExperiment, group: str) -> None:
-    """Plot a thin line for each seed, and the mean over seeds, by optimiser step."""
+    """Plot a thin line per seed, and the mean over seeds, by optimiser step."""
     for colour, arm in zip(COLOURS, dict.fromkeys(run.arm for run in runs), strict=False):
         lines = []
         for run in (run for run in runs if run.arm == arm):
@@ -56,14 +56,14 @@ def _curves(axes: Axes, runs: list[ReproductionResult], experiment: PaperExperim
 
 
 def _scores(axes: Axes, runs: list[ReproductionResult], experiment: PaperExperiment, group: str) -> None:
-    """Plot the final metrics: a bar for each arm, a dot for each seed."""
+    """Plot the final metrics: a bar per arm, a dot per seed."""
     arms = list(dict.fromkeys(run.arm for run in runs))
     metrics = [metric for metric in experiment.metrics if values_of(runs, metric.key)]
     for index, (arm, colour) in enumerate(zip(arms, COLOURS, strict=False)):
-        for place, metric in enumerate(metrics):
+        for group_index, metric in enumerate(metrics):
             values = values_of([run for run in runs if run.arm == arm], metric.key)
-            x = place + (index - (len(arms) - 1) / 2) * 0.8 / len(arms)
-            axes.bar(x, mean(values), 0.8 / len(arms), color=colour, alpha=0.55, label=arm if not place else None)
+            x = group_index + (index - (len(arms) - 1) / 2) * 0.8 / len(arms)
+            axes.bar(x, mean(values), 0.8 / len(arms), color=colour, alpha=0.55, label=arm if not group_index else None)
             axes.plot([x] * len(values), values, ".", color="#1c2430", markersize=4)
     axes.set_xticks(range(len(metrics)), [metric.key for metric in metrics], rotation=30, ha="right")
     axes.set_title(f"{group}: end of training, a dot per seed")

@@ -58,7 +58,7 @@ def check(config: FinetuningConfig) -> None:
 
 
 def learn(config: FinetuningConfig, spec: ReproductionSpec, folder: Path, callbacks: Sequence[TrainerCallback] = ()) -> Learnt:
-    """Fine-tune one arm and score the model. Raises: as `finetune`."""
+    """Fine-tune an arm and score the model. Raises: as `finetune`."""
     assert config.model is not None and config.steps and config.batch_size and config.learning_rate and config.max_length
     arm = ARMS[spec.arm]
     start, heads = config.model, config.heads

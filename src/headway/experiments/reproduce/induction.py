@@ -32,7 +32,7 @@ VOCABULARY_STORIES = 4000  # generated stories whose words are the vocabulary
 
 
 def task_of(config: InductionConfig) -> GeneratedTask:
-    """Renamed stories. Raises DataError if files hold too few stories in which a name occurs twice."""
+    """Renamed stories. Raises DataError if files hold too few stories with a repeated name."""
     assert config.max_length is not None and config.syllables is not None and config.test_examples is not None
     training, test = names_of_two_tokens(config.syllables)
     corpus = _corpus(config.stories)
@@ -45,8 +45,8 @@ def task_of(config: InductionConfig) -> GeneratedTask:
     ids, unknown, length = tokenizer.get_vocab(), tokenizer.unk_token_id, config.max_length
 
     def encoded(words: Sequence[str]) -> Encoded:
-        found = [ids.get(word, unknown) for word in words[: length - 1]] + [tokenizer.eos_token_id]
-        return Encoded(input_ids=found, labels=found)
+        tokens = [ids.get(word, unknown) for word in words[: length - 1]] + [tokenizer.eos_token_id]
+        return Encoded(input_ids=tokens, labels=tokens)
 
     def row(seed: int, index: int) -> PackedRow:
         random_ = random.Random(f"induction {seed} {index}")
@@ -86,7 +86,7 @@ def score(model: HeadwayModel, test: TestSet, batch_size: int = 32) -> Metrics:
 
 
 def _corpus(source: str) -> list[str]:
-    """Stories of files in which a known name occurs twice; empty for generated stories."""
+    """Stories of files with a repeated known name; empty for generated stories."""
     if source == "generated":
         return []
     texts = [example.text for example in load_examples(source) if isinstance(example, Text)]

@@ -14,7 +14,7 @@ SPECIAL = ("<pad>", "<eos>", "<unk>")
 
 
 def word_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Tokenizer with one token per word; words are separated by spaces. <pad> is 0, <eos> is 1, <unk> is 2."""
+    """Tokenizer with a token per word; words are separated by spaces. <pad> is 0, <eos> is 1, <unk> is 2."""
     vocabulary = {word: index for index, word in enumerate((*SPECIAL, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

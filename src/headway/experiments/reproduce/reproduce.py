@@ -23,7 +23,7 @@ def reproduce(config: ReproduceConfig) -> Reproduction:
     run is reported and left out.
 
     Raises:
-        ConfigError: settings contradict each other.
+        ConfigError: settings are contradictory.
         HeadwayError: every run failed, or a file cannot be written.
     """
     config = config.resolved()

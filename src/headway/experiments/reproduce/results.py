@@ -18,10 +18,10 @@ from headway.experiments.timing import Point
 
 @dataclass(frozen=True, kw_only=True)
 class ReproductionResult(RunResult):
-    """Result of one run.
+    """Result of a run.
 
     Args:
-        group: runs that are compared with each other.
+        group: name of the compared runs, for example a model size.
         curve: scores along the way.
         seconds: wall-clock time of training and scoring.
         parameters: number beside the embeddings; None for a pretrained model.
@@ -54,7 +54,7 @@ class Reproduction:
     """All results of an experiment.
 
     Args:
-        claim: the paper's, with its source.
+        claim: the paper's, with section or table.
         specs: all runs.
         runs: finished runs by name.
         failures: failure reason by name of the run.

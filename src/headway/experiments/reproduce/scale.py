@@ -48,7 +48,7 @@ def task_of(config: ScaleConfig) -> GeneratedTask:
 
 
 def tokens_per_forward(model: HeadwayModel, rows: list[PackedRow]) -> float:
-    """Tokens per forward of greedy decoding from the first half of each row, with one draft from each head; 1 without heads."""
+    """Tokens per forward of greedy decoding from the first half of the rows, with a draft from every head; 1 without heads."""
     half = len(rows[0]["input_ids"]) // 2
     stats: list[DecodeStats] = []
     arguments: dict[str, Any] = {"drafter": heads_drafter("chain"), "adaptive": False} if model.count else {"speculative": False}
@@ -59,7 +59,7 @@ def tokens_per_forward(model: HeadwayModel, rows: list[PackedRow]) -> float:
 
 
 def _tokens(config: ScaleConfig, tokenizer: PreTrainedTokenizerBase, split: str) -> np.ndarray:
-    """All documents in one sequence, each followed by <eos>."""
+    """All documents in one sequence, with <eos> after every document."""
     eos = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     parts = []
     for example in load_examples(config.text, split):

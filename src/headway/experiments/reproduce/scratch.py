@@ -38,7 +38,7 @@ class Learnt:
 
 @dataclass(frozen=True)
 class GeneratedTask:
-    """A task whose rows are generated.
+    """A task with generated rows.
 
     Args:
         tokenizer: tokenizer of the rows.

@@ -14,10 +14,10 @@ NOT_OF_A_RUN = ("output_dir", "seeds", "seed", "tokens", "sizes", "pauses", "thr
 
 @dataclass(frozen=True)
 class ReproductionSpec:
-    """One training run.
+    """Spec of a training run.
 
     Args:
-        arm: arm among those that are compared.
+        arm: name of the arm.
         size: size of the model, or another setting that all compared arms share.
         seed: seed of weights and data.
         n: number of predicted tokens.
@@ -32,7 +32,7 @@ class ReproductionSpec:
 
     @property
     def group(self) -> str:
-        """Runs that are compared with each other."""
+        """Name of the compared runs."""
         return self.size if not self.pauses else f"{self.size}, {self.pauses} pauses"
 
     @property

@@ -35,30 +35,30 @@ class Expectation:
 
 
 def compare(runs: Runs, metrics: Sequence[Metric], pairs: Sequence[tuple[str, str]]) -> list[Difference]:
-    """Differences of each (arm, baseline) in each group, over the seeds that both finished. A single seed is left out."""
-    found = []
+    """Differences of all pairs (arm, baseline) in all groups, over the seeds that both finished. A single seed is left out."""
+    differences = []
     for group in _groups(runs):
         inside = _in_group(runs, group)
         for metric in metrics:
             for arm, baseline in pairs:
                 values, baseline_values = (by_seed(inside, name, metric.key) for name in (arm, baseline))
-                found.append(paired_difference(metric, arm, baseline, values, baseline_values, group))
-    return [difference for difference in found if difference is not None]
+                differences.append(paired_difference(metric, arm, baseline, values, baseline_values, group))
+    return [difference for difference in differences if difference is not None]
 
 
 def compare_sizes(
     runs: Runs, metrics: Sequence[Metric], pairs: Sequence[tuple[str, str]], smallest: str, largest: str
 ) -> list[Difference]:
-    """Difference of an arm to its baseline at the largest size less the difference at the smallest size, paired by seed."""
-    found = []
+    """Difference of an arm to the baseline at the largest size less the difference at the smallest size, paired by seed."""
+    differences = []
     for metric in metrics:
         for arm, baseline in pairs:
             large, small = (
                 _differences(*(by_seed(_in_group(runs, size), name, metric.key) for name in (arm, baseline)))
                 for size in (largest, smallest)
             )
-            found.append(paired_difference(metric, arm, baseline, large, small, trend_group(smallest, largest)))
-    return [difference for difference in found if difference is not None]
+            differences.append(paired_difference(metric, arm, baseline, large, small, trend_group(smallest, largest)))
+    return [difference for difference in differences if difference is not None]
 
 
 def trend_group(smallest: str, largest: str) -> str:
@@ -78,12 +78,12 @@ def verdict(comparisons: Sequence[Difference], expected: Sequence[Expectation]) 
     """
     agreed = opposed = unclear = 0
     for expectation in expected:
-        for found in comparisons:
-            key = (found.arm, found.baseline, found.metric.key)
-            if key == (expectation.arm, expectation.baseline, expectation.metric) and expectation.group in (None, found.group):
-                agreed += found.verdict == ("better" if expectation.better else "worse")
-                opposed += found.verdict == ("worse" if expectation.better else "better")
-                unclear += found.verdict == UNCLEAR
+        for difference in comparisons:
+            key = (difference.arm, difference.baseline, difference.metric.key)
+            if key == (expectation.arm, expectation.baseline, expectation.metric) and expectation.group in (None, difference.group):
+                agreed += difference.verdict == ("better" if expectation.better else "worse")
+                opposed += difference.verdict == ("worse" if expectation.better else "better")
+                unclear += difference.verdict == UNCLEAR
     if not agreed + opposed + unclear:
         return "no answer", "no two seeds finished in both arms of a comparison"
     counts = f"{agreed} of {agreed + opposed + unclear} comparisons agree, {opposed} oppose, {unclear} show no difference"
@@ -95,19 +95,19 @@ def verdict(comparisons: Sequence[Difference], expected: Sequence[Expectation]) 
 
 
 def table(runs: Runs, comparisons: Sequence[Difference], metrics: Sequence[Metric], title: str) -> Table:
-    """For each group, metric and arm, the mean over seeds, and the difference to each baseline with its interval."""
+    """Table of means over seeds by group, metric and arm, and of differences to the baselines with intervals."""
     drawn = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))
     for name in ("arm", "mean", "baseline", "difference", "95 % interval"):
         drawn.add_column(name, justify="left" if name in ("arm", "baseline") else "right", no_wrap=True)
-    for group in dict.fromkeys([*_groups(runs), *(found.group for found in comparisons)]):
+    for group in dict.fromkeys([*_groups(runs), *(one.group for one in comparisons)]):
         for metric in metrics:
             rows = []
             for arm in dict.fromkeys(run.arm for run in runs):
                 values = values_of([run for run in _in_group(runs, group) if run.arm == arm], metric.key)
-                found = [one for one in comparisons if (one.group, one.metric, one.arm) == (group, metric, arm)]
-                if values or found:
+                differences = [one for one in comparisons if (one.group, one.metric, one.arm) == (group, metric, arm)]
+                if values or differences:
                     shown = metric.show(mean(values)) if values else ""
-                    rows += [(arm, shown, *cells) for cells in map(_difference_cells, found)] or [(arm, shown, "", "", "")]
+                    rows += [(arm, shown, *cells) for cells in map(_difference_cells, differences)] or [(arm, shown, "", "", "")]
             if rows:
                 drawn.add_row(f"[bold]{escape(group)}: {escape(metric.label)}[/bold]")
                 for row in rows:
@@ -116,10 +116,10 @@ def table(runs: Runs, comparisons: Sequence[Difference], metrics: Sequence[Metri
     return drawn
 
 
-def _difference_cells(found: Difference) -> tuple[str, str, str]:
+def _difference_cells(difference: Difference) -> tuple[str, str, str]:
     """Baseline, difference and interval: green if better, red if worse."""
-    colour, (middle, _, interval) = COLOURS[found.verdict], str(found).partition(" ")
-    return found.baseline, f"[{colour}]{middle}[/{colour}]", escape(interval)
+    colour, (middle, _, interval) = COLOURS[difference.verdict], str(difference).partition(" ")
+    return difference.baseline, f"[{colour}]{middle}[/{colour}]", escape(interval)
 
 
 def _differences(values: dict[int, float], baseline_values: dict[int, float]) -> dict[int, float]:

@@ -1,4 +1,4 @@
-"""One run of a reproduced experiment."""
+"""Run of a reproduced experiment."""
 
 import time
 from pathlib import Path
@@ -11,12 +11,12 @@ from headway.experiments.reproduce.specs import ReproductionSpec
 
 def run(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Result of a ReproductionSpec in JSON form. Raises: as `headway.training.loop.run` and `finetune`."""
-    found, config = ReproductionSpec.from_json(spec)
+    parsed, config = ReproductionSpec.from_json(spec)
     started = time.perf_counter()
-    learnt = experiments.of(config).learn(found, folder, ())
+    learnt = experiments.of(config).learn(parsed, folder, ())
     result = ReproductionResult(
-        **vars(found),
-        group=found.group,
+        **vars(parsed),
+        group=parsed.group,
         curve=learnt.curve,
         metrics=learnt.metrics,
         parameters=learnt.parameters,
