@@ -127,7 +127,7 @@ class FamiliesComparison:
         }
 
     def table_rows(self) -> list[dict[str, Any]]:
-        """Rows of the Parquet file, per run and temperature. Column names begin with the variant, for example `chain_acceptance`."""
+        """Rows of the Parquet file, per run and temperature. Columns begin with the variant, for example `chain_acceptance`."""
         rows = []
         for run in self.runs:
             values = run.to_json()
