@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from headway.cli import main
 from headway.files import write_json
-from tests.shipping import ship, tensors_of
+from tests.native_mtp import save_native_mtp, tensors_of
 from tests.tiny import tiny_trunk
 
 
@@ -62,7 +62,7 @@ def test_the_embedded_model_can_be_inspected_by_name(capsys: pytest.CaptureFixtu
 def test_layers_that_a_model_ships_with_are_named_with_their_layout_and_engines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ship(tmp_path, "glm4_moe")
+    save_native_mtp(tmp_path, "glm4_moe")
     assert main(["heads", "inspect", str(tmp_path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["format"], found["family"], found["count"]) == ("transformers", "sequential", 1)

@@ -14,7 +14,7 @@ from headway.cli import main
 from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
 from headway.interop import export, import_
 from headway.model.native_mtp.layer_config import with_mtp_layer_config
-from tests.shipping import ship, tensors_of
+from tests.native_mtp import save_native_mtp, tensors_of
 from tests.tiny import tiny_trunk
 from tests.training.recipes import save_tokenizer
 
@@ -121,7 +121,7 @@ def test_one_layer_in_the_naming_of_qwen3_next_drafts_in_transformers(tmp_path):
 
 
 def test_heads_that_a_model_shipped_with_are_exported_without_its_copies(tmp_path):
-    ship(tmp_path / "glm", "glm4_moe")
+    save_native_mtp(tmp_path / "glm", "glm4_moe")
     model = HeadwayModel.from_pretrained(tmp_path / "glm")
     account = export(model, "transformers", tmp_path / "out")
     assert set(account.left_out) == {f"model.layers.3.{name}.weight" for name in ("embed_tokens", "shared_head.head")}
@@ -132,7 +132,7 @@ def test_heads_that_a_model_shipped_with_are_exported_without_its_copies(tmp_pat
 
 
 def test_a_trunk_that_transformers_cannot_roll_back_is_exported_with_a_warning(tmp_path):
-    ship(tmp_path / "a", "qwen3_next")
+    save_native_mtp(tmp_path / "a", "qwen3_next")
     model = HeadwayModel.from_pretrained(tmp_path / "a")
     with pytest.warns(UserWarning, match="cannot be rolled back"):
         export(model, "transformers", tmp_path / "b", {"layout": "qwen3_next"})

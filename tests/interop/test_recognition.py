@@ -11,7 +11,7 @@ from headway.errors import CheckpointError
 from headway.interop import FORMATS, export, recognise
 from tests.interop.checks import shaken
 from tests.interop.test_medusa import as_published
-from tests.shipping import ship
+from tests.native_mtp import save_native_mtp
 from tests.tiny import tiny_trunk
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is a folder. vLLM needs a hub id", "ignore:vLLM passes over")
@@ -68,7 +68,7 @@ def test_published_medusa_heads_are_told_apart_and_counted_by_their_tensors(tmp_
     [("glm4_moe", "deepseek", "use_mtp"), ("qwen3_next", "qwen3_next", "Qwen3-Next"), ("mimo", "mimo", "one token a step")],
 )
 def test_layers_that_a_model_ships_with_are_named_by_kind(tmp_path, architecture, layout, engine):
-    ship(tmp_path, architecture)
+    save_native_mtp(tmp_path, architecture)
     found = recognise(tmp_path)
     assert found["layout"].startswith(layout) and engine in found["engines"] and found["format"] == "transformers"
     assert found["notes"] == [] and found["parameters"] > 0

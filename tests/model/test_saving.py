@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from headway import HeadwayModel
 from headway.errors import CheckpointError
 from headway.heads import CONFIG_FILE, TENSORS_FILE, HeadStack
-from tests.shipping import ship, tensors_of
+from tests.native_mtp import save_native_mtp, tensors_of
 from tests.tiny import MORE_ARCHITECTURES, tiny_trunk
 
 IDS = torch.tensor([[5, 9, 23, 4, 17, 8]])
@@ -128,7 +128,7 @@ def test_incomplete_heads_are_refused(tmp_path, monkeypatch):
 
 
 def test_native_mtp_layers_survive_saves_in_their_own_folder_and_then_elsewhere(tmp_path):
-    ship(tmp_path / "a", "glm4_moe", max_shard_size="20KB")
+    save_native_mtp(tmp_path / "a", "glm4_moe", max_shard_size="20KB")
     before = tensors_of(tmp_path / "a")
     model = HeadwayModel.from_pretrained(tmp_path / "a")
     model.save_pretrained(tmp_path / "a")

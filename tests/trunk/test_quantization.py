@@ -198,7 +198,7 @@ def test_a_trunk_that_is_not_batch_invariant_is_decoded_autoregressively_with_a_
     ids, mask = prompts()
     if exactness_issue(model.trunk) is None:
         pytest.skip("exact all the same here")
-    with pytest.warns(UserWarning, match="decodes plainly"):
+    with pytest.warns(UserWarning, match="decodes autoregressively"):
         model.generate(ids, mask, max_new_tokens=4, do_sample=False)
 
 

@@ -167,7 +167,7 @@ class TrunkView:
 
     @contextmanager
     def capture_hidden_states(self, hidden_state_layers: Sequence[int]) -> Iterator[Mapping[int, Tensor]]:
-        """Within, the yielded dict holds the latest input of each of these layers, by layer index.
+        """Within, the yielded dict holds the latest input of the layers, by layer index.
 
         Only forwards of the calling thread count: another thread may use the same model at the same time.
         """

@@ -1,12 +1,12 @@
-"""Scaled dot-product attention where transformers' own is slow or not exact enough: while decoding, and for quantised activations.
+"""Scaled dot-product attention for decoding, and for quantised activations.
 
-**Decoding.** A few queries look at a long cache. transformers' sdpa copies every key once for each query head that shares it, in
-each layer. Queries that share a key-value head can as well stand in line as if they were one head's (multi-query attention,
-Shazeer 2019, arXiv 1911.02150, section 3): nothing is copied but their masks.
+**Decoding.** A few queries attend to a long cache. transformers' sdpa copies every key for all query heads of a group, in every
+layer. The queries of a group can instead be packed into the sequence dimension of a single head (multi-query attention, Shazeer
+2019, arXiv 1911.02150, section 3). Only masks are copied then.
 
-**Quantised activations.** Quantised products are sums of integers, exact in any order; what is left to depend on how many tokens
-go through together is the attention, whose float32 sums differ in their last bits. A last bit is enough to round an activation to
-the next integer, which moves the logits by a percent. In float64 the sums agree in all bits that float32 keeps.
+**Quantised activations.** Quantised products are sums of integers and exact in any order. Attention in float32 is not: the last
+bits of the sums depend on the batch. A changed last bit can round an activation to the next integer and move the logits by a
+percent. Sums in float64 agree in all bits of a float32, and the output is batch-invariant.
 """
 
 import functools
@@ -23,9 +23,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 SDPA_FLOAT64 = "sdpa_float64"
-BOOLEAN_MASKS = ("sdpa", SDPA_FLOAT64)  # implementations that take masks of true and false, and None for plain causal
+BOOLEAN_MASKS = ("sdpa", SDPA_FLOAT64)  # implementations with boolean masks, and causal attention for None
 # replacement of an implementation while decoding; takes additive masks, and None (see `gqa_packed_sdpa`)
-GQA_PACKED = {"sdpa": "sdpa_in_line", SDPA_FLOAT64: "sdpa_in_line_float64"}
+GQA_PACKED = {"sdpa": "gqa_packed_sdpa", SDPA_FLOAT64: "gqa_packed_sdpa_float64"}
 
 
 def gqa_packed_sdpa(
@@ -58,14 +58,14 @@ def gqa_packed_sdpa(
     else:
         if attention_mask is not None and queries > 1:
             attention_mask = attention_mask.repeat(1, 1, groups, 1)
-        line = query.reshape(batch, key.shape[1], groups * queries, width)
-        found = scaled_dot_product_attention(line, key, value, attention_mask, scale=scaling)
+        packed = query.reshape(batch, key.shape[1], groups * queries, width)
+        found = scaled_dot_product_attention(packed, key, value, attention_mask, scale=scaling)
         found = found.view(batch, heads, queries, found.shape[3])
     return found.transpose(1, 2).contiguous(), None
 
 
 def _in_float64(attend: Callable[..., tuple[Tensor, None]]) -> Callable[..., tuple[Tensor, None]]:
-    """`attend`, computed in float64 and returned in the dtype of its query."""
+    """`attend` in float64, with the result in the dtype of the query."""
 
     def attend_float64(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
@@ -100,7 +100,7 @@ def _in_decoding_threads(attend: Callable[..., Any], otherwise: Callable[..., An
 
     @functools.wraps(attend)
     def dispatch(*args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling() or _decoding.depth:  # Headway compiles forwards of decoding alone
+        if torch.compiler.is_compiling() or _decoding.depth:  # Headway compiles only forwards of decoding
             return attend(*args, **kwargs)
         return otherwise(*args, **kwargs)
 
@@ -111,7 +111,7 @@ def _in_decoding_threads(attend: Callable[..., Any], otherwise: Callable[..., An
 def use_decode_attention(config: Any) -> Iterator[None]:
     """Within, the model of this (text) config attends by `gqa_packed_sdpa` in place of sdpa.
 
-    The implementation is a field of the config, which all threads share. Another thread's forward of the model finds the changed
+    The implementation is a field of the config, shared by all threads. Another thread's forward of the model finds the changed
     field, and still computes transformers' own attention. The last of several users of a config restores the field.
     """
     with _switch_lock:

@@ -1,4 +1,4 @@
-"""Tiny checkpoints that ship with MTP layers, named by hand as the published ones are, from transformers' own `MtpModel`."""
+"""Tiny checkpoints with native MTP layers, named by hand as published checkpoints are, from transformers' own `MtpModel`."""
 
 import json
 from pathlib import Path
@@ -7,14 +7,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.cache_utils import MtpCache
 from transformers.modeling_layers import MtpModel
 
 from tests.tiny import EXPERTS, tiny_trunk
 
 LINEAR = {"linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4}
 HYBRID = {"num_hidden_layers": 4, "head_dim": 8, **LINEAR}  # three layers of linear attention, one of full
-# architecture -> how it differs from tests.tiny, and how many MTP layers it ships with
-SHIPPING: dict[str, tuple[dict[str, object], int]] = {
+IDS = torch.tensor([[5, 9, 23, 4, 17, 8, 31, 7], [3, 3, 40, 2, 11, 60, 22, 9]])
+# architecture -> settings that differ from tests.tiny, and number of MTP layers
+NATIVE_MTP: dict[str, tuple[dict[str, object], int]] = {
     "deepseek_v3": ({"first_k_dense_replace": 1}, 2),
     "glm4_moe": ({}, 1),
     "qwen3_next": ({**HYBRID, **EXPERTS, "num_experts": 4, "shared_expert_intermediate_size": 16}, 1),
@@ -24,11 +26,11 @@ SHIPPING: dict[str, tuple[dict[str, object], int]] = {
 DEEPSEEK = ("deepseek_v3", "glm4_moe")
 
 
-def ship(
+def save_native_mtp(
     folder: Path, architecture: str, dtype: torch.dtype = torch.float32, depth: int | None = None, **saving: object
 ) -> MtpModel:
-    """Save such a checkpoint; returns its MTP layers as transformers runs them, with the trunk that they sit on."""
-    overrides, count = SHIPPING[architecture]
+    """Save a checkpoint; returns transformers' own MTP layers with the trunk."""
+    overrides, count = NATIVE_MTP[architecture]
     overrides = overrides if depth is None else {**overrides, "num_hidden_layers": depth}
     trunk = tiny_trunk("qwen2" if architecture == "mimo" else architecture, vocab_size=64, attention_dropout=0.0, **overrides)
     config = trunk.config
@@ -40,7 +42,7 @@ def ship(
     for name, tensor in native.layers.state_dict().items():
         tensor.normal_(std=0.15, generator=generator)
         if "norm" in name and architecture in (*DEEPSEEK, "mimo"):
-            tensor += 1  # the others store what is added to 1
+            tensor += 1  # the other architectures store the difference from 1
     for model in (trunk, native.layers):
         for parameter in model.parameters():
             parameter.data = parameter.data.to(dtype)  # not buffers: the experts' biases stay in float32
@@ -57,7 +59,7 @@ def ship(
 
 
 def published(native: MtpModel, architecture: str, trunk: PreTrainedModel) -> dict[str, Tensor]:
-    """The layers under the names, and in the pieces, that checkpoints of this architecture have."""
+    """Tensors of the layers under the names of published checkpoints, with experts apart."""
     depth, found = trunk.config.num_hidden_layers, {}
     for name, tensor in native.layers.state_dict().items():
         k, rest = name.split(".", 1)
@@ -82,7 +84,7 @@ def published(native: MtpModel, architecture: str, trunk: PreTrainedModel) -> di
 
 
 def apart(name: str, tensor: Tensor) -> dict[str, Tensor]:
-    """What transformers merges of the experts is stored apart."""
+    """The tensors of separate experts for a tensor of merged experts."""
     if name.endswith("experts.down_proj"):
         before = name.removesuffix("down_proj")
         return {f"{before}{e}.down_proj.weight": one.clone() for e, one in enumerate(tensor)}
@@ -96,3 +98,14 @@ def apart(name: str, tensor: Tensor) -> dict[str, Tensor]:
 def tensors_of(folder: Path) -> dict[str, Tensor]:
     """All tensors of a model in safetensors, sharded or not."""
     return {name: tensor for file in sorted(folder.glob("model*.safetensors")) for name, tensor in load_file(file).items()}
+
+
+def native_states(native: MtpModel, hidden: torch.Tensor, ids: torch.Tensor, count: int) -> list[torch.Tensor]:
+    """Hidden states of transformers' own layers, (batch, seq - k - 1, hidden) of layer k."""
+    cache, states = MtpCache(config=native.config), []
+    for k in range(count):
+        length = ids.shape[1] - (k + 1)
+        positions = torch.arange(k + 1, k + 1 + length).expand(ids.shape[0], -1)
+        hidden = native.forward_layer(k, hidden[:, :length], positions, cache, input_ids=ids[:, k + 1 :])
+        states.append(hidden)
+    return states
