@@ -80,7 +80,7 @@ def test_all_text_is_in_the_rows_of_an_epoch(model: str, texts: str, out: Path) 
     assert words(plain) == words(denoised)
 
 
-def test_a_run_tells_its_rows_which_epoch_it_is_in(model: str, texts: str, out: Path) -> None:
+def test_a_run_sets_the_epoch_of_its_rows(model: str, texts: str, out: Path) -> None:
     config = config_of(model, texts, out, limit=8, epochs=3)
     rows = build_dataset(config, load_tokenizer(model))
     told = []
@@ -91,7 +91,7 @@ def test_a_run_tells_its_rows_which_epoch_it_is_in(model: str, texts: str, out: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["multi-token", "registers"])
-def test_a_run_cut_off_in_its_second_epoch_goes_on_with_the_same_draws(
+def test_a_run_interrupted_in_its_second_epoch_resumes_with_the_same_noise(
     model: str, texts: str, tmp_path: Path, objective: str
 ) -> None:
     config = config_of(
@@ -136,7 +136,7 @@ def test_pretraining_saves_the_tokens_of_denoising_with_the_model(texts: str, tm
 
 
 @pytest.mark.slow
-def test_a_model_grows_for_special_tokens_and_not_for_spelt_ones(texts: str, tmp_path: Path) -> None:
+def test_embeddings_are_resized_for_special_tokens_and_not_for_spelt_tokens(texts: str, tmp_path: Path) -> None:
     model = str(save_model(tmp_path / "small", vocab_size=28))
     options = {"max_steps": 2, "objective": "multi-token", "family": "parallel"}
     finetune(config_of(model, texts, tmp_path / "special", **options))
@@ -166,7 +166,7 @@ def naive_mask(segments: list[int], prefix: list[bool], window: int | None) -> t
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_prefixes_see_themselves_both_ways_and_nothing_else_changes(architecture: str) -> None:
+def test_prefixes_attend_in_both_directions_and_nothing_else_changes(architecture: str) -> None:
     ours = HeadwayModel.from_trunk(tiny_trunk(architecture), count=0)
     segments, prefix = [0] * 12 + [1] * 6, [True] * 9 + [False] * 3 + [True] * 2 + [False] * 4
     window = getattr(ours.view.config, "sliding_window", None)

@@ -34,6 +34,7 @@ RUNS = {
     "medusa": {"family": "medusa"},  # parameters that are no layers
     "eagle3": {"family": "eagle3"},  # steps over keys of the steps before
     "gated-lora": {"family": "gated-lora"},  # adapters on the trunk's layers
+    "detached": {"heads_gradient": "detached", "max_grad_norm": 0.5},  # heads clipped by themselves
 }
 
 

@@ -38,7 +38,7 @@ def lines(file: Path) -> list[dict]:
 
 
 @pytest.mark.slow
-def test_each_sample_is_what_generate_draws_with_its_seed_and_says_how_it_ended(talking: str, data: str, tmp_path: Path) -> None:
+def test_generate_draws_each_sample_from_its_seed_and_the_end_is_recorded(talking: str, data: str, tmp_path: Path) -> None:
     config = DistillConfig(model=talking, data=data, output_file=tmp_path / "own.jsonl", limit=12, **SETTINGS)
     found = distill(config)
     model, tokenizer = HeadwayModel.from_pretrained(talking).eval(), AutoTokenizer.from_pretrained(talking)
@@ -58,7 +58,7 @@ def test_each_sample_is_what_generate_draws_with_its_seed_and_says_how_it_ended(
     assert found.cut_off == sum(line["finish_reason"] == "length" for line in samples)
 
 
-def test_company_drafts_and_order_change_no_sample(talking: str, data: str, tmp_path: Path) -> None:
+def test_batches_drafts_and_order_change_no_sample(talking: str, data: str, tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     HeadwayModel.from_trunk(talking, count=0).save_pretrained(plain)
     AutoTokenizer.from_pretrained(talking).save_pretrained(plain)
@@ -70,7 +70,7 @@ def test_company_drafts_and_order_change_no_sample(talking: str, data: str, tmp_
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_with_the_file_of_an_unbroken_one(talking: str, data: str, tmp_path: Path) -> None:
+def test_a_killed_run_ends_with_the_file_of_an_uninterrupted_run(talking: str, data: str, tmp_path: Path) -> None:
     config = DistillConfig(model=talking, data=data, output_file=tmp_path / "whole.jsonl", **{**SETTINGS, "max_new_tokens": 80})
     distill(config)
     out = tmp_path / "killed.jsonl"
@@ -104,7 +104,7 @@ def test_a_killed_run_ends_with_the_file_of_an_unbroken_one(talking: str, data: 
     assert sorted(file.name for file in tmp_path.iterdir() if "killed" in file.name) == [out.name, f"{out.name}.settings.json"]
 
 
-def test_what_is_finished_stays_and_is_not_mixed_with_other_settings(talking: str, data: str, tmp_path: Path) -> None:
+def test_a_finished_file_stays_and_is_not_mixed_with_other_settings(talking: str, data: str, tmp_path: Path) -> None:
     config = DistillConfig(model=talking, data=data, output_file=tmp_path / "own.jsonl", limit=4, **SETTINGS)
     first = distill(config)
     before = config.output_file.read_bytes()
@@ -156,7 +156,7 @@ def test_heads_learn_from_the_file_as_it_is(talking: str, data: str, tmp_path: P
 CHAT = "{% for m in messages %}{{ m.role }} : {{ m.content }} </s> {% endfor %}{% if add_generation_prompt %}assistant :{% endif %}"
 
 
-def test_conversations_lose_their_last_answer_and_get_the_models_own(talking: str, tmp_path: Path) -> None:
+def test_the_last_answer_of_a_conversation_is_replaced_by_a_sample(talking: str, tmp_path: Path) -> None:
     folder = tmp_path / "chat"
     HeadwayModel.from_pretrained(talking).save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(talking)
@@ -191,7 +191,7 @@ def test_texts_give_their_first_tokens_and_long_prompts_are_left_out(talking: st
         distill(dataclasses.replace(config, max_prompt_tokens=2, output_file=tmp_path / "none.jsonl"))
 
 
-def test_text_is_what_is_read_back_as_the_tokens_that_were_drawn(shared: Path) -> None:
+def test_the_text_of_a_sample_encodes_to_its_tokens(shared: Path) -> None:
     """This tokenizer drops the space before the first word that it decodes, and adds one before the first that it encodes."""
     tokenizer = AutoTokenizer.from_pretrained(shared / "models" / "stories260k")
     tokens = tokenizer("Once upon a time, there was a little girl.")["input_ids"]
@@ -200,23 +200,6 @@ def test_text_is_what_is_read_back_as_the_tokens_that_were_drawn(shared: Path) -
         text = text_of(tokenizer, prompt, new)
         if tokenizer.convert_ids_to_tokens(new[0]).startswith("▁"):
             assert tokenizer(text, add_special_tokens=False)["input_ids"] == new
-
-
-@pytest.mark.parametrize(
-    ("settings", "complaint"),
-    [
-        ({"samples": 0}, "samples must be at least 1"),
-        ({"temperature": 0, "samples": 2}, "write the same text 2 times"),
-        ({"temperature": -1}, "temperature must be at least 0"),
-        ({"top_p": 0}, "top_p must be above 0"),
-        ({"output_file": Path("own.txt")}, "must end in .jsonl"),
-        ({"data": "own.jsonl"}, "the data itself"),
-        ({"data": []}, "names nothing"),
-    ],
-)
-def test_settings_that_contradict_are_refused(settings: dict, complaint: str) -> None:
-    with pytest.raises(ConfigError, match=complaint):
-        DistillConfig(**{"model": "embedded", "data": "stdlib", "output_file": Path("own.jsonl"), **settings})
 
 
 def test_a_model_in_half_precision_gives_the_same_file_in_any_batch_where_it_computes_in_float32(data: str, tmp_path: Path) -> None:
