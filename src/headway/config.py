@@ -20,6 +20,7 @@ from headway.files import write_text
 
 T = TypeVar("T")
 Choices = Iterable[str] | Callable[[], Iterable[str]]
+MAX_METAVAR = 56  # characters; a longer list of choices stands in the help text
 
 # Settings of earlier versions and their present names, the first that a command has. `no_x` is the switch `x` turned off.
 RENAMED: dict[str, tuple[str, ...]] = {
@@ -220,16 +221,19 @@ def _add_flags(
             continue
         if heading not in headings:
             headings[heading] = parser.add_argument_group(heading)
-        help_text = f"{item.metadata.get('help', '')} {_default_note(default, item)}".strip()
-        options: dict[str, Any] = {"dest": name, "help": help_text.replace("%", "%%")}
-        kind = _alternatives(hint)[0]
+        help_text = item.metadata.get("help", "")
+        options: dict[str, Any] = {"dest": name}
+        kind, choices = _alternatives(hint)[0], _choices(item)
         is_list = get_origin(kind) in (list, tuple)
+        if len("|".join(choices)) > MAX_METAVAR // (1 + is_list):  # a list repeats the names
+            help_text, choices = f"{help_text}; one of {', '.join(choices)}", ()
         if kind is bool:
             options["action"] = argparse.BooleanOptionalAction
         else:
-            options["metavar"] = _metavar(get_args(kind)[0] if is_list else kind, _choices(item))
+            options["metavar"] = _metavar(get_args(kind)[0] if is_list else kind, choices)
         if is_list:
             options |= {"action": "extend", "nargs": "+"}
+        options["help"] = f"{help_text} {_default_note(default, item)}".strip().replace("%", "%%")
         headings[heading].add_argument("--" + name.replace("_", "-"), **options)
 
 

@@ -49,7 +49,7 @@ class MixtureConfig:
     sources: list[SourceConfig] = field(help="what is mixed")
     cap: int = field(500_000, help="a source of more rows counts as cap / templates with each of its templates")
     temperature: float = field(1.0, help="sizes to the power 1 / temperature: 1 is in proportion, more is more even")
-    size: int | None = field(None, help="examples to draw (none: the sum of the tasks' capped sizes)")
+    size: int | None = field(None, help="examples to draw", default_text="the sum of the tasks' capped sizes")
     seed: int = field(0, help="of the draws")
 
     def __post_init__(self) -> None:

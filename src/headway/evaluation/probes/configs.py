@@ -10,23 +10,26 @@ from headway.evaluation.configs import GENERATION_CONFIG_HELP, GenerationConfigC
 
 Category = Literal["HighlyKnown", "MaybeKnown", "WeaklyKnown", "Unknown"]
 
+MODEL, DECODING, DATA, OUTPUT = "model", "decoding", "data", "output"
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnsweringConfig:
     """Settings of every probe with a model that answers. Raises ConfigError for a value out of range."""
 
-    model: str = field("embedded", help="folder or hub id of the model, or `embedded`")
-    limit: int | None = field(None, help="number of examples to use, chosen at random", default_text="all")
-    max_new_tokens: int = field(100, help="maximum number of tokens in an answer")
-    batch_size: int = field(16, help="maximum number of prompts decoded at the same time")
-    chat: bool = field(False, help="wrap each prompt as a user's message in the model's chat template")
-    speculative: bool = field(True, help="draft and verify; the answers are the same without")
-    generation_config: GenerationConfigChoice = field("model", help=GENERATION_CONFIG_HELP)
+    model: str = field("embedded", help="folder or hub id of the model, or `embedded`", group=MODEL)
+    limit: int | None = field(None, help="number of examples to use, chosen at random", default_text="all", group=DATA)
+    max_new_tokens: int = field(100, help="maximum number of tokens in an answer", group=DECODING)
+    batch_size: int = field(16, help="maximum number of prompts decoded at the same time", group=DECODING)
+    chat: bool = field(False, help="wrap each prompt as a user's message in the model's chat template", group=DECODING)
+    speculative: bool = field(True, help="draft and verify; the answers are the same without", group=DECODING)
+    generation_config: GenerationConfigChoice = field("model", help=GENERATION_CONFIG_HELP, group=MODEL)
     output_file: Path | None = field(
         None,
         help="JSON file for the results, with a plot and a log of answers beside it; a repeated command continues from the log",
+        group=OUTPUT,
     )
-    seed: int = field(0, help="seed of everything random")
+    seed: int = field(0, help="seed of everything random", group=DECODING)
 
     def __post_init__(self) -> None:
         at_least(self, 1, "limit", "max_new_tokens", "batch_size")
