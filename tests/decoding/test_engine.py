@@ -1,10 +1,12 @@
 """Rows join, leave and fail, and each says what it would have said alone."""
 
+import functools
+
 import pytest
 import torch
 
 from headway import HeadwayModel
-from headway.decoding import assistant_drafter, fallback_drafter, heads_drafter
+from headway.decoding import FinishReason, Request, SamplingParams, assistant_drafter, fallback_drafter, heads_drafter
 from headway.decoding import kv_cache as cache_module
 from headway.decoding.drafters.ngram import ngram_drafter
 from headway.decoding.engine import Engine
@@ -351,3 +353,92 @@ def test_a_model_in_training_mode_is_refused():
     model = HeadwayModel.from_trunk(tiny_trunk(), count=0).train()
     with pytest.raises(ConfigError, match=r"call model\.eval\(\) first"):
         Engine(model)
+
+
+@pytest.mark.parametrize("method", ["step", "run", "run_until_finished"])
+def test_a_listener_that_runs_the_engine_leaves_heads_of_other_sequences_their_hidden_states(model, method):
+    engine = Engine(model, heads_drafter(), adaptive=False)
+    bad = submit(engine, [5, 6, 7, 8], max_new_tokens=20, on_tokens=lambda _: getattr(engine, method)(), **FREE)
+    good = [submit(engine, prompt, max_new_tokens=20, **FREE) for prompt in short_prompts(2)]
+    engine.run()
+    assert isinstance(bad.error, ConfigError) and bad.finish_reason == FinishReason.ERROR
+    assert [row.new_tokens for row in good] == [alone(model, prompt, max_new_tokens=20) for prompt in short_prompts(2)]
+
+
+@pytest.mark.parametrize("drafter", [None, heads_drafter(), heads_drafter("chain"), ngram_drafter()])
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_after_an_interrupt_in_a_listener_all_sequences_get_their_tokens(model, drafter, call):
+    engine = Engine(model, drafter, prefill_chunk=4, adaptive=False)
+    prompts, heard, calls = short_prompts(4), [[] for _ in range(4)], []
+
+    def listener(number):
+        def put(tokens):
+            heard[number] += tokens
+            if number == 1:
+                calls.append(tokens)
+                if len(calls) == call:
+                    raise KeyboardInterrupt
+
+        return put
+
+    limits = (9, 2, 1, 9)
+    eos = alone(model, prompts[3], max_new_tokens=9)[2]
+    rows = [submit(engine, prompts[k], max_new_tokens=limits[k], on_tokens=listener(k), **FREE) for k in range(3)]
+    rows.append(submit(engine, prompts[3], max_new_tokens=9, on_tokens=listener(3), eos_token_id=eos))
+    for _ in range(3):
+        try:
+            engine.run()
+        except KeyboardInterrupt:
+            continue
+    expected = [alone(model, p, max_new_tokens=n) for p, n in zip(prompts, limits, strict=True)]
+    expected[3] = expected[3][: expected[3].index(eos) + 1]
+    assert [row.new_tokens for row in rows] == heard == expected
+    reasons = [FinishReason.LENGTH] * 3 + [FinishReason.STOP]
+    assert engine.idle and all(row.finished for row in rows) and [row.finish_reason for row in rows] == reasons
+
+
+class Interrupting:
+    """Raises KeyboardInterrupt before or after call number `at` of a method."""
+
+    def __init__(self, method, at, after):
+        self.method, self.at, self.after, self.calls = method, at, after, 0
+
+    def __call__(self, *args, **kwargs):
+        self.calls += 1
+        if self.calls == self.at and not self.after:
+            raise KeyboardInterrupt
+        result = self.method(*args, **kwargs)
+        if self.calls == self.at:
+            raise KeyboardInterrupt
+        return result
+
+
+METHODS = ["engine._forward", "engine._commit", "scheduler._copy_row", "scheduler.remove", "drafter.observe"]
+
+
+@functools.cache
+def with_heads(family):
+    return HeadwayModel.from_trunk(tiny_trunk(), family=family, count=3).eval()
+
+
+@pytest.mark.parametrize("owner", METHODS)
+@pytest.mark.parametrize("at", [1, 3])
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("family", ["parallel", "sequential", "gated-lora"])
+def test_an_interrupt_at_any_point_of_a_step_costs_no_tokens(family, owner, at, after):
+    model = with_heads(family)
+    engine = Engine(model, heads_drafter(), max_batch_size=4, prefill_chunk=5, adaptive=False)
+    holder = {"engine": engine, "scheduler": engine.scheduler, "drafter": engine.drafter}[owner.split(".")[0]]
+    name = owner.split(".")[1]
+    setattr(holder, name, Interrupting(getattr(holder, name), at, after))
+    prompts, limits = short_prompts(6), (9, 2, 5, 9, 1, 7)
+    rows = [submit(engine, p, max_new_tokens=n, **FREE) for p, n in zip(prompts, limits, strict=True)]
+    handle = engine.submit(Request([5, 9, 23, 4, 8, 1], SamplingParams(max_new_tokens=6, ignore_eos=True), n=2))
+    for _ in range(3):
+        try:
+            engine.run()
+        except KeyboardInterrupt:
+            continue
+    assert [row.new_tokens for row in rows] == [alone(model, p, max_new_tokens=n) for p, n in zip(prompts, limits, strict=True)]
+    assert [sample.new_tokens for sample in handle.samples] == [alone(model, [5, 9, 23, 4, 8, 1], max_new_tokens=6)] * 2
+    assert engine.idle

@@ -4,16 +4,27 @@ import re
 import warnings
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer, GenerationConfig
 
 from headway import HeadwayModel
-from headway.decoding import assistant_drafter, exactness_issue, fallback_drafter, heads_drafter, ngram_drafter
-from headway.decoding.engine import SAMPLER_CACHE_SIZE, Engine
-from headway.decoding.generation_config import resolve
+from headway.decoding import (
+    Request,
+    SamplingParams,
+    assistant_drafter,
+    complete,
+    exactness_issue,
+    fallback_drafter,
+    heads_drafter,
+    ngram_drafter,
+)
+from headway.decoding.engine import Engine
+from headway.decoding.generation_config import position_limit, resolve
+from headway.decoding.sequence_factory import SAMPLER_CACHE_SIZE
 from headway.errors import ConfigError
-from tests.references import submit
+from tests.references import FREE, padded, reference, submit
 from tests.tiny import tiny_trunk
 
 IDS = torch.randint(3, 61, (3, 9), generator=torch.Generator().manual_seed(0))
@@ -285,7 +296,7 @@ def test_an_engine_forgets_the_oldest_of_many_settings(model):
     engine = Engine(model)
     for number in range(SAMPLER_CACHE_SIZE + 20):
         submit(engine, [5], max_new_tokens=1, do_sample=True, temperature=1 + number / 100)
-    assert len(engine._samplers) == SAMPLER_CACHE_SIZE
+    assert len(engine._factory._samplers) == SAMPLER_CACHE_SIZE
     engine.run()
 
 
@@ -346,3 +357,125 @@ def test_figures_add_up(model):
     )  # each forward of a row gives one token and what it kept
     assert all(a <= r for a, r in zip(stats.num_accepted_tokens_per_pos, stats.num_drafts_per_pos, strict=True))
     assert set(stats.seconds) == {"prefill", "draft", "verify", "accept"}
+
+
+LEARNED = {
+    "gpt2": {},
+    "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
+    "biogpt": {},
+    "gpt_bigcode": {"multi_query": True},
+    "gpt_neo": {"attention_types": [[["global"], 3]]},
+}
+
+
+@pytest.mark.parametrize("architecture", LEARNED)
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("speculative", [True, False])
+def test_rows_of_learned_positions_have_limits_of_their_own(architecture, side, speculative):
+    trunk = tiny_trunk(architecture, max_position_embeddings=160, **LEARNED[architecture])
+    model = HeadwayModel.from_trunk(trunk, count=2)
+    rows = [torch.randint(3, 61, (n,), generator=torch.Generator().manual_seed(n)).tolist() for n in (5, 155, 60)]
+    ids, mask = padded(rows, side)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        out = model.generate(ids, attention_mask=mask, max_new_tokens=40, speculative=speculative, pad_token_id=0, **FREE)
+    expected = reference(trunk, rows[:1], max_new_tokens=40, **FREE) + reference(trunk, rows[1:2], max_new_tokens=6, **FREE)
+    expected += reference(trunk, rows[2:], max_new_tokens=40, **FREE)
+    assert out.sequences[:, ids.shape[1] :].tolist() == [row + [0] * (40 - len(row)) for row in expected]
+    assert out.stats.tokens == 86
+    if exactness_issue(trunk) is None:
+        engine = Engine(model)
+        assert [submit(engine, row, max_new_tokens=40).limit for row in rows] == [45, 161, 100]
+
+
+def test_positions_that_grow_have_no_end():
+    sizes = {"d_model": 32, "num_layers": 2, "attention_heads": 4, "ffn_dim": 48, "scale_embedding": False}
+    trunk = tiny_trunk("xglm", max_position_embeddings=24, **sizes)
+    assert position_limit(trunk) is None
+    model = HeadwayModel.from_trunk(trunk, count=0)
+    assert model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=40, **FREE).sequences.shape[1] == 43
+
+
+def test_a_prompt_beyond_the_context_is_noted_before_the_work_and_refused_if_strict():
+    model = HeadwayModel.from_trunk(tiny_trunk(max_position_embeddings=24), count=1).eval()
+    ids = torch.full((1, 30), 5)
+    with pytest.warns(
+        UserWarning, match="The prompt has 30 tokens, but this model was made for 24; the output is likely meaningless"
+    ):
+        model.generate(ids, max_new_tokens=3)
+    with pytest.raises(ConfigError, match=r"made for 24.*strict_context"):
+        model.generate(ids, max_new_tokens=3, strict_context=True)
+    with pytest.raises(ConfigError, match=r"made for 24.*strict_context"):
+        Engine(model).submit(Request(ids[0], SamplingParams(max_new_tokens=3, strict_context=True)))
+    with pytest.warns(UserWarning, match="30 tokens") as noted:
+        list(complete(model, None, [Request(ids[0], SamplingParams(max_new_tokens=3))] * 3))
+    assert len(noted) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.generate(ids[:, :24], max_new_tokens=3, strict_context=True)
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        {3, 4},
+        frozenset([3, 4]),
+        (3, 4),
+        [np.int64(3), 4],
+        np.array([3, 4]),
+        torch.tensor([3, 4]),
+        [torch.tensor(3), 4],
+        range(3, 5),
+    ],
+    ids=named,
+)
+def test_end_tokens_may_be_of_any_type_that_holds_whole_numbers(model, tokens):
+    expected = model.generate(IDS, max_new_tokens=9, eos_token_id=[3, 4], pad_token_id=0).sequences
+    assert torch.equal(model.generate(IDS, max_new_tokens=9, eos_token_id=tokens, pad_token_id=0).sequences, expected)
+    row = submit(Engine(model), [5, 6], max_new_tokens=3, eos_token_id=tokens)
+    assert row.stopping.eos == {3, 4}
+
+
+@pytest.mark.parametrize("pad", [0, [0], np.int64(0), torch.tensor([0]), (np.int32(0),)], ids=named)
+def test_a_padding_token_may_be_a_list_of_one(model, pad):
+    expected = model.generate(IDS, max_new_tokens=9, eos_token_id=MANY_EOS, pad_token_id=0).sequences
+    assert torch.equal(model.generate(IDS, max_new_tokens=9, eos_token_id=MANY_EOS, pad_token_id=pad).sequences, expected)
+    with pytest.raises(ConfigError, match="pad_token_id must be a token"):
+        model.generate(IDS, max_new_tokens=3, pad_token_id=[0, 1])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"num_beams": 4}, "num_beams=4.*generation_config=.none. leaves that out"),
+        ({"typical_p": 0.3}, "typical_p=0.3.*generation_config"),
+        ({"stop_strings": ["x"]}, "stop_strings needs the tokenizer"),
+    ],
+    ids=named,
+)
+def test_settings_of_a_models_own_generation_config_can_be_left_out(setting, message):
+    trunk = tiny_trunk()
+    trunk.generation_config.update(eos_token_id=[5, 9], **setting)
+    model = HeadwayModel.from_trunk(trunk, count=1).eval()
+    with pytest.raises(ConfigError, match=message):
+        model.generate(IDS, max_new_tokens=9)
+    trunk_config = resolve(trunk, "none", {})
+    assert trunk_config.eos_token_id == [5, 9]
+    found = model.generate(IDS, max_new_tokens=9, generation_config="none").sequences
+    expected = tiny_trunk().generate(IDS, do_sample=False, max_new_tokens=9, eos_token_id=[5, 9])
+    assert torch.equal(found, expected)
+    request = Request(IDS[2], SamplingParams(max_new_tokens=9, generation_config="none"))
+    completion = next(complete(model, None, [request]))
+    assert list(completion.token_ids) == expected[2, 9 : 9 + len(completion.token_ids)].tolist()
+
+
+@pytest.mark.parametrize(
+    "setting", [{"return_dict_in_generate": True}, {"prompt_lookup_num_tokens": 3}, {"output_scores": True}], ids=named
+)
+def test_settings_without_effect_on_the_text_are_ignored_in_a_models_own_generation_config(setting):
+    trunk = tiny_trunk()
+    trunk.generation_config.update(**setting)
+    model = HeadwayModel.from_trunk(trunk, count=1).eval()
+    assert torch.equal(
+        model.generate(IDS, max_new_tokens=9).sequences, tiny_trunk().generate(IDS, do_sample=False, max_new_tokens=9)
+    )

@@ -1,7 +1,7 @@
 """`complete`: many requests through one engine; a finished sequence makes room for a waiting one."""
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from headway.decoding.batch import SequenceState
 from headway.decoding.draftable import DraftableModel
 from headway.decoding.drafters.base import DrafterFactory
 from headway.decoding.engine import Engine
-from headway.decoding.exactness import exactness_issue
+from headway.decoding.exactness import exactness_issue, length_issue
 from headway.decoding.generation_config import context_issue, new_token_limit, prompt_tokens, resolve, seed_number
 from headway.decoding.padding import left_block
 from headway.decoding.requests import Completion, Handle, Request
@@ -40,7 +40,7 @@ def complete(
     """Completions of all requests, in the order in which they end.
 
     Requests are submitted before the first completion is yielded, those with the longest prompts first: if memory runs out, then at
-    once. A trunk without exact ragged batches decodes one prompt at a time, autoregressively.
+    once. A request that the engine cannot serve exactly is decoded autoregressively, at the end.
 
     Args:
         tokenizer: decodes completions, and searches stop strings.
@@ -50,41 +50,42 @@ def complete(
         ConfigError: as `Engine.submit`, before anything is decoded.
         Exception: the first exception that ended a sample, after all other completions.
     """
-    requests = list(requests)
-    with eval_mode(model):
-        if exactness_issue(model.trunk):
-            yield from _one_by_one(model, tokenizer, requests)
-            return
-        engine = Engine(
-            model,
-            drafter,
-            tokenizer=tokenizer,
-            max_batch_size=max_batch_size,
-            max_tokens=max_tokens,
-            adaptive=adaptive,
-            compile=compile,
-        )
-        samples: dict[SequenceState, tuple[Handle, int, int]] = {}
-        for index in sorted(range(len(requests)), key=lambda index: -len(requests[index].prompt)):
-            handle = engine.submit(requests[index])
-            samples |= {sample: (handle, number, index) for number, sample in enumerate(handle.samples)}
-        errors: list[Exception] = []
-        while samples:
-            for sample in engine.run_until_finished():
-                handle, number, index = samples.pop(sample)
-                if sample.error is None:
-                    yield handle.completion(number, index)
-                else:
-                    errors.append(sample.error)
+    numbered = dict(enumerate(requests))
+    apart = {index: request for index, request in numbered.items() if _engine_issue(model, request)}
+    samples: dict[SequenceState, tuple[Handle, int, int]] = {}
+    if len(apart) < len(numbered):
+        limits: dict[str, Any] = {"max_batch_size": max_batch_size, "max_tokens": max_tokens}
+        engine = Engine(model, drafter, tokenizer=tokenizer, adaptive=adaptive, compile=compile, **limits)
+        for index, request in sorted(numbered.items(), key=lambda item: -len(item[1].prompt)):
+            if index not in apart:
+                handle = engine.submit(request)
+                samples |= {sample: (handle, number, index) for number, sample in enumerate(handle.samples)}
+    errors: list[Exception] = []
+    while samples:
+        for sample in engine.run_until_finished():
+            handle, number, index = samples.pop(sample)
+            if sample.error is None:
+                yield handle.completion(number, index)
+            else:
+                errors.append(sample.error)
+    yield from _one_by_one(model, tokenizer, apart)
     if errors:
         raise errors[0]
 
 
-def _one_by_one(model: DraftableModel, tokenizer: Any, requests: list[Request]) -> Iterator[Completion]:
+def _engine_issue(model: DraftableModel, request: Request) -> str | None:
+    """The reason why the engine cannot serve a request exactly, None if it can."""
+    if issue := exactness_issue(model.trunk):
+        return issue
+    config = resolve(model.trunk, request.sampling.generation_config, request.sampling.arguments, one_row=True)
+    return length_issue(model.trunk, len(request.prompt) + new_token_limit(model.trunk, config, len(request.prompt)))
+
+
+def _one_by_one(model: DraftableModel, tokenizer: Any, requests: Mapping[int, Request]) -> Iterator[Completion]:
     """Completions by transformers' `generate`, a sample at a time."""
     trunk, device = model.trunk, model.device
     noted = False
-    for index, request in enumerate(requests):
+    for index, request in requests.items():
         sampling = request.sampling
         config = resolve(trunk, sampling.generation_config, sampling.arguments, one_row=True)
         prompt = prompt_tokens(trunk, request.prompt)
@@ -105,9 +106,10 @@ def _one_by_one(model: DraftableModel, tokenizer: Any, requests: list[Request]) 
                     if sampling.seed is None
                     else generator.manual_seed(seed_number(seed_number(sampling.seed) + number))
                 )
-            (row,), _ = decode_autoregressive(
-                trunk, block, mask, config, [limit], stopping, batch_size=1, generator=generator, logprobs=sampling.logprobs
-            )
+            with eval_mode(model):
+                (row,), _ = decode_autoregressive(
+                    trunk, block, mask, config, [limit], stopping, batch_size=1, generator=generator, logprobs=sampling.logprobs
+                )
             yield Completion(
                 index,
                 number,

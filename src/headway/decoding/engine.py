@@ -5,44 +5,28 @@ of drafts. Greedy output is the trunk's own, sampled output has the trunk's dist
 """
 
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
 
 from headway.decoding.batch import DecodingBatch, SequenceState
 from headway.decoding.compiled import compiled, compiled_draft_sizes, worthwhile
 from headway.decoding.draft_length import DraftLengthController, choose_num_draft_tokens, representative_rows
 from headway.decoding.draftable import DraftableModel
 from headway.decoding.drafters.base import Drafter, DrafterFactory
-from headway.decoding.exactness import exactness_issue, length_issue
-from headway.decoding.generation_config import (
-    context_issue,
-    is_whole,
-    new_token_limit,
-    prompt_tokens,
-    resolve,
-    seed_number,
-)
+from headway.decoding.exactness import exactness_issue
+from headway.decoding.generation_config import is_whole
 from headway.decoding.requests import Handle, OnTokens, Request
-from headway.decoding.sampler import Sampler, first_seed
 from headway.decoding.scheduler import Scheduler, step_slots
+from headway.decoding.sequence_factory import SequenceFactory
 from headway.decoding.stats import DecodeStats, SequenceCounts, StepClock
-from headway.decoding.stopping import (
-    FinishReason,
-    GeneratedTextMatcher,
-    StoppingCriteria,
-    check_stop_strings,
-    eos_tokens,
-)
-from headway.decoding.verify import accept, acceptance_rules, append_bonus_token, compact_accepted_path, token_logprobs
+from headway.decoding.stopping import FinishReason
+from headway.decoding.verify import accept, append_bonus_token, compact_accepted_path, token_logprobs
 from headway.decoding.verify_inputs import (
     VerifyInputs,
     accepted_positions,
@@ -54,8 +38,6 @@ from headway.errors import ConfigError, UnsupportedModelError
 from headway.ops.draft_tree import AcceptedPath
 from headway.trunk import ForwardContext, HiddenStates
 from headway.trunk.attention import use_decode_attention
-
-SAMPLER_CACHE_SIZE = 64  # number of distinct settings with a cached sampler
 
 
 class Engine:
@@ -109,18 +91,16 @@ class Engine:
             self.controller = controller(self.drafter) if controller is not None else new_controller(self.drafter, compile)
         self.hidden_state_layers = self.drafter.hidden_state_layers if self.drafter is not None else ()
         self.depth = self.drafter.depth if self.drafter is not None else 0
-        self.seed = seed_number(seed)
         self.waiting: deque[SequenceState] = deque()
         self.clock = StepClock()
         self.num_steps = 0
         self._finished_counts = SequenceCounts(self.depth)
-        self._generator = torch.Generator(model.device).manual_seed(self.seed)
-        self._samplers: dict[tuple[Any, ...], tuple[Sampler, StoppingCriteria]] = {}
+        self._factory = SequenceFactory(model, tokenizer, seed)
         self._cancelled: deque[SequenceState] = deque()  # since the last step
         self._deliveries: deque[tuple[SequenceState, int]] = deque()  # committed tokens that listeners have not received
         self._finished: list[SequenceState] = []  # in this step
         self._hidden_states: Mapping[int, Tensor] | None = None
-        self._in_step = self._interrupted = self._context_noted = False
+        self._in_step = self._interrupted = False
 
     # requests
 
@@ -133,38 +113,7 @@ class Engine:
         Raises:
             ConfigError: for a prompt that is empty, unknown to the model or too long, and for settings that `generate` refuses.
         """
-        if not isinstance(request, Request):
-            raise ConfigError(f"submit takes a Request, got a {type(request).__name__}: give Request(prompt, SamplingParams(...)).")
-        trunk, sampling = self.model.trunk, request.sampling
-        config = resolve(trunk, sampling.generation_config, sampling.arguments, one_row=True)
-        prompt = prompt_tokens(trunk, request.prompt)
-        if not is_whole(request.n, 1):
-            raise ConfigError(f"The number of samples n must be a whole number of at least 1, got {request.n!r}.")
-        limit = len(prompt) + new_token_limit(trunk, config, len(prompt))
-        if reason := length_issue(trunk, limit):
-            raise ConfigError(f"A row of {limit} tokens cannot be decoded exactly: {reason}. Ask for fewer new tokens.")
-        if (note := context_issue(self.view.context, len(prompt), sampling.strict_context)) and not self._context_noted:
-            self._context_noted = True
-            warnings.warn(note, UserWarning, stacklevel=2)
-        strings = check_stop_strings(config.stop_strings, self.tokenizer)
-        strings += check_stop_strings(sampling.stop_strings, self.tokenizer)
-        sampler, stopping = self._sampler(config, len(prompt), sampling.acceptance, tuple(strings))
-        group = object()
-        samples = tuple(
-            SequenceState(
-                list(prompt),
-                len(prompt),
-                limit,
-                sampler,
-                stopping,
-                seed,
-                None if on_tokens is None else partial(on_tokens, number),
-                tuple(strings),
-                [] if sampling.logprobs else None,
-                group,
-            )
-            for number, seed in enumerate(self._noise_seeds(sampling.seed, request.n))
-        )
+        samples = self._factory.sequences(request, on_tokens)
         for sample in samples:
             self.add(sample)
         return Handle(request, samples, self.tokenizer)
@@ -190,30 +139,6 @@ class Engine:
         row.on_cancel = self._cancelled.append
         if row.cancelled:
             row.on_cancel(row)
-
-    def _sampler(
-        self, config: GenerationConfig, prompt_length: int, acceptance: str, strings: tuple[str, ...]
-    ) -> tuple[Sampler, StoppingCriteria]:
-        """Sampler and stopping criteria of these settings; the latest `SAMPLER_CACHE_SIZE` are kept."""
-        config.min_new_tokens = config.min_new_tokens or max(0, (config.min_length or 0) - prompt_length) or None
-        config.min_length = config.max_length = config.max_new_tokens = config.stop_strings = None
-        rules = acceptance_rules(acceptance)
-        key = (config.to_json_string(), acceptance, strings)
-        if key not in self._samplers:
-            sampler = Sampler(config, self.model.device, self._generator, *rules, vocabulary=self.unembedding.size)
-            matcher = GeneratedTextMatcher(strings, self.tokenizer) if strings else None
-            if len(self._samplers) == SAMPLER_CACHE_SIZE:
-                del self._samplers[next(iter(self._samplers))]  # the oldest
-            self._samplers[key] = (sampler, StoppingCriteria(eos_tokens(config), matcher))
-        return self._samplers[key]
-
-    def _noise_seeds(self, seed: int | None, n: int) -> list[int]:
-        """Noise seeds of n samples: sample i has that of `generate(seed=seed + i)`, or the engine's next seed."""
-        if seed is None:
-            self.seed += n
-            return [seed_number(self.seed - n + 1 + number) for number in range(n)]
-        device = self.model.device
-        return [first_seed(torch.Generator(device).manual_seed(seed_number(seed_number(seed) + number))) for number in range(n)]
 
     @property
     def prefilling(self) -> list[SequenceState]:

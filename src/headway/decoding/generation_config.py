@@ -152,7 +152,7 @@ def _normalize(config: GenerationConfig) -> None:
         if isinstance(value, Tensor) or type(value).__module__ == "numpy":
             value = value.tolist()
         if name in (*TOKENS, *SINGLE_TOKENS) and isinstance(value, Iterable) and not isinstance(value, str):
-            value = [token.item() if type(token).__module__ == "numpy" else token for token in value]
+            value = [token.item() if hasattr(token, "item") else token for token in value]
             value = sorted(value) if isinstance(getattr(config, name), set | frozenset) and all(map(is_whole, value)) else value
             if name in SINGLE_TOKENS and len(value) == 1:
                 value = value[0]

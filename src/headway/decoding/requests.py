@@ -149,12 +149,11 @@ class Handle:
         sample, sampling = self.samples[sample_index], self.request.sampling
         assert sample.finish_reason is not None, "the sample is not finished"
         tokens = sample.new_tokens
-        strings = sample.stop_strings
         return Completion(
             request_index,
             sample_index,
             tuple(tokens),
-            completion_text(self.tokenizer, tokens, strings, sampling.keep_stop_string) if self.tokenizer is not None else "",
+            completion_text(self.tokenizer, tokens, sample.stop_strings, sampling.keep_stop_string),
             tuple(sample.logprobs) if sample.logprobs is not None else None,
             sample.finish_reason,
             sample.stats,

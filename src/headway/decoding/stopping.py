@@ -109,10 +109,12 @@ def cut_at_stop(text: str, strings: Sequence[str], keep: bool = False) -> str:
 
 
 def completion_text(tokenizer: Any, tokens: Sequence[int], strings: Sequence[str], keep: bool = False) -> str:
-    """Text of generated tokens without special tokens, cut at the first stop string.
+    """Text of generated tokens without special tokens, cut at the first stop string; empty without a tokenizer.
 
     A kept stop string that consists of special tokens is decoded as well.
     """
+    if tokenizer is None:
+        return ""
     text = str(tokenizer.decode(tokens, skip_special_tokens=True))
     if keep and not any(string in text for string in strings):
         raw = str(tokenizer.decode(tokens, skip_special_tokens=False))

@@ -42,8 +42,8 @@ def gqa_packed_sdpa(
     Args:
         query: (batch, heads, queries, width).
         key, value: (batch, key-value heads, keys, width).
-        attention_mask: (batch, 1, queries, keys), added to the scores. None means no mask: a single query attends to all keys;
-            several queries are a whole sequence with causal attention.
+        attention_mask: (batch, 1 or heads, queries, keys), added to the scores. None means no mask: a single query attends to all
+            keys; several queries are a whole sequence with causal attention.
     Returns: (batch, queries, heads, width), contiguous as from transformers' own sdpa.
     """
     if kwargs.get("position_bias") is not None:
@@ -56,7 +56,9 @@ def gqa_packed_sdpa(
             query, key, value, attention_mask, is_causal=whole, scale=scaling, enable_gqa=groups > 1
         )
     else:
-        if attention_mask is not None and queries > 1:
+        if attention_mask is not None and attention_mask.shape[1] > 1:  # a mask per head
+            attention_mask = attention_mask.reshape(batch, key.shape[1], groups * queries, key.shape[2])
+        elif attention_mask is not None and queries > 1:
             attention_mask = attention_mask.repeat(1, 1, groups, 1)
         packed = query.reshape(batch, key.shape[1], groups * queries, width)
         found = scaled_dot_product_attention(packed, key, value, attention_mask, scale=scaling)
