@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 
-from headway.ops.draft_tree import Tree, build_top_paths_tree, follow_target, parents_of
+from headway.ops.draft_tree import Tree, build_top_paths_tree, follow_target, optimal_static_tree, parents_of
 
 MEDUSA = [(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0)]
 
@@ -116,3 +116,21 @@ def test_tokens_as_likely_as_each_other_make_a_tree_as_well(depth, vocab, count,
         assert parents[:depth] == list(range(min(depth, count)))  # the chain first
         assert all(likely[row, d, t] == likely[row, d].max() for d, t in enumerate(tokens[:depth]))
         assert len(set(zip(parents, tokens, strict=True))) == len(tokens)
+
+
+@hypothesis.given(st.integers(1, 5), st.integers(1, 63), st.integers(1, 9))
+def test_optimal_static_tree_starts_with_a_chain_and_contains_every_smaller_tree(depth: int, count: int, width: int):
+    parents = list(optimal_static_tree(depth, count, width))
+    available = sum(width**d for d in range(1, depth + 1))
+    assert len(parents) == min(count, available) and all(parent <= n for n, parent in enumerate(parents))
+    assert parents[:depth] == list(range(depth))[:count]
+    smaller = max(1, count // 2)
+    assert list(optimal_static_tree(depth, smaller, width)) == parents[:smaller]
+    children = [parents.count(node) for node in range(len(parents) + 1)]
+    depths = Tree(torch.tensor([parents])).depths[0].tolist()
+    assert max(children) == children[0] <= width and max(depths) <= depth
+
+
+def test_optimal_static_tree_of_seven_drafts():
+    """Acceptance by rank is 0.4, 0.1, 0.05, 0.033: after the chain come paths of 0.1, 0.05, 0.4 * 0.1, 0.1 * 0.4 and 0.033."""
+    assert list(optimal_static_tree(2, 7, 50)) == parents_of([(0,), (0, 0), (1,), (2,), (0, 1), (1, 0), (3,)])

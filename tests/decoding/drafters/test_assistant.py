@@ -88,7 +88,7 @@ def recording(make, drafts):
 
 
 def test_drafts_are_the_assistants_own_continuation_whatever_was_rejected_and_whoever_came_or_left(model, monkeypatch):
-    monkeypatch.setattr(assistant, "CHUNK", 3)  # prompts take several
+    monkeypatch.setattr(assistant, "MAX_PREFILL_TOKENS", 3)  # prompts take several
     helper, drafts = similar(model.trunk), {}
     rows = [*prompts(4), [5, 6, 5, 6], *prompts(2, seed=1)]
     stats = check_batch_invariance(model, rows, [20, 6, 25, 14, 1, 17, 11], recording(assistant_drafter(helper, depth=3), drafts))

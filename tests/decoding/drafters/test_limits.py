@@ -48,5 +48,5 @@ def test_few_drafts_beside_each_other_are_a_tree_and_a_path_is_none(model):
 
 @pytest.mark.parametrize("drafts", [-1, 1.5, "2", None])
 def test_what_is_no_number_of_drafts_is_refused(drafts):
-    with pytest.raises(ConfigError, match="at_most needs a number of drafts"):
+    with pytest.raises(ConfigError, match="limit_draft_tokens needs a number of drafts"):
         limit_draft_tokens(drafts, heads_drafter())

@@ -70,11 +70,11 @@ def test_each_settled_token_is_read_once():
 
 
 def drafted(rows, drafter, count):
-    scores, stops = Sampler(GenerationConfig(), torch.device("cpu")), StoppingCriteria(GenerationConfig())
-    made = [SequenceState(list(tokens), 1, limit, scores, stops) for tokens, limit in rows]
-    batch = DecodingBatch(torch.full((len(rows), 20), -7), made)
+    sampler = Sampler(GenerationConfig(), torch.device("cpu"))
+    states = [SequenceState(list(tokens), 1, limit, sampler, StoppingCriteria(())) for tokens, limit in rows]
+    batch = DecodingBatch(torch.full((len(rows), 20), -7), states)
     found = drafter.draft(batch, count)
-    ends = [(len(row.tokens), len(row.tokens) + n) for row, n in zip(made, found.lengths, strict=True)]
+    ends = [(len(row.tokens), len(row.tokens) + n) for row, n in zip(states, found.lengths, strict=True)]
     return found, [batch.tokens[r, start:end].tolist() for r, (start, end) in enumerate(ends)]
 
 
@@ -91,7 +91,8 @@ def test_each_row_drafts_as_much_as_it_has_found_and_can_take(model):
 def test_an_index_moves_with_its_row(model):
     drafter = build_drafter(ngram_drafter(depth=2), model, RaggedKVCache(2, 20))
     drafted([([1, 2, 3, 4], 20), ([5, 6, 7, 5], 20)], drafter, 2)
-    drafter.move_row(1, 0)
+    drafter.copy_row(1, 0)
+    drafter.reset_row(1)
     drafter.resize(3, 20)
     assert drafted([([5, 6, 7, 5], 20), ([6, 8, 6], 20), ([9, 3], 20)], drafter, 2)[1] == [[6, 7], [8, 6], []]
 

@@ -92,7 +92,7 @@ def test_drawn_sequences_follow_the_enumerated_distribution(model, prompts, draw
 def test_whatever_the_planner_chooses_the_distribution_stays(model, monkeypatch):
     """Rounds without drafts, chains, trees and trees with every token in them, one after the other."""
     draft_sizes = itertools.cycle([1, 7, 0, 2, 11, 63])
-    monkeypatch.setattr(DraftLengthController, "choose", lambda self, rows, most, *_: min(most, next(draft_sizes)))
+    monkeypatch.setattr(DraftLengthController, "choose_draft_length", lambda self, rows, most, *_: min(most, next(draft_sizes)))
     draws, case = [], {"temperature": 1.3}
     for seed in range(6):
         found, stats = drawn(model, PROMPTS[:1], 500, case, adaptive=True, seed=seed)
@@ -187,7 +187,7 @@ def test_a_seed_draws_the_same_again_and_the_global_one_is_left_alone():
 
 @pytest.mark.parametrize(
     ("paths", "complaint"),
-    [([(0,), (0, 0), (0, 0, 0)], "3 deep, but there are 2 heads"), ([(0,), (5,)], "6 tokens for one place, but .* is 5")],
+    [([(0,), (0, 0), (0, 0, 0)], "3 deep, but there are 2 heads"), ([(0,), (5,)], "6 tokens for one position, but .* has 5")],
 )
 def test_a_tree_that_does_not_fit_the_model_is_refused(model, paths, complaint):
     with pytest.raises(ConfigError, match=complaint):

@@ -5,15 +5,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from random import Random
 
-import hypothesis
-import hypothesis.strategies as st
 import pytest
 import torch
 from torch import Tensor
 
-from headway.ops.draft_tree import Tree, parents_of
+from headway.ops.draft_tree import Tree
 from headway.ops.sampling import apply_temperature_top_k_top_p
-from headway.ops.verification.multi_candidate import accept_candidates, optimal_static_tree
+from headway.ops.verification.multi_candidate import accept_candidates
 from headway.ops.verification.rejection import accept_sampled
 
 # vocabulary, parents of the drafts, cases: a node of 1 to 5 children (also more than there are tokens), and trees of depth 2 and 3
@@ -305,21 +303,3 @@ def test_without_drafts_the_target_is_drawn_from():
     none = torch.zeros(2, 0, dtype=torch.long)
     out = accept_candidates(target, torch.zeros(2, 0, 2), none, none)
     assert out.num_accepted.tolist() == [0, 0] and out.bonus_token.tolist() == [1, 0] and out.nodes.shape == (2, 0)
-
-
-@hypothesis.given(st.integers(1, 5), st.integers(1, 63), st.integers(1, 9))
-def test_a_shape_is_a_chain_first_then_wider_and_begins_with_every_smaller_one(depth: int, count: int, width: int):
-    parents = list(optimal_static_tree(depth, count, width))
-    there = sum(width**d for d in range(1, depth + 1))
-    assert len(parents) == min(count, there) and all(parent <= n for n, parent in enumerate(parents))
-    assert parents[:depth] == list(range(depth))[:count]
-    smaller = max(1, count // 2)
-    assert list(optimal_static_tree(depth, smaller, width)) == parents[:smaller]
-    children = [parents.count(node) for node in range(len(parents) + 1)]
-    depths = Tree(torch.tensor([parents])).depths[0].tolist()
-    assert max(children) == children[0] <= width and max(depths) <= depth
-
-
-def test_a_known_shape():
-    """Shares of 0.4, 0.1, 0.05, 0.033: after the chain come those of 0.1, 0.05, 0.4 * 0.1, 0.1 * 0.4 and 0.033."""
-    assert list(optimal_static_tree(2, 7, 50)) == parents_of([(0,), (0, 0), (1,), (2,), (0, 1), (1, 0), (3,)])

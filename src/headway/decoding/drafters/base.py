@@ -1,32 +1,30 @@
-"""Who proposes tokens: what a drafter is, and what those that draft chains or with heads have in common."""
+"""Interface of drafters: `Drafter` proposes tokens, `Draft` is the proposal, `DrafterFactory` builds a drafter for a model."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from headway.decoding.batch import DecodingBatch
 from headway.decoding.draftable import DraftableModel
+from headway.decoding.drafters.tree_shape import chain_draft_sizes
 from headway.decoding.kv_cache import RaggedKVCache
 from headway.errors import ConfigError
-from headway.heads import HeadStack
-from headway.trunk import HiddenStates, TrunkView
-
-MAX_PENDING = 32  # rounds without drafts whose states may wait to be stored
-# sizes of trees beyond those that a chain could have: with the token that they follow, as many as matrix kernels like
-TREE_DRAFT_SIZES = (7, 11, 15, 23, 31, 47, 63)
+from headway.trunk import HiddenStates
 
 
 @dataclass(frozen=True)
 class Draft:
-    """What was written into the batch's tokens after the settled ones: a chain, or a tree where there are parents.
+    """Drafts of all sequences: a chain per sequence, or a tree. The tokens are in the batch, after the committed tokens.
 
-    distributions: what draft k of a chain was drawn from, (rows, vocab) each; empty if none was drawn.
-    lengths: how many drafts after each other each row has, None if all that were asked for.
-    parents: (rows, drafts), the node that each draft follows; 0 is the last settled token. Siblings differ.
-    drawn_from: of a tree, which of the distributions the children of each node, 0 first, were drawn from.
+    Args:
+        distributions: for a chain, the distribution that draft k was sampled from, (rows, vocab) per k; empty if no acceptance rule
+            needs it. For a sampled tree, the distributions that `proposal_index` refers to.
+        lengths: number of drafts per sequence; None: as many as requested.
+        parents: for a tree, the parent node of each draft, (rows, drafts); node 0 is the last committed token, drafts count from 1.
+            Siblings have different tokens.
+        proposal_index: for a sampled tree, the index of the distribution that the children of each node were sampled from.
     """
 
     distributions: list[Tensor]
@@ -36,40 +34,57 @@ class Draft:
 
 
 class Drafter(Protocol):
-    """Proposes continuations of the settled tokens of every row."""
+    """Proposer of tokens after the committed tokens of every sequence; the state of a sequence is kept by row of the batch.
 
-    depth: int  # most drafts after each other
-    draft_sizes: tuple[int, ...]  # how many drafts may be asked for, ascending from 0
-    hidden_state_layers: tuple[int, ...]  # layers of the trunk whose input `observe` reads
-    config_key: Hashable  # what tells it from others of its class where what one was like says nothing about the other
+    Attributes:
+        depth: maximum number of consecutive drafts.
+        draft_sizes: numbers of drafts to choose from, ascending from 0.
+        hidden_state_layers: trunk layers with inputs that `observe` reads.
+        config_key: configuration key. Timing statistics are shared only between drafters with the same class and key.
+    """
+
+    depth: int
+    draft_sizes: tuple[int, ...]
+    hidden_state_layers: tuple[int, ...]
+    config_key: Hashable
 
     def max_draft_tokens(self, max_accepted: int) -> int:
-        """The largest budget that makes sense where at most `max_accepted` drafts can stay; at least 1."""
+        """Largest useful number of drafts if at most `max_accepted` drafts can be accepted; at least 1."""
 
-    def catch_up_tokens(self, batch: DecodingBatch, count: int) -> int:
-        """How many tokens it would have to read first to write `count` drafts, beyond those of a usual round."""
+    def catch_up_tokens(self, batch: DecodingBatch, num_draft_tokens: int) -> int:
+        """Extra tokens that the drafter must process before it can draft, compared with a step after a step with drafts."""
 
-    def num_mask_tokens(self, count: int, max_accepted: int) -> int:
-        """How many mask tokens of the model's heads ride behind each token of a round with drafts, of at most `count` after each
-        other, of which at most `max_accepted` can stay."""
+    def num_mask_tokens(self, num_draft_tokens: int, max_accepted: int) -> int:
+        """Number of mask tokens to append after each token of this step.
+
+        Args:
+            num_draft_tokens: maximum number of consecutive drafts of the step.
+            max_accepted: maximum number of drafts that can be accepted.
+        """
 
     def observe(self, hidden_states: HiddenStates, positions: Tensor, first: int = 0) -> None:
-        """What the trunk computed for rows from `first` on; (rows, seq) positions, -1 where it will not stay."""
+        """Receive the trunk's hidden states of a step.
 
-    def draft(self, batch: DecodingBatch, count: int) -> Draft:
-        """Write up to `count` drafts a row, for some budget `count`."""
+        Args:
+            hidden_states: of rows `first`, `first + 1`, ..., (rows, seq, hidden).
+            positions: position of each token, (rows, seq); -1 for padding and for rejected drafts.
+            first: first row.
+        """
+
+    def draft(self, batch: DecodingBatch, num_draft_tokens: int) -> Draft:
+        """Write at most `num_draft_tokens` drafts per sequence into the batch; a number from `draft_sizes`."""
 
     def copy_row(self, source: int, target: int) -> None:
         """Copy the state of row `source` to row `target`; both rows may continue."""
 
     def reset_row(self, row: int) -> None:
-        """A new sequence starts in this place."""
+        """Forget the sequence of a row; a new sequence starts there."""
 
     def extra_bytes(self, rows: int, capacity: int) -> int:
-        """Bytes that `resize` takes beyond those taken by now."""
+        """Bytes that `resize` with these arguments would allocate."""
 
     def resize(self, rows: int, capacity: int) -> None:
-        """There is room now for so many rows and tokens a row: more or fewer, never fewer than are in use."""
+        """Allocate for this number of rows and of tokens per row; never fewer than in use."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +105,8 @@ class DrafterFactory:
 def build_drafter(factory: DrafterFactory, model: DraftableModel, cache: RaggedKVCache) -> Drafter:
     """The factory's drafter for this model and cache.
 
-    Raises: ConfigError if `factory` is not a `DrafterFactory`, for example a function that was not called.
+    Raises:
+        ConfigError: `factory` is not a `DrafterFactory`, for example a function that was not called.
     """
     if isinstance(factory, DrafterFactory):
         return factory.build(model, cache)
@@ -104,117 +120,27 @@ def build_drafter(factory: DrafterFactory, model: DraftableModel, cache: RaggedK
 
 
 class ChainDrafter:
-    """Proposes one draft after the other, up to `depth`: each number up to 4, then 7, 11 and so on."""
+    """Base of drafters that propose chains, with defaults for drafters without a state of their own."""
 
     def __init__(self, depth: int) -> None:
         self.depth = depth
         self.hidden_state_layers: tuple[int, ...] = ()
         self.config_key: Hashable = ()
-        self.draft_sizes: tuple[int, ...] = (*range(min(depth, 4) + 1), *range(7, depth, 4), *((depth,) if depth > 4 else ()))
+        self.draft_sizes = chain_draft_sizes(depth)
 
     def max_draft_tokens(self, max_accepted: int) -> int:
         return min(max_accepted, self.depth)
 
-    def catch_up_tokens(self, batch: DecodingBatch, count: int) -> int:
-        return sum(n for n in self.unread(batch, count) if n > self.depth + 1) if count else 0
+    def catch_up_tokens(self, batch: DecodingBatch, num_draft_tokens: int) -> int:
+        # up to depth + 1 tokens are new in every step: the accepted drafts and the bonus token
+        return sum(n for n in self.unprocessed(batch, num_draft_tokens) if n > self.depth + 1) if num_draft_tokens else 0
 
-    def num_mask_tokens(self, count: int, max_accepted: int) -> int:
+    def num_mask_tokens(self, num_draft_tokens: int, max_accepted: int) -> int:
         return 0
 
     def extra_bytes(self, rows: int, capacity: int) -> int:
         return 0
 
-    def unread(self, batch: DecodingBatch, count: int) -> Iterable[int]:
-        """How many settled tokens of each row it has not read."""
+    def unprocessed(self, batch: DecodingBatch, num_draft_tokens: int) -> Iterable[int]:
+        """Number of committed tokens per sequence that the drafter has not processed; empty if it processes none."""
         return ()
-
-
-class HeadsDrafter(ChainDrafter):
-    """Keeps the states that heads read, and how far each head has read them.
-
-    States of settled tokens are kept by position, and a head is run over them only when it is asked to draft: rounds without
-    drafts cost nothing but a copy, which many of them share.
-    """
-
-    def __init__(self, heads: HeadStack, view: TrunkView, cache: RaggedKVCache) -> None:
-        super().__init__(heads.count)
-        self.heads, self.view, self.cache = heads, view, cache
-        self.hidden_state_layers = heads.hidden_state_layers
-        self.unembeddings = heads.unembeddings(view)
-        self.states: Tensor | None = None  # (rows, capacity + 1, hidden) by position
-        self._pending_states: list[tuple[Tensor, Tensor]] = []  # states and positions that are not among them yet
-        self.read = [[0] * self.depth for _ in range(cache.rows)]  # settled tokens when a head last drafted
-
-    def observe(self, hidden_states: HiddenStates, positions: Tensor, first: int = 0) -> None:
-        states = self.heads.select_inputs(hidden_states)
-        if positions.shape[1] > 1 or first:  # prompts, or drafts
-            self._store()
-            self._write(states, positions, first)
-            return
-        if self._pending_states and self._pending_states[0][1].shape != positions.shape:
-            self._store()
-        self._pending_states.append((states, positions))
-        if len(self._pending_states) == MAX_PENDING:
-            self._store()
-
-    def _store(self) -> None:
-        """Write down what rounds without drafts computed; together, since each of them should cost no more than without heads."""
-        if self._pending_states:
-            states, positions = (torch.cat(parts, dim=1) for parts in zip(*self._pending_states, strict=True))
-            self._pending_states = []
-            self._write(states, positions)
-
-    def _write(self, states: Tensor, positions: Tensor, first: int = 0) -> None:
-        if self.states is None:
-            self.states = states.new_zeros(self.cache.rows, self.cache.capacity + 1, states.shape[2])
-        rows = torch.arange(first, first + states.shape[0], device=states.device)[:, None]
-        self.states[rows, torch.where(positions < 0, self.states.shape[1] - 1, positions)] = states
-
-    def unread(self, batch: DecodingBatch, count: int) -> Iterable[int]:
-        return (length - min(read[:count]) for length, read in zip(batch.lengths, self.read, strict=False))
-
-    def copy_row(self, source: int, target: int) -> None:
-        self._store()
-        self.read[target] = list(self.read[source])
-        if self.states is not None:
-            self.states[target] = self.states[source]
-
-    def reset_row(self, row: int) -> None:
-        self._store()
-        self.read[row] = [0] * self.depth
-
-    def extra_bytes(self, rows: int, capacity: int) -> int:
-        width = max(1, len(self.heads.hidden_state_layers)) * self.view.config.hidden_size
-        return rows * (capacity + 1) * width * self.view.model.dtype.itemsize
-
-    def resize(self, rows: int, capacity: int) -> None:
-        self._store()
-        self.read += [[0] * self.depth for _ in range(rows - len(self.read))]
-        if (old := self.states) is not None:
-            self.states = old.new_zeros(rows, capacity + 1, old.shape[2])
-            kept, slots = min(rows, old.shape[0]), min(capacity, old.shape[1] - 1)
-            self.states[:kept, :slots] = old[:kept, :slots]
-
-    def newest(self, batch: DecodingBatch) -> tuple[Tensor, Tensor]:
-        """Position of the last token that the trunk has read, (rows, 1), and its state, (rows, 1, width)."""
-        self._store()
-        assert self.states is not None, "observe() comes first"
-        positions = batch.ends - 2
-        return positions, self.states[torch.arange(len(positions), device=batch.device)[:, None], positions]
-
-    def window(self, batch: DecodingBatch, count: int, again: int = 0) -> tuple[Tensor, Tensor]:
-        """What the first `count` heads have to read: the positions (rows, width), negative before the start, and the states there.
-
-        The trunk has read all settled tokens but the last. `again` of those that heads have read are read once more.
-        """
-        self._store()
-        assert self.states is not None, "observe() comes first"
-        lengths = batch.lengths
-        starts = [max(0, min(read[:count]) - again) for read in self.read[: len(lengths)]]
-        width = max(length - 1 - start for length, start in zip(lengths, starts, strict=True))
-        newest = batch.ends - 2
-        positions = newest + torch.arange(1 - width, 1, device=batch.device)
-        at = positions.clamp(min=0)[..., None].expand(-1, -1, self.states.shape[2])
-        for row, length in enumerate(lengths):
-            self.read[row][:count] = [length] * count
-        return positions, self.states[: len(lengths)].gather(1, at)

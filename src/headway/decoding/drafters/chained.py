@@ -1,4 +1,4 @@
-"""Drafts of chained heads: each has cache entries of its own at every position, computed from the tokens that follow there."""
+"""Chained heads: every head has cache entries of its own at every position, computed from the head before and the next token."""
 
 import torch
 from torch import Tensor
@@ -10,45 +10,48 @@ from headway.decoding.drafters.recursive import Beam, RecursiveDrafter
 
 
 class ChainedDrafter(RecursiveDrafter):
-    """Head k reads head k - 1 and the token it predicted.
+    """Drafts of chained heads. Head k at a position reads the state of head k - 1 there and the token that head k - 1 predicted.
 
-    A head's cache entries near the end were computed from drafts. Each round runs the heads again from the first of
-    those on, so that entries left behind always come from true tokens.
+    The entries of head k at the last k positions depend on drafts. Each step therefore runs the heads again from the first such
+    position, so that entries that stay in the cache come from committed tokens alone.
 
-    In a chain each head runs once, over all of those. In a tree the entry of head d that needs the drafts up to one of depth k,
-    and no more, is that at k - d beyond the last token that the trunk has read: it belongs to this draft, and is computed for
-    all d >= k when the draft is chosen. To head d the text ends d tokens earlier.
+    Chain: each head runs once, over all these positions.
+
+    Tree: let p be the last position that the trunk has processed. The entry of head d at position p + k - d depends on drafts up to
+    depth k and on nothing deeper. When the draft of depth k is chosen, the entries of all heads d >= k at these positions are
+    computed, one per head. (Head d sees a text that is d tokens shorter.)
     """
 
     def _chain(self, batch: DecodingBatch, depth: int) -> Draft:
-        positions, hidden = self.window(batch, depth, again=self.depth)
-        context = self._context(positions, self._look_at_text(batch, positions))
+        positions, hidden = self.window(batch, depth, recompute=self.depth)
+        context = self._context(positions, self._context_masks(batch, positions))
         distributions = []
         for k in range(depth):
             hidden, state = self.heads.step(k, hidden, batch.tokens_at(positions + k + 1), context)
-            if (found := sample_draft_token(batch, k, self.unembeddings[k].logits(state[:, -1]))) is not None:
-                distributions.append(found)
+            if (distribution := sample_draft_token(batch, k, self.unembeddings[k].logits(state[:, -1]))) is not None:
+                distributions.append(distribution)
         return Draft(distributions, [depth] * len(batch.rows))
 
-    def _read(self, batch: DecodingBatch, depth: int) -> Beam:
-        """What the tip carries is the states of all heads at the ends of their texts, (rows, 1, heads * width)."""
-        positions, hidden = self.window(batch, depth, again=self.depth)
-        context = self._context(positions, self._look_at_text(batch, positions))
-        first, carried = hidden, []
+    def _first_step(self, batch: DecodingBatch, depth: int) -> Beam:
+        """Beam with the states of all heads, each at the end of its own text; recurrent state (rows, 1, heads * width)."""
+        positions, hidden = self.window(batch, depth, recompute=self.depth)
+        context = self._context(positions, self._context_masks(batch, positions))
+        first, states = hidden, []
         for d in range(depth):
             hidden, state = self.heads.step(d, hidden, batch.tokens_at(positions + d + 1), context)
             first = first if d else state[:, -1:]
-            carried.append(hidden[:, [max(-1 - d, -hidden.shape[1])]])  # of a text that short nothing is looked at
-        return self._root(torch.cat(carried, dim=2), first)
+            end = max(-1 - d, -hidden.shape[1])  # in a text with fewer than d tokens: any state, never attended to
+            states.append(hidden[:, [end]])
+        return self._initial_beam(torch.cat(states, dim=2), first)
 
     def _step(self, batch: DecodingBatch, k: int, beam: Beam, parents: Tensor, tokens: Tensor) -> Beam:
         newest = batch.ends - 2
-        before = self._followed(k, beam, parents)
-        carried, state = [], before.state
-        for d, hidden in enumerate(before.carried.split(self.heads.config.hidden_size, dim=2)[:-1], k):
+        before = self._expand(k, beam, parents)
+        states, output = [], before.hidden_states
+        for d, hidden in enumerate(before.recurrent_state.split(self.heads.config.hidden_size, dim=2)[:-1], k):
             positions = (newest - d + k).expand_as(tokens)
-            context = self._context(positions, self._look_back(newest - d, positions, before.ancestors, before.depths))
-            hidden, own = self.heads.step(d, hidden, tokens, context)
-            state = own if d == k else state
-            carried.append(hidden)
-        return before._replace(carried=torch.cat(carried, dim=2), state=state)
+            context = self._context(positions, self._draft_masks(newest - d, positions, before.ancestors, before.depths))
+            hidden, state = self.heads.step(d, hidden, tokens, context)
+            output = state if d == k else output
+            states.append(hidden)
+        return before._replace(recurrent_state=torch.cat(states, dim=2), hidden_states=output)

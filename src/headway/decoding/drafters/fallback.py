@@ -1,35 +1,35 @@
-"""Two drafters as one: the second drafts only for the rows that the first has nothing for.
+"""Two drafters as one: the second drafter drafts for the sequences that the first drafter has no draft for.
 
-N-gram look-up before heads, for instance: where the text repeats itself drafts are long and free, elsewhere the heads know better.
+Example: n-gram look-up before heads. Where the text repeats itself, look-up drafts are long and cost nothing; elsewhere the heads
+draft.
 """
 
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 from headway.decoding.batch import DecodingBatch
-from headway.decoding.draftable import DraftableModel
 from headway.decoding.drafters.base import ChainDrafter, Draft, Drafter, DrafterFactory, build_drafter
 from headway.decoding.drafters.limits import proposes_trees
-from headway.decoding.kv_cache import RaggedKVCache
 from headway.errors import ConfigError
 from headway.trunk import HiddenStates
 
 
 def fallback_drafter(first: DrafterFactory, second: DrafterFactory) -> DrafterFactory:
-    """Makes drafters for `generate(..., drafter=fallback_drafter(ngram_drafter(shortest=2), heads_drafter("chain")))`.
+    """Factory for `generate(..., drafter=fallback_drafter(ngram_drafter(shortest=2), heads_drafter("chain")))`.
 
-    Args: first: one that may have no draft for a row; second: what drafts then. Both propose chains.
-    Raises, when called: ConfigError for a drafter that proposes trees.
+    Args:
+        first: factory of a drafter that may have no draft for a sequence.
+        second: factory of the drafter for these sequences. Both drafters propose chains.
+    Raises:
+        ConfigError: when the drafter is built, if a drafter proposes trees.
     """
-
-    def make(model: DraftableModel, cache: RaggedKVCache) -> Drafter:
-        return FallbackDrafter(build_drafter(first, model, cache), build_drafter(second, model, cache))
-
-    return DrafterFactory(make)
+    return DrafterFactory(
+        lambda model, cache: FallbackDrafter(build_drafter(first, model, cache), build_drafter(second, model, cache))
+    )
 
 
 class FallbackDrafter(ChainDrafter):
-    """See `fallback_drafter`."""
+    """Two drafters that see the same steps; see `fallback_drafter`."""
 
     def __init__(self, first: Drafter, second: Drafter) -> None:
         super().__init__(max(first.depth, second.depth))
@@ -40,38 +40,37 @@ class FallbackDrafter(ChainDrafter):
         self.hidden_state_layers = tuple({*first.hidden_state_layers, *second.hidden_state_layers})
         self.config_key = tuple((type(part), part.draft_sizes, part.config_key) for part in (first, second))
 
-    def catch_up_tokens(self, batch: DecodingBatch, count: int) -> int:
-        return self.first.catch_up_tokens(batch, min(count, self.first.depth)) + self.second.catch_up_tokens(
-            batch, min(count, self.second.depth)
-        )
+    def catch_up_tokens(self, batch: DecodingBatch, num_draft_tokens: int) -> int:
+        return sum(part.catch_up_tokens(batch, min(num_draft_tokens, part.depth)) for part in (self.first, self.second))
 
-    def num_mask_tokens(self, count: int, max_accepted: int) -> int:
-        return max(part.num_mask_tokens(min(count, part.depth), max_accepted) for part in (self.first, self.second))
+    def num_mask_tokens(self, num_draft_tokens: int, max_accepted: int) -> int:
+        return max(part.num_mask_tokens(min(num_draft_tokens, part.depth), max_accepted) for part in (self.first, self.second))
 
     def observe(self, hidden_states: HiddenStates, positions: Tensor, first: int = 0) -> None:
         self.first.observe(hidden_states, positions, first)
         self.second.observe(hidden_states, positions, first)
 
-    def draft(self, batch: DecodingBatch, count: int) -> Draft:
-        found = self.first.draft(batch, min(count, self.first.depth))
-        lengths = _lengths(found, batch, min(count, self.first.depth))
+    def draft(self, batch: DecodingBatch, num_draft_tokens: int) -> Draft:
+        draft = self.first.draft(batch, min(num_draft_tokens, self.first.depth))
+        lengths = _lengths(draft, batch, min(num_draft_tokens, self.first.depth))
         if all(lengths):
-            return found
-        kept = batch.draft_tokens(count)
-        depth = min(count, self.second.depth)
-        other = self.second.draft(batch, depth)
-        distributions = list(other.distributions)
-        others = _lengths(other, batch, depth)
+            return draft
+        first_tokens = batch.draft_tokens(num_draft_tokens)
+        depth = min(num_draft_tokens, self.second.depth)
+        fallback = self.second.draft(batch, depth)  # overwrites the first drafter's tokens
+        distributions = list(fallback.distributions)
+        fallback_lengths = _lengths(fallback, batch, depth)
         for r, length in enumerate(lengths):
             if not length:
-                lengths[r] = others[r]
+                lengths[r] = fallback_lengths[r]
                 continue
             end = len(batch.rows[r].tokens)
-            batch.tokens[r, end : end + length] = kept[r, :length]
+            batch.tokens[r, end : end + length] = first_tokens[r, :length]
             for k, distribution in enumerate(distributions[:length]):
-                own = found.distributions[k][r] if found.distributions else one_hot(kept[r, k], distribution.shape[1])
-                distribution[r] = own.to(distribution.dtype)
-        if distributions:  # a rule that judges by what was drawn from can judge no further
+                token = first_tokens[r, k]  # without a distribution the draft is certain
+                proposal = draft.distributions[k][r] if draft.distributions else one_hot(token, distribution.shape[1])
+                distribution[r] = proposal.to(distribution.dtype)
+        if distributions:  # a rule that reads distributions can judge no further drafts
             lengths = [min(length, len(distributions)) for length in lengths]
         return Draft(distributions, lengths)
 
@@ -91,5 +90,5 @@ class FallbackDrafter(ChainDrafter):
         self.second.resize(rows, capacity)
 
 
-def _lengths(draft: Draft, batch: DecodingBatch, count: int) -> list[int]:
-    return list(draft.lengths) if draft.lengths is not None else [count] * len(batch.rows)
+def _lengths(draft: Draft, batch: DecodingBatch, num_draft_tokens: int) -> list[int]:
+    return list(draft.lengths) if draft.lengths is not None else [num_draft_tokens] * len(batch.rows)

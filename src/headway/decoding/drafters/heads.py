@@ -1,4 +1,4 @@
-"""The model's own heads as a drafter, whichever way their family drafts."""
+"""The model's own heads as a drafter, by the way that the head family drafts."""
 
 from collections.abc import Sequence
 
@@ -6,49 +6,41 @@ from headway.decoding.compiled import compiled
 from headway.decoding.draftable import DraftableModel
 from headway.decoding.drafters.base import Drafter, DrafterFactory
 from headway.decoding.drafters.chained import ChainedDrafter
-from headway.decoding.drafters.mask_tokens import MaskDrafter
+from headway.decoding.drafters.mask_tokens import MaskTokenDrafter
 from headway.decoding.drafters.parallel import ParallelDrafter
 from headway.decoding.drafters.recursive import RecursiveDrafter
-from headway.decoding.generation_config import is_whole
+from headway.decoding.drafters.tree_shape import static_tree_paths
 from headway.decoding.kv_cache import RaggedKVCache
 from headway.errors import ConfigError
-from headway.ops.draft_tree import parents_of
+
+# drafters by `HeadStack.drafting`; parallel heads take one more argument
+RECURSIVE_DRAFTERS: dict[str, type[RecursiveDrafter]] = {
+    "chained": ChainedDrafter,
+    "recursive": RecursiveDrafter,
+    "masked": MaskTokenDrafter,
+}
 
 
 def heads_drafter(tree: str | Sequence[Sequence[int]] = "dynamic", compile: bool = False) -> DrafterFactory:
-    """The model's own heads.
+    """Factory of drafters that run the model's own heads.
 
     Args:
-        tree: how they propose: `dynamic`, the likeliest paths; `chain`, one path; or, of parallel heads, paths to the drafts
-            of a fixed tree: (0, 2) is the third likeliest of head 1 after the likeliest of head 0, or, where drafts are
-            drawn, the one drawn then.
+        tree: shape of the drafts. `dynamic`: the most probable paths; `chain`: one path; or, for parallel heads, the paths of a
+            static tree. Path (0, 2) is the draft of rank 2 of head 1, after the draft of rank 0 of head 0. Ranks count from the
+            most probable token, or, if drafts are sampled, from the token sampled first.
         compile: compile parallel heads, for engines that compile.
-    Raises: ConfigError for paths that make no tree; when called, if the model has no heads, or fewer than the tree is deep.
+    Raises:
+        ConfigError: the paths do not form a tree; or, when the drafter is built, the model has no heads or fewer heads than the
+            tree is deep.
     """
     if not isinstance(tree, str):
-        tree = _paths(tree)
+        tree = static_tree_paths(tree)
 
-    def make(model: DraftableModel, cache: RaggedKVCache) -> Drafter:
+    def build(model: DraftableModel, cache: RaggedKVCache) -> Drafter:
         if model.heads is None:
             raise ConfigError("This model has no heads to draft with.")
-        if model.heads.drafting == "chained":
-            return ChainedDrafter(model.heads, model.view, cache, tree)
-        if model.heads.drafting == "recursive":
-            return RecursiveDrafter(model.heads, model.view, cache, tree)
-        if model.heads.drafting == "masked":
-            return MaskDrafter(model.heads, model.view, cache, tree)
-        return ParallelDrafter(model.heads, model.view, cache, tree, compiled(model) if compile else None)
+        if model.heads.drafting == "parallel":
+            return ParallelDrafter(model.heads, model.view, cache, tree, compiled(model) if compile else None)
+        return RECURSIVE_DRAFTERS[model.heads.drafting](model.heads, model.view, cache, tree)
 
-    return DrafterFactory(make, needs_heads=True)
-
-
-def _paths(tree: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-    """Raises ConfigError where these paths are not to the drafts of a tree, each once and after what it follows."""
-    try:
-        paths = [tuple(path) for path in tree]
-        if not paths or not all(is_whole(rank, 0) for path in paths for rank in path):
-            raise ValueError("there is no path, or a rank in one is not a whole number from 0 on")
-        parents_of(paths)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"tree must be dynamic, chain, or paths such as [(0,), (1,), (0, 0)]: {error}.") from error
-    return paths
+    return DrafterFactory(build, needs_heads=True)

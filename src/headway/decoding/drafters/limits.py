@@ -1,4 +1,4 @@
-"""Trees no larger than asked for, so that ways of drafting can be compared at the same price of verifying."""
+"""Trees with at most a given number of drafts, so that drafters can be compared at an equal cost of verification."""
 
 from headway.decoding.draftable import DraftableModel
 from headway.decoding.drafters.base import Drafter, DrafterFactory, build_drafter
@@ -8,29 +8,31 @@ from headway.decoding.kv_cache import RaggedKVCache
 from headway.errors import ConfigError
 
 
-def limit_draft_tokens(drafts: int, make: DrafterFactory) -> DrafterFactory:
-    """Whatever `make` makes, with trees of at most `drafts` drafts; what makes chains alone stays as it is.
+def limit_draft_tokens(drafts: int, factory: DrafterFactory) -> DrafterFactory:
+    """Factory of the same drafters with trees of at most `drafts` drafts; chains are not limited.
 
-    Of a fixed tree its first drafts stay.
-    Raises: ConfigError where `drafts` is no number of drafts.
+    A static tree is cut to its first drafts.
+
+    Raises:
+        ConfigError: `drafts` is not a whole number from 0 on.
     """
     if not is_whole(drafts, 0):
-        raise ConfigError(f"at_most needs a number of drafts, 0 or more, got {drafts!r}.")
+        raise ConfigError(f"limit_draft_tokens needs a number of drafts, 0 or more, got {drafts!r}.")
 
-    def limited(model: DraftableModel, cache: RaggedKVCache) -> Drafter:
-        drafter = build_drafter(make, model, cache)
+    def build(model: DraftableModel, cache: RaggedKVCache) -> Drafter:
+        drafter = build_drafter(factory, model, cache)
         if proposes_trees(drafter) and drafter.draft_sizes[-1] > drafts:
             if isinstance(drafter, ParallelDrafter) and drafter.paths:
-                drafter.fix(drafter.paths[:drafts])
+                drafter.set_static_tree(drafter.paths[:drafts])
             else:
                 drafter.draft_sizes = (*(n for n in drafter.draft_sizes if n < drafts), drafts)
         return drafter
 
-    return DrafterFactory(limited)
+    return DrafterFactory(build)
 
 
 def proposes_trees(drafter: Drafter) -> bool:
-    """Whether drafts of it may stand beside each other."""
+    """True if drafts of the drafter can be siblings."""
     if isinstance(drafter, ParallelDrafter) and drafter.paths:
         return drafter.parents != list(range(len(drafter.paths)))
     return drafter.draft_sizes[-1] > drafter.depth

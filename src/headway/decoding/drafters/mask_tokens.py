@@ -1,12 +1,13 @@
-"""Drafts from mask tokens that ride in the forward that verifies the drafts before them ("quadratic decoding", Samragh et
-al. 2025, arXiv 2507.11851).
+"""Drafts from mask tokens in the verification forward ("quadratic decoding", Samragh et al. 2025, arXiv 2507.11851).
 
-Behind the last settled token and behind every draft stand masks of their own, so that whatever is accepted, what comes
-after it has been asked for: drafting takes no forward of the trunk. They ride behind prompts as well. After rounds without
-drafts there are none to go by, and the first round that asks for drafts has none, but masks ride in it.
+The forward that verifies drafts also has mask tokens after the last committed token and after every draft. Whatever is
+accepted, the answers of the mask tokens after the last accepted token are the next drafts, and drafting needs no forward of
+the trunk. Prompts have mask tokens at their end as well.
+
+A step without drafts has no mask tokens. The first speculative step after it has no drafts: it only appends mask tokens, so
+that the next step can draft.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -15,28 +16,28 @@ from torch import Tensor
 from headway.decoding.batch import DecodingBatch
 from headway.decoding.drafters.base import Draft
 from headway.decoding.drafters.recursive import RecursiveDrafter
+from headway.decoding.drafters.tree_shape import TreeOption
 from headway.decoding.kv_cache import RaggedKVCache
 from headway.heads import HeadStack
 from headway.trunk import HiddenStates, TrunkView
 
 
-class MaskDrafter(RecursiveDrafter):
-    """Keeps the masks' states behind the newest token of each row that the trunk has read."""
+class MaskTokenDrafter(RecursiveDrafter):
+    """Hidden states of the mask tokens after the last processed token of each sequence."""
 
-    def __init__(
-        self, heads: HeadStack, view: TrunkView, cache: RaggedKVCache, tree: str | Sequence[Sequence[int]] = "dynamic"
-    ) -> None:
+    def __init__(self, heads: HeadStack, view: TrunkView, cache: RaggedKVCache, tree: TreeOption = "dynamic") -> None:
         super().__init__(heads, view, cache, tree)
-        self.states = None  # (rows, masks * hidden)
-        self.known = [(-1, 0)] * cache.rows  # the position behind which masks were answered last, and how many
+        self.states = None  # (rows, mask tokens * hidden)
+        self.evaluated = [(-1, 0)] * cache.rows  # position that the newest mask tokens follow, and their number
 
-    def num_mask_tokens(self, count: int, max_accepted: int) -> int:
-        return max(0, min(count, self.depth, max_accepted - 1))
+    def num_mask_tokens(self, num_draft_tokens: int, max_accepted: int) -> int:
+        return max(0, min(num_draft_tokens, self.depth, max_accepted - 1))
 
-    def catch_up_tokens(self, batch: DecodingBatch, count: int) -> int:
-        """How many more masks would have had to ride in the last round."""
-        wanted = min(count, self.depth)
-        return sum(max(0, min(wanted, row.max_accepted) - n) for row, n in zip(batch.rows, self._answered(batch), strict=True))
+    def catch_up_tokens(self, batch: DecodingBatch, num_draft_tokens: int) -> int:
+        """Number of mask tokens that the last step should have had in addition."""
+        depth = min(num_draft_tokens, self.depth)
+        pairs = zip(batch.rows, self._num_evaluated(batch), strict=True)
+        return sum(max(0, min(depth, row.max_accepted) - evaluated) for row, evaluated in pairs)
 
     def observe(self, hidden_states: HiddenStates, positions: Tensor, first: int = 0) -> None:
         if hidden_states.mask_tokens is None:
@@ -45,45 +46,45 @@ class MaskDrafter(RecursiveDrafter):
         if self.states is None:
             self.states = hidden_states.last.new_zeros(self.cache.rows, self.depth * hidden_states.last.shape[2])
         newest, node = positions.max(dim=1)
-        answers = hidden_states.mask_tokens[torch.arange(rows, device=node.device), node.clamp(max=groups - 1)]
-        own = self.states[first : first + rows, :width]
-        own.copy_(torch.where(newest[:, None] >= 0, answers, own))
+        states = hidden_states.mask_tokens[torch.arange(rows, device=node.device), node.clamp(max=groups - 1)]
+        stored = self.states[first : first + rows, :width]
+        stored.copy_(torch.where(newest[:, None] >= 0, states, stored))
         for row, position in enumerate(newest.tolist(), first):
             if position >= 0:
-                self.known[row] = (position, width // hidden_states.last.shape[2])
+                self.evaluated[row] = (position, width // hidden_states.last.shape[2])
 
-    def draft(self, batch: DecodingBatch, count: int) -> Draft:
-        answered = self._answered(batch)
-        if not any(answered):
-            return Draft([], answered)
-        return replace(super().draft(batch, count), lengths=answered)
+    def draft(self, batch: DecodingBatch, num_draft_tokens: int) -> Draft:
+        evaluated = self._num_evaluated(batch)
+        if not any(evaluated):
+            return Draft([], evaluated)
+        return replace(super().draft(batch, num_draft_tokens), lengths=evaluated)
 
     def newest(self, batch: DecodingBatch) -> tuple[Tensor, Tensor]:
-        assert self.states is not None, "no masks were answered"
+        assert self.states is not None, "no mask tokens were evaluated"
         positions = batch.ends - 2
         return positions, self.states[: len(positions), None]
 
     def copy_row(self, source: int, target: int) -> None:
-        self.known[target] = self.known[source]
+        self.evaluated[target] = self.evaluated[source]
         if self.states is not None:
             self.states[target] = self.states[source]
 
     def reset_row(self, row: int) -> None:
-        self.known[row] = (-1, 0)
+        self.evaluated[row] = (-1, 0)
 
     def extra_bytes(self, rows: int, capacity: int) -> int:
         return rows * self.depth * self.view.config.hidden_size * self.view.model.dtype.itemsize
 
     def resize(self, rows: int, capacity: int) -> None:
-        self.known += [(-1, 0)] * (rows - len(self.known))
+        self.evaluated += [(-1, 0)] * (rows - len(self.evaluated))
         if (old := self.states) is not None:
             self.states = old.new_zeros(rows, old.shape[1])
             self.states[: len(old)] = old[:rows]
 
-    def _answered(self, batch: DecodingBatch) -> list[int]:
-        """How many masks behind the newest token that the trunk has read of each row have been answered."""
-        lengths = batch.lengths
-        return [n if position == length - 2 else 0 for length, (position, n) in zip(lengths, self.known, strict=False)]
+    def _num_evaluated(self, batch: DecodingBatch) -> list[int]:
+        """Per sequence: number of mask tokens evaluated after the last processed token."""
+        pairs = zip(batch.lengths, self.evaluated, strict=False)
+        return [count if position == length - 2 else 0 for length, (position, count) in pairs]
 
-    def _room(self, batch: DecodingBatch) -> int:
-        return max(self._answered(batch)) - 1
+    def _free_slots(self, batch: DecodingBatch) -> int:
+        return max(self._num_evaluated(batch)) - 1

@@ -1,6 +1,6 @@
-"""A drafter that knows the answers: drafts are right as often as it is told to make them, at the cost of real heads.
+"""Drafter with known answers: drafts are correct at a given rate and cost as much as drafts of real heads.
 
-What decoding would gain from heads of that quality, measured before anyone trains them.
+It measures the speed-up that heads of this quality would give, before anyone trains them.
 """
 
 import random
@@ -9,32 +9,36 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from headway.decoding import RaggedKVCache
 from headway.decoding.batch import DecodingBatch
 from headway.decoding.draftable import DraftableModel
 from headway.decoding.drafters.base import ChainDrafter, Draft, Drafter, DrafterFactory, build_drafter
+from headway.decoding.kv_cache import RaggedKVCache
 from headway.trunk import HiddenStates
 
 
 def oracle_drafter(
     answers: Mapping[tuple[int, ...], list[int]], rate: float, depth: int, heads: DrafterFactory | None, seed: int = 0
 ) -> DrafterFactory:
-    """Makes drafters for rows whose whole texts are known.
+    """Factory of drafters for sequences with known texts.
 
     Args:
-        answers: prompt -> all its tokens, the prompt included.
-        rate: how often a draft is right. depth: drafts after each other.
-        heads: makes a drafter of at least that depth that does the work, and whose drafts are overwritten; None: no work.
+        answers: maps the tokens of a prompt to the tokens of the whole text, the prompt included.
+        rate: probability that a draft is correct, 0 to 1.
+        depth: number of consecutive drafts.
+        heads: factory of a drafter with at least this depth. It runs in every step, and its drafts are overwritten. None:
+            drafts cost nothing.
+        seed: seed of the choice of correct drafts.
     """
 
-    def make(model: DraftableModel, cache: RaggedKVCache) -> Drafter:
-        return OracleDrafter(answers, rate, depth, build_drafter(heads, model, cache) if heads is not None else None, seed)
+    def build(model: DraftableModel, cache: RaggedKVCache) -> Drafter:
+        inner = build_drafter(heads, model, cache) if heads is not None else None
+        return OracleDrafter(answers, rate, depth, inner, seed)
 
-    return DrafterFactory(make)
+    return DrafterFactory(build)
 
 
 class OracleDrafter(ChainDrafter):
-    """See `oracle_drafter`."""
+    """Drafts from known texts; see `oracle_drafter`."""
 
     def __init__(
         self, answers: Mapping[tuple[int, ...], list[int]], rate: float, depth: int, inner: Drafter | None, seed: int
@@ -44,21 +48,21 @@ class OracleDrafter(ChainDrafter):
         self.hidden_state_layers = inner.hidden_state_layers if inner is not None else ()
         self.random = random.Random(seed)
 
-    def draft(self, batch: DecodingBatch, count: int) -> Draft:
+    def draft(self, batch: DecodingBatch, num_draft_tokens: int) -> Draft:
         if self.inner is not None:
-            self.inner.draft(batch, count)
+            self.inner.draft(batch, num_draft_tokens)
         drafts = []
         for row in batch.rows:
-            known = self.answers[tuple(row.tokens[: row.prompt_length])]
-            right = known[len(row.tokens) : len(row.tokens) + count]
-            right += [0] * (count - len(right))
-            # any other token is wrong: the trunk is greedy
-            drafts.append([token if self.random.random() < self.rate else token - 1 if token else 1 for token in right])
+            text = self.answers[tuple(row.tokens[: row.prompt_length])]
+            correct = text[len(row.tokens) : len(row.tokens) + num_draft_tokens]
+            correct += [0] * (num_draft_tokens - len(correct))
+            # the trunk is greedy, so that any other token is wrong
+            drafts.append([token if self.random.random() < self.rate else token - 1 if token else 1 for token in correct])
         batch.set_draft_tokens(torch.tensor(drafts, device=batch.device))
         return Draft([])
 
-    def catch_up_tokens(self, batch: DecodingBatch, count: int) -> int:
-        return self.inner.catch_up_tokens(batch, count) if self.inner is not None else 0
+    def catch_up_tokens(self, batch: DecodingBatch, num_draft_tokens: int) -> int:
+        return self.inner.catch_up_tokens(batch, num_draft_tokens) if self.inner is not None else 0
 
     def observe(self, hidden_states: HiddenStates, positions: Tensor, first: int = 0) -> None:
         if self.inner is not None:

@@ -1,9 +1,11 @@
-"""The drafts of a tree whose shape is settled: siblings are the likeliest, or drawn without replacement where a rule needs that.
+"""Tokens of a tree of fixed shape: siblings are the most probable tokens, or sampled without replacement if the rule needs samples.
 
-The largest log-probabilities after Gumbel noise are a draw without replacement, in its order (Kool et al. 2019, arXiv 1903.06059,
-section 2.3). As at each depth the children of one node are looked at, all nodes of a depth share their noise
-(`headway.ops.verification.multi_candidate`). What is likely after a node depends on its path only where rows have processors, such
-as a repetition penalty: then each node has a distribution of its own, else one a depth.
+The k largest of log-probabilities plus Gumbel noise are k samples without replacement, in sampling order (Kool et al. 2019, arXiv
+1903.06059, section 2.3). The acceptance rule judges the children of one node per depth, so that all nodes of a depth may share
+their noise (`headway.ops.verification.multi_candidate`).
+
+The distribution after a node depends on the path to the node only if a sequence has logits processors, such as a repetition
+penalty: then each node has a distribution of its own. Otherwise there is one distribution per depth.
 """
 
 from collections import defaultdict
@@ -19,66 +21,72 @@ from headway.ops.noise import gumbel
 
 
 class SampledTree(NamedTuple):
-    """What drafts were drawn from, (rows, vocab) each, and which of these the children of each node came from, 0 first."""
+    """Distributions that drafts were sampled from, (rows, vocab) each, and per node the index of its children's distribution."""
 
     distributions: list[Tensor]
     proposal_index: list[int]
 
 
-def draft_tree(batch: DecodingBatch, parents: Sequence[int], logits: Tensor) -> SampledTree:
-    """Choose the drafts of a tree that all rows share, and write them down.
+def sample_tree(batch: DecodingBatch, parents: Sequence[int], logits: Tensor) -> SampledTree:
+    """Sample the drafts of a tree that all sequences share, and write them into the batch.
 
     Args:
-        parents: the node that each draft follows; siblings are taken in this order.
-        logits: what heads say, whatever the path, (rows, depth, vocab).
+        parents: parent node of each draft; siblings are in sampling order.
+        logits: output of the heads, the same for all paths, (rows, depth, vocab).
     """
     rows = len(batch.rows)
     tokens = torch.zeros(rows, len(parents), dtype=torch.long, device=batch.device)
     children: defaultdict[int, list[int]] = defaultdict(list)
     for draft, parent in enumerate(parents, 1):
         children[parent].append(draft)
-    above = torch.tensor(parents, device=batch.device).expand(rows, -1)
-    alike = all(row.sampler.has_no_processors for row in batch.rows)
-    noise = _seeds(batch)
-    found = SampledTree([], [0] * (1 + len(parents)))
-    level = [0]
+    parents_per_row = torch.tensor(parents, device=batch.device).expand(rows, -1)
+    one_per_depth = all(row.sampler.has_no_processors for row in batch.rows)
+    noise = _noise_seeds(batch)
+    tree = SampledTree([], [0] * (1 + len(parents)))
+    level = [0]  # nodes of the current depth
     for depth in range(logits.shape[1]):
         level = [node for node in level if children[node]]
         if not level:
             break
-        nodes = level[:1] if alike else level
-        processed = process_logits(batch, logits[:, depth, None].expand(-1, len(nodes), -1), nodes, above)
-        places = torch.full((rows, len(nodes)), depth, device=batch.device)
-        ranked, likely = _rank(batch, processed, places, noise, max(len(children[node]) for node in level))
-        bonus_token: list[tuple[int, int, int]] = []  # a draft, the node among these that it follows, its rank
+        nodes = level[:1] if one_per_depth else level
+        processed = process_logits(batch, logits[:, depth, None].expand(-1, len(nodes), -1), nodes, parents_per_row)
+        depths = torch.full((rows, len(nodes)), depth, device=batch.device)
+        ranked, probabilities = _ranked_tokens(batch, processed, depths, noise, max(len(children[node]) for node in level))
+        chosen: list[tuple[int, int, int]] = []  # draft, index of its parent in `nodes`, rank among its siblings
         for n, node in enumerate(level):
-            above_it = 0 if alike else n
-            found.proposal_index[node] = len(found.distributions) + above_it
-            bonus_token += [(draft, above_it, rank) for rank, draft in enumerate(children[node])]
-        level, at, ranks = (list(part) for part in zip(*bonus_token, strict=True))
-        tokens[:, [draft - 1 for draft in level]] = ranked[:, at, ranks]
-        batch.set_draft_tokens(tokens)  # what is deeper may depend on it
-        found.distributions.extend(likely.unbind(1))
-    return found
+            index = 0 if one_per_depth else n
+            tree.proposal_index[node] = len(tree.distributions) + index
+            chosen += [(draft, index, rank) for rank, draft in enumerate(children[node])]
+        level, indices, ranks = (list(part) for part in zip(*chosen, strict=True))
+        tokens[:, [draft - 1 for draft in level]] = ranked[:, indices, ranks]
+        batch.set_draft_tokens(tokens)  # processors read the drafts above a node
+        tree.distributions.extend(probabilities.unbind(1))
+    return tree
 
 
-def _seeds(batch: DecodingBatch) -> Tensor:
-    """For the noise of this round alone, (rows,); of rows that are judged by what was drawn."""
+def _noise_seeds(batch: DecodingBatch) -> Tensor:
+    """Seeds of the noise of this step, (rows,); 0 for sequences without a sampling rule for trees."""
     seeds = torch.zeros(len(batch.rows), dtype=torch.long, device=batch.device)
-    for scores, members in sampler_groups(batch):
-        if scores.tree_rule is not None:
-            seeds[members] = torch.randint(2**63 - 1, (len(members),), generator=scores.generator, device=batch.device)
+    for sampler, members in sampler_groups(batch):
+        if sampler.tree_rule is not None:
+            seeds[members] = torch.randint(2**63 - 1, (len(members),), generator=sampler.generator, device=batch.device)
     return seeds
 
 
-def _rank(batch: DecodingBatch, processed: Tensor, places: Tensor, noise: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The first `count` tokens after some nodes of a depth, (rows, nodes, count), and what they were drawn from, (rows, nodes,
-    vocab), anything where they were not drawn; processed (rows, nodes, vocab), places (rows, nodes): the depth."""
-    drawn = all(row.sampler.tree_rule is not None for row in batch.rows)
-    preferences = processed.clone() if drawn else perturbed_logits(batch, processed, places).clone()
-    likely = torch.empty_like(processed)
-    for scores, members in sampler_groups(batch):
-        if scores.tree_rule is not None:
-            likely[members] = scores.probabilities(processed[members])
-            preferences[members] = likely[members].log() + gumbel(noise[members], places[members], processed.shape[2])
-    return preferences.topk(count, dim=2).indices, likely
+def _ranked_tokens(batch: DecodingBatch, processed: Tensor, depths: Tensor, noise: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """First `count` tokens after each node, and the distributions that they were sampled from.
+
+    Args:
+        processed: logits after the processors, (rows, nodes, vocab).
+        depths: depth of each node, (rows, nodes).
+        noise: seeds, (rows,).
+    Returns: tokens, (rows, nodes, count), and probabilities, (rows, nodes, vocab), undefined for sequences that do not sample.
+    """
+    all_sampled = all(row.sampler.tree_rule is not None for row in batch.rows)
+    scores = processed.clone() if all_sampled else perturbed_logits(batch, processed, depths).clone()
+    probabilities = torch.empty_like(processed)
+    for sampler, members in sampler_groups(batch):
+        if sampler.tree_rule is not None:
+            probabilities[members] = sampler.probabilities(processed[members])
+            scores[members] = probabilities[members].log() + gumbel(noise[members], depths[members], processed.shape[2])
+    return scores.topk(count, dim=2).indices, probabilities

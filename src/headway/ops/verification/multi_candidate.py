@@ -10,25 +10,17 @@ token-level rejection (`headway.ops.verification.rejection`).
 
 The number of children of a node may depend on the number of drafts, on earlier steps, even on q, but not on the tokens sampled in
 this step: a child added, dropped or moved because of its token would no longer be a sample of the q that judges it. The shape of
-the tree is therefore fixed first (`optimal_static_tree`) and filled afterwards.
+the tree is therefore fixed first (`headway.ops.draft_tree.optimal_static_tree`) and filled afterwards.
 
 At each depth the children of one node are judged, because the path continues from one child. Nodes of one depth may therefore
 share the noise that samples their children: the judged children are still independent of all children judged before.
 """
-
-from functools import cache
-from heapq import heappop, heappush
 
 import torch
 from torch import Generator, Tensor
 
 from headway.ops.draft_tree import AcceptedPath
 from headway.ops.sampling import sample
-
-# Prior of acceptance by rank among siblings: the first child is accepted at 0.4, the second at a quarter of that, the third and
-# fourth at a half and a third of the second; measured roughly with the embedded model at temperature 1. The prior decides the shape
-# of trees and has no effect on the output.
-RANK_ACCEPTANCE, NEXT_RANK_RATIO = 0.4, 0.25
 
 
 def accept_candidates(
@@ -94,33 +86,3 @@ def _normalised(weights: Tensor, otherwise: Tensor) -> Tensor:
     """Weights divided by their sum, or `otherwise` in rows of sum 0; (rows, vocab)."""
     mass = weights.sum(-1, keepdim=True)
     return torch.where(mass > 0, weights / mass.clamp(min=torch.finfo(mass.dtype).tiny), otherwise)
-
-
-@cache
-def optimal_static_tree(depth: int, count: int, width: int) -> tuple[int, ...]:
-    """Parent nodes of the tree of `count` drafts with the highest expected number of accepted drafts (Sequoia, section 3.1).
-
-    The acceptance of a child depends on its rank among siblings alone (`RANK_ACCEPTANCE`). The tree starts with a chain, is wider
-    near the root, and a smaller tree is the beginning of a larger tree.
-
-    Args:
-        depth: largest number of consecutive drafts.
-        count: number of drafts; fewer if depth and width allow no more.
-        width: largest number of children per node.
-    """
-    nodes: dict[tuple[int, ...], int] = {(): 0}  # by rank among siblings at each depth
-    waiting: list[tuple[bool, float, tuple[int, ...]]] = [(False, -_share(0), (0,))]  # (off chain, -acceptance, path)
-    while waiting and len(nodes) <= count:
-        _, priority, path = heappop(waiting)
-        nodes[path] = len(nodes)
-        above, rank = path[:-1], path[-1]
-        if len(path) < depth:
-            heappush(waiting, (any(path), priority * _share(0), (*path, 0)))
-        if rank + 1 < width:
-            heappush(waiting, (True, priority / _share(rank) * _share(rank + 1), (*above, rank + 1)))
-    return tuple(nodes[path[:-1]] for path in nodes if path)
-
-
-def _share(rank: int) -> float:
-    """Prior probability that a path continues with the child of this rank."""
-    return RANK_ACCEPTANCE * (NEXT_RANK_RATIO / rank if rank else 1.0)
