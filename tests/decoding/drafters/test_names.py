@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from headway import HeadwayModel
-from headway.decoding import DrafterFactory, RaggedKVCache
+from headway.decoding import RaggedKVCache
 from headway.decoding.drafters import AUTOREGRESSIVE, DRAFTERS, drafter_by_name
 from headway.decoding.drafters.base import build_drafter
 from headway.errors import ConfigError
@@ -38,23 +38,3 @@ def test_names_are_read_without_torch():
     code = "import sys; from headway.decoding.drafters import DRAFTERS; print(*DRAFTERS, 'torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert out == [*DRAFTERS, "False"]
-
-
-def my_drafter(depth=2):
-    return DrafterFactory(lambda model, cache: None)
-
-
-@pytest.mark.parametrize(
-    ("factory", "message"),
-    [
-        (my_drafter, r"drafter=my_drafter is not called yet: give my_drafter\(\.\.\.\)\."),
-        (lambda model, cache: None, r"given as DrafterFactory\(<lambda>\)"),
-        ("ngram", "drafter must be a factory such as ngram_drafter.*got 'ngram'"),
-        (3, "got a int"),
-    ],
-    ids=["not called", "plain function", "name", "number"],
-)
-def test_anything_but_a_factory_is_refused_with_the_way_out(factory, message):
-    model = HeadwayModel.from_trunk(tiny_trunk(), count=0)
-    with pytest.raises(ConfigError, match=message):
-        build_drafter(factory, model, RaggedKVCache(1, 4))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from headway.ops.verification.rejection import accept_sampled
 
@@ -73,3 +74,20 @@ def test_a_draft_the_target_never_makes_is_never_kept():
 def test_depths_that_disagree_are_refused():
     with pytest.raises(ValueError, match="depths disagree"):
         accept_sampled(torch.ones(1, 2, 3), torch.ones(1, 2, 3), torch.zeros(1, 2, dtype=torch.long), None)
+
+
+def test_beyond_the_limit_the_bonus_token_is_sampled_from_the_target():
+    """Drafts beyond the limit are ignored: the token after the accepted drafts is sampled from p, not from p - q."""
+    count = 4000
+    p = torch.tensor([0.7, 0.2, 0.1])
+    q = torch.tensor([0.1, 0.1, 0.8])
+    generator = torch.Generator().manual_seed(0)
+    drafts = torch.multinomial(q.expand(count, -1), 2, replacement=True, generator=generator)
+    limit = torch.arange(count) % 3
+    out = accept_sampled(p.expand(count, 3, -1), q.expand(count, 2, -1), drafts, generator, limit)
+    assert (out.num_accepted <= limit).all()
+    first = torch.where(out.num_accepted > 0, drafts[:, 0], out.bonus_token)
+    for k in range(3):
+        seen = torch.bincount(first[limit == k], minlength=3)
+        expected = p.double() / p.double().sum() * len(first[limit == k])
+        assert stats.chisquare(seen.numpy(), expected.numpy()).pvalue > 1e-4
