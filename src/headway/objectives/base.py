@@ -1,7 +1,6 @@
 """Interface between the training loop and a loss.
 
-The loop knows nothing but this interface. It hands examples to `collate`, divides by the sum of `count`, and minimises
-`Loss.total`.
+The loop hands examples to `collate`, divides by the sum of `count`, and minimises `Loss.total`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,8 @@
 """Heads carried along with any objective, with or without their gradient in the trunk.
 
-Joint gradients are those of multi-token training (Gloeckle et al. 2024, arXiv 2404.19737). Detached gradients leave the trunk bit
-for bit as the objective alone would train it. Heads then follow a trunk that learns something else, as in reinforcement learning,
-where losses of heads must not reach the policy.
+Joint gradients are the gradients of multi-token training (Gloeckle et al. 2024, arXiv 2404.19737). Detached gradients leave the
+trunk bit for bit as the objective alone would train the trunk. Heads then follow a trunk that learns something else. In
+reinforcement learning, for example, losses of heads must not reach the policy.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,10 +22,10 @@ HEADS_GRADIENTS = ("joint", "detached", "none")
 class WithHeads(nn.Module):
     """An objective of the trunk and an objective of the heads over the same batches.
 
-    The trunk runs once where both ask for the same tokens.
+    The trunk runs once over tokens that both objectives need.
 
     Args:
-        objective: loss that the trunk learns. Its `collate` makes the batches and its `count` divides.
+        objective: loss that the trunk learns; makes the batches and the count.
         heads: loss of the heads, over the batches of `objective`, such as `MultiToken(next_token=False)`. Its sums are divided by
             its own `count`, scaled to the whole step.
         gradient: "detached": losses of heads send no gradient into any parameter of the trunk, embedding and unembedding

@@ -30,7 +30,7 @@ def steps_of(folder: Path) -> int:
 
 
 def delete_checkpoints(out: Path, keep_complete: bool) -> None:
-    """Delete all checkpoints in a folder, or only incomplete ones, whose writing was interrupted."""
+    """Delete all checkpoints in a folder, or only incomplete checkpoints."""
     for folder in out.glob("checkpoint-*"):
         if not (keep_complete and (folder / MARKER).is_file()):
             shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""Settings of the training commands. This module imports no torch, so that `--help` answers at once."""
+"""Settings of the training commands. This module imports no torch: `--help` answers at once."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ HEAD_WEIGHTS = choices_from("headway.objectives.weights:HEAD_WEIGHTS")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Settings of all stages. Raises ConfigError if a number is out of range or two settings contradict each other."""
+    """Settings of all stages. Raises ConfigError for a number out of range and for contradicting settings."""
 
     data: list[str] | str = field(
         help="training data: gsm8k, stdlib, word-problems[:level], files, folders, mixtures (.yaml) or hub ids", group=DATA
@@ -114,7 +114,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(TrainingConfig):
-    """Settings of a Llama-architecture model from scratch. Defaults are those of the embedded model."""
+    """Settings of a Llama-architecture model from scratch. Defaults made the embedded model."""
 
     tokenizer: str = field(help="folder or hub id of the tokenizer", group=MODEL)
     hidden_size: int = field(192, help="width of the model", group=MODEL)
@@ -132,7 +132,7 @@ class PretrainConfig(TrainingConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class HeadsTrainConfig(TrainingConfig):
-    """Settings of heads that learn beside a frozen trunk. A recipe (`headway.training.recipes`) fills in what is None."""
+    """Settings of heads that learn beside a frozen trunk. A recipe (`headway.training.recipes`) replaces None."""
 
     model: str = field(help="folder or hub id of the trunk, or `embedded`", group=MODEL)
     heads: str | None = field(None, help="folder of pretrained heads to train on; default: randomly initialised heads", group=MODEL)
@@ -205,7 +205,7 @@ class HeadsTrainConfig(TrainingConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig:
-    """Settings of on-policy samples for heads to learn from. Raises ConfigError if they are out of range or contradict."""
+    """Settings of on-policy samples for heads. Raises ConfigError for values out of range and for contradicting settings."""
 
     model: str = field(help="folder or hub id of the model, or `embedded`; its heads draft, if it has any", group=MODEL)
     data: list[str] | str = field(help="source of the prompts: anything that `headway heads train` takes", group=DATA)
@@ -261,7 +261,7 @@ class DistillConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(TrainingConfig):
-    """Settings of trunk and heads that learn a task together. A recipe fills in what is None, as for `HeadsTrainConfig`."""
+    """Settings of trunk and heads that learn a task together. A recipe replaces None, as in `HeadsTrainConfig`."""
 
     model: str = field(help="folder or hub id of the model, or `embedded`; its own heads are used if it has any", group=MODEL)
     heads: str | None = field(None, help="folder of pretrained heads to attach", group=MODEL)

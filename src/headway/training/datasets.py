@@ -23,7 +23,7 @@ class PackedDataset(Dataset):
 
     Args:
         arrays: column name -> values of all rows, (tokens,).
-        ends: where each row ends, (rows,).
+        ends: end of every row, (rows,).
     """
 
     def __init__(self, arrays: dict[str, np.ndarray], ends: np.ndarray) -> None:

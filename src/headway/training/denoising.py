@@ -24,11 +24,11 @@ PROBE = 6  # tokens
 
 
 class DenoisedRows(Dataset):
-    """Packed rows with each document transformed. Noise depends on seed, epoch, index of the row and index of the document.
+    """Packed rows with transformed documents. Noise depends on seed, epoch, index of the row and index of the document.
 
     Args:
         rows: packed rows.
-        transform: denoising of one document.
+        transform: denoising of a document.
         seed: seed of the noise.
         both_ways: keep the column `prefix`, for attention in both directions.
         added: number of special tokens that the tokenizer lacked.
@@ -62,7 +62,7 @@ class DenoisedRows(Dataset):
 
 
 class SetEpoch(TrainerCallback):
-    """Set the epoch of denoised rows when an epoch begins, and when a run resumes within it."""
+    """Set the epoch of denoised rows when an epoch begins or a run resumes."""
 
     def __init__(self, rows: Dataset) -> None:
         self.rows = rows
@@ -78,7 +78,7 @@ class Denoising:
 
     Args:
         longest: tokens of a document that fits into a row after denoising.
-        transform: denoising of one document; None: no denoising.
+        transform: denoising of a document; None: no denoising.
         grown: largest number of tokens that a document of n tokens can become.
         added: number of special tokens that the tokenizer lacked.
     """
@@ -114,7 +114,7 @@ def _prefix_lm(document: Encoded, draw: random.Random, bos: int | None) -> Denoi
 
 
 def resize_embeddings_for(rows: Dataset, model: HeadwayModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Resize the embeddings for special tokens of denoising, and check attention in both directions if the rows need it.
+    """Resize the embeddings for special tokens of denoising, and check attention in both directions for rows with prefixes.
 
     Raises:
         ConfigError: embeddings of the new tokens could not learn.

@@ -1,7 +1,7 @@
 """Reduced draft vocabulary: heads predict only the most frequent tokens (FR-Spec, arXiv 2502.14856, section 3.2; VocabTrim, arXiv
-2506.22694, which counts tokens in samples of the trunk).
+2506.22694, with tokens counted in samples of the trunk).
 
-The unembedding dominates the cost of a small head. The trunk verifies with its full vocabulary, so the output does not change.
+The unembedding dominates the cost of a small head. The trunk verifies with the full vocabulary: the output does not change.
 Only drafts of rare tokens are lost.
 """
 
@@ -29,11 +29,11 @@ def restrict_heads(
 
     Args:
         model: trunk and heads.
-        rows: training data, whose labels are counted.
+        rows: training data with the labels to count.
         size: number of most frequent labels.
         tokenizer: source of the special tokens.
         quiet: print nothing.
-    Returns: entries for the record of the run: the number of tokens, and the share of labels that they cover.
+    Returns: entries for the record of the run: the number of tokens, and the share of labels among these tokens.
     Raises:
         ConfigError: `size` is not below the trunk's vocabulary, or the vocabulary of the heads is reduced already.
     """

@@ -60,8 +60,8 @@ def run(
     Args:
         config: settings of the run.
         model: trunk and heads.
-        objective: loss to minimise. It collates the batches.
-        rows: training data, items as `objective.collate` takes them.
+        objective: loss to minimise; collates the batches.
+        rows: training data, items for `objective.collate`.
         validation: data to measure the objective's metrics on.
         callbacks: further callbacks of the trainer.
     Returns: the trainer, with the history of the run in its state.
@@ -133,7 +133,7 @@ def save_run(
 
 
 def copy_tokenizer(source: str | Path, folder: Path) -> None:
-    """Save the tokenizer of `source` into `folder`, if it has one."""
+    """Save the tokenizer of `source` into `folder`, if there is a tokenizer."""
     try:
         tokenizer = load_tokenizer(source)
     except CheckpointError:
@@ -144,7 +144,7 @@ def copy_tokenizer(source: str | Path, folder: Path) -> None:
 
 @contextmanager
 def report_disk_errors(out: Path) -> Iterator[None]:
-    """Raise HeadwayError for disk errors within, which torch and safetensors report in different ways."""
+    """Raise HeadwayError for disk errors of torch, safetensors and Python alike."""
     try:
         yield
     except HeadwayError:
@@ -181,7 +181,7 @@ def read_settings(cls: type[C], file: Path) -> C:
     """Settings that a run saved in its folder. Keys and values of earlier versions are translated.
 
     Raises:
-        ConfigError: the file is damaged, or another command wrote it.
+        ConfigError: the file is damaged, or comes from another command.
     """
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}

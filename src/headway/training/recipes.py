@@ -1,4 +1,4 @@
-"""Recipes: published settings for each head family, which fill in the settings of a run that are not given.
+"""Recipes: published settings for head families, in the place of settings that are not given.
 
 Values come from the papers, or from the authors' training code where a paper is silent. `source` names both. The models there have
 billions of parameters; small models take larger learning rates. Recipes of `parallel` and `sequential` are the settings of
@@ -24,7 +24,7 @@ class Recipe:
         source: paper and file of the values.
         own_samples: the source trained on samples of the trunk itself (`headway heads distill`).
         total_weight: factor of the losses of pretrained heads beside their trunk. Only Medusa-2 publishes a value (0.2, in the
-            axolotl fork of its authors). Other families take it over.
+            axolotl fork of its authors). All families take 0.2 over.
         weight_schedule: course of that factor.
         fresh_total_weight: factor for randomly initialised heads beside their trunk (Medusa-2: 0.01 with a sine ramp).
         fresh_weight_schedule: course of that factor.
@@ -129,7 +129,7 @@ def recipe_of(name: str | None, family: str | None) -> Recipe:
     """The recipe of that name, or else the recipe of the family; without a family that of parallel heads.
 
     Raises:
-        ConfigError: there is no such recipe, or the family has none.
+        ConfigError: the recipe is unknown, or the family has no recipe.
     """
     wanted = name or family or "parallel"
     if wanted not in RECIPES:

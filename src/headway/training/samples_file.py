@@ -16,14 +16,14 @@ Key = tuple[int, int]  # number of the prompt, number of the sample
 
 
 class Samples:
-    """Samples of one run.
+    """Samples of a run.
 
     Args:
-        path: the complete file. Its settings are written beside it.
+        path: the complete file. Settings are written beside the file.
         settings: all settings that samples depend on, as JSON.
-        resume: keep earlier samples of the same settings. False deletes them.
+        resume: keep earlier samples of the same settings. False deletes all samples.
     Raises:
-        ConfigError: the file has samples of other settings, or Headway did not write it.
+        ConfigError: the file has samples of other settings, or does not come from Headway.
         HeadwayError: the disk is full or read-only.
     """
 
@@ -85,7 +85,7 @@ class Samples:
             self.file.close()
 
     def _open(self) -> None:
-        """Read the partial file up to its first incomplete line, and append from there."""
+        """Read the partial file up to the first incomplete line, and append from there."""
         heading = (json.dumps({"settings": self.settings}, ensure_ascii=False) + "\n").encode()
         self.partial_file.touch()
         self.file = self.partial_file.open("rb+")

@@ -1,4 +1,4 @@
-"""One training step as one module, so that DDP, FSDP2 and autocast wrap the whole computation."""
+"""Training step as a single module: DDP, FSDP2 and autocast wrap the whole computation."""
 
 from typing import Any, Self
 
@@ -19,7 +19,7 @@ class TrainingStep(nn.Module):
         self.objective = objective
 
     def forward(self, progress: float = 0.0, num_items_in_batch: Tensor | int | None = None, **batch: Tensor) -> dict[str, Any]:
-        """Loss of one batch.
+        """Loss of a batch.
 
         Args:
             progress: share of the run that is over, in [0, 1].
@@ -31,7 +31,7 @@ class TrainingStep(nn.Module):
         return {"loss": loss.total, "metrics": dict(loss.metrics)}
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode. A frozen trunk stays in eval mode, since its dropout would be noise for the heads."""
+        """Set training mode. A frozen trunk stays in eval mode: dropout would be noise for the heads."""
         super().train(mode)
         if not any(parameter.requires_grad for parameter in self.model.trunk.parameters()):
             self.model.trunk.eval()

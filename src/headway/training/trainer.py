@@ -1,8 +1,7 @@
 """`transformers.Trainer` for any objective.
 
-The loss is divided by the objective's count over all processes and accumulation steps, so that neither changes it. The objective
-is told the progress of the run, its metrics go into the log, heads have a learning rate of their own, and models can be sharded on
-any device.
+The loss is divided by the objective's count over all processes and accumulation steps. The objective knows the progress of the run
+and fills the log with metrics. Heads have their own learning rate. Models can be sharded on any device.
 """
 
 import math
@@ -34,7 +33,7 @@ HEADS = "model.heads."  # prefix of the names of the heads' parameters in a step
 
 
 class HeadwayTrainer(Trainer):
-    """Trainer of a `TrainingStep`. Checkpoints hold trainable parameters only; all others come from the starting model."""
+    """Trainer of a `TrainingStep`. Checkpoints hold trainable parameters only; frozen parameters come from the starting model."""
 
     def __init__(self, *args: Any, heads_learning_rate: float, sharded: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -74,7 +73,7 @@ class HeadwayTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, Tensor | int | None]:
-        """Batches of one optimiser step, and the sum of the objective's count over all processes."""
+        """Batches of an optimiser step, and the sum of the objective's count over all processes."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         own = sum(self.step.objective.count(batch) for batch in batches)
         return batches, sum_over_processes(torch.tensor(own, device=device)).clamp(min=1)
@@ -100,7 +99,7 @@ class HeadwayTrainer(Trainer):
 
     @torch.no_grad()
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict:
-        """Mean of each metric of the objective over the validation data."""
+        """Means of the metrics of the objective over the validation data."""
         rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         training = self.step.training
         self.step.eval()
@@ -116,7 +115,7 @@ class HeadwayTrainer(Trainer):
         return metrics
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        """Clip gradients; those of detached heads separately, so that their norm does not scale the trunk's gradient."""
+        """Clip gradients. Detached heads are clipped separately: the norm of heads must not scale the trunk's gradient."""
         objective = self.step.objective
         if not (isinstance(objective, WithHeads) and objective.gradient == "detached"):
             return super()._clip_grad_norm(model)
@@ -168,7 +167,7 @@ class HeadwayTrainer(Trainer):
 
 
 def _add(sums: dict[str, Tensor], metrics: dict[str, Tensor], count: int) -> None:
-    """Add the means of a batch, weighted by its count, to running sums and counts, (2,) each. NaN adds nothing."""
+    """Add means, weighted by the count of the batch, to running sums and counts, (2,). NaN adds nothing."""
     for name, mean in metrics.items():
         new = torch.stack([mean.float().nan_to_num() * count, (~mean.isnan()) * count])
         sums[name] = sums[name] + new if name in sums else new

@@ -20,7 +20,7 @@ def validate(config: FinetuneConfig | HeadsTrainConfig, model: HeadwayModel, tok
     """Check that the model can be trained with these settings and this tokenizer.
 
     Raises:
-        ConfigError: the model is quantised, it reads fewer tokens than `max_length`, or `output_dir` is its own folder.
+        ConfigError: the model is quantised or reads fewer tokens than `max_length`, or `output_dir` is the folder of the model.
         CheckpointError: the tokenizer has tokens that the model does not embed.
     """
     if Path(config.output_dir).resolve() == Path(config.model).resolve():
@@ -34,7 +34,7 @@ def validate(config: FinetuneConfig | HeadsTrainConfig, model: HeadwayModel, tok
 
 
 def resolve_packing(config: C, view: TrunkView) -> C:
-    """Settings with one document a row, and a UserWarning, for a trunk that cannot keep the documents of a row apart."""
+    """Settings with a document a row, and a UserWarning, for a trunk that cannot keep the documents of a row apart."""
     if not config.pack or view.takes_masks:
         return config
     cause = "takes no 4-D attention masks" if view.maskable else "has recurrent layers"

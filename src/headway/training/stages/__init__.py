@@ -1,1 +1,1 @@
-"""Training stages, one file each."""
+"""Training stages, a file for every stage."""

@@ -1,8 +1,8 @@
 """On-policy samples: the model continues prompts, and heads learn from the samples (`headway heads distill`).
 
-The trunk accepts drafts that agree with its own output. Its own samples therefore teach heads more than other text does: Medusa
+The trunk accepts drafts that agree with the trunk's output. On-policy samples therefore teach heads more than foreign text: Medusa
 (arXiv 2401.10774, section 2.3.2), DistillSpec (2310.08461), FastMTP (2509.18362, +0.19 tokens per forward at 3 drafts). Samples are
-text. Distributions are not kept, since `objective: distillation` computes them during training.
+text. Distributions are not kept: `objective: distillation` computes distributions during training.
 """
 
 import hashlib
@@ -82,7 +82,7 @@ class Distilled:
 
 
 def distill(config: DistillConfig) -> Distilled:
-    """Write on-policy samples to `config.output_file`, one line a sample, in the order of the prompts.
+    """Write on-policy samples to `config.output_file`, a line for every sample, in the order of the prompts.
 
     A line has the columns that `load_examples` reads, prompt and completion or messages. Further columns: number, index of the
     prompt; sample, index among the samples of the prompt; seed, with which `generate` samples the same text; tokens, number of
@@ -91,7 +91,7 @@ def distill(config: DistillConfig) -> Distilled:
     Raises:
         CheckpointError: the model cannot be loaded, or its tokenizer does not fit.
         DataError: the data cannot be read, or no prompt fits into the context.
-        ConfigError: the file has samples of other settings.
+        ConfigError: the file has samples of different settings.
     """
     model, tokenizer = load_model_and_tokenizer(config.model, dtype=torch.float32 if config.float32 else None)
     prompts, left_out = prompts_of(config, tokenizer, model.view.context)
@@ -111,7 +111,7 @@ def distill(config: DistillConfig) -> Distilled:
 def prompts_of(config: DistillConfig, tokenizer: PreTrainedTokenizerBase, context: int | None) -> tuple[list[Prompt], int]:
     """Prompts of the data, and the number of prompts that are empty or too long.
 
-    A conversation loses its last answer. The first tokens of a text become its prompt.
+    The last answer of a conversation is dropped. The first tokens of a text become a prompt.
 
     Args:
         config: settings.
@@ -143,7 +143,7 @@ def prompts_of(config: DistillConfig, tokenizer: PreTrainedTokenizerBase, contex
 
 
 def seed_of(seed: int, number: int, sample: int) -> int:
-    """Seed of one sample."""
+    """Seed of a sample."""
     return int.from_bytes(hashlib.sha256(f"{seed}-{number}-{sample}".encode()).digest()[:6], "big")
 
 

@@ -25,8 +25,8 @@ def finetune(config: FinetuneConfig, callbacks: Sequence[TrainerCallback] = ()) 
     """Train trunk and heads on the data and save both in one folder, adapters merged. Returns the folder.
 
     Raises:
-        CheckpointError: model or heads cannot be loaded, or do not fit each other or the tokenizer.
-        ConfigError: nothing could learn with these settings, or they do not fit the model.
+        CheckpointError: model or heads cannot be loaded, or trunk, heads and tokenizer do not fit together.
+        ConfigError: no parameter would learn, or the settings do not fit the model.
         DataError: the data cannot be read or has no labels.
         HeadwayError, KeyboardInterrupt: as `run`.
     """

@@ -24,7 +24,7 @@ def train_heads(config: HeadsTrainConfig, callbacks: Sequence[TrainerCallback] =
     """Attach heads to a frozen trunk, train the heads, and save both in one folder. Returns the folder.
 
     Raises:
-        CheckpointError: model or heads cannot be loaded, or do not fit each other or the tokenizer.
+        CheckpointError: model or heads cannot be loaded, or trunk, heads and tokenizer do not fit together.
         ConfigError: an unknown family or option, or settings that do not fit the model.
         DataError: the data cannot be read or has no labels.
         HeadwayError, KeyboardInterrupt: as `run`.

@@ -18,7 +18,7 @@ def pretrain(config: PretrainConfig) -> Path:
     """Train a randomly initialised model on packed documents and save it as an ordinary Hugging Face folder. Returns the folder.
 
     Raises:
-        ConfigError: shapes do not fit each other.
+        ConfigError: shapes do not fit together.
         CheckpointError: the tokenizer cannot be loaded.
         DataError: the data cannot be read.
         HeadwayError, KeyboardInterrupt: as `run`.
