@@ -1,11 +1,8 @@
-"""Prompts to continue, from examples of any kind, and batches of prompts."""
+"""Prompts to continue, from examples of any kind."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from headway.data import Chat, Example, PromptCompletion, Text, tokenize_prompt
 from headway.errors import DataError
@@ -35,11 +32,3 @@ def prompts_with_completions(examples: Sequence[Example], source: str) -> list[P
     if len(pairs) < len(examples):
         raise DataError(f"{source} has no prompts and completions, so there is no right answer to compare with.")
     return pairs
-
-
-def left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask of a batch, both (batch, longest), padded on the left."""
-    width = max(map(len, prompts))
-    ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    return ids, mask

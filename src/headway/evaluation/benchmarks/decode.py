@@ -19,12 +19,13 @@ from transformers import CompileConfig
 
 from headway.data import load_examples
 from headway.decoding import DecodeStats, assistant_drafter, fallback_drafter, heads_drafter, ngram_drafter
+from headway.decoding.padding import left_block
 from headway.errors import DataError
 from headway.evaluation.benchmarks.speed import greedy
 from headway.evaluation.benchmarks.timing import peak_memory, wait
 from headway.evaluation.benchmarks.transformers_mtp import decoding_with, native_heads
 from headway.evaluation.configs import DecodeBenchConfig
-from headway.evaluation.prompts import left_padded, prompt_tokens
+from headway.evaluation.prompts import prompt_tokens
 from headway.evaluation.results import as_json
 from headway.files import write_json, write_text
 from headway.heads import SequentialHeads
@@ -143,7 +144,7 @@ def decoding_variants(config: DecodeBenchConfig, model: HeadwayModel) -> dict[st
 
     def transformers(single_sequence: bool = False, **arguments: Any) -> DecodingVariant:
         def decode(ids: Tensor, mask: Tensor) -> tuple[Tensor, DecodeStats | None]:
-            return trunk.generate(ids, attention_mask=mask, **length, **arguments), None
+            return trunk.generate(ids, attention_mask=mask.long(), **length, **arguments), None
 
         return DecodingVariant(decode, single_sequence)
 
@@ -165,7 +166,7 @@ def decoding_variants(config: DecodeBenchConfig, model: HeadwayModel) -> dict[st
 
         def use_mtp(ids: Tensor, mask: Tensor) -> tuple[Tensor, None]:
             with decoding_with(native, model):
-                return trunk.generate(ids, attention_mask=mask, use_mtp=True, **length), None
+                return trunk.generate(ids, attention_mask=mask.long(), use_mtp=True, **length), None
 
         variants["transformers use_mtp"] = DecodingVariant(use_mtp, single_sequence=True)
     variants["transformers look-up"] = transformers(single_sequence=True, prompt_lookup_num_tokens=8)
@@ -179,7 +180,7 @@ def decoding_variants(config: DecodeBenchConfig, model: HeadwayModel) -> dict[st
 def _measure(config: DecodeBenchConfig, model: HeadwayModel, prompts: list[list[int]], batch: int) -> dict[str, DecodingVariant]:
     """The variants, measured at a batch size."""
     variants = {name: each for name, each in decoding_variants(config, model).items() if batch == 1 or not each.single_sequence}
-    groups = [left_padded(prompts[start : start + batch], model.device) for start in range(0, len(prompts) - batch + 1, batch)]
+    groups = [left_block(prompts[start : start + batch], 0, model.device) for start in range(0, len(prompts) - batch + 1, batch)]
     # the first repeat is a warm-up; the last repeat measures memory, since watching memory takes time
     for repeat in track(range(config.repeats + 2), f"batch {batch}", transient=True):
         timed = 0 < repeat <= config.repeats

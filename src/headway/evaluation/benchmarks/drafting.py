@@ -9,8 +9,8 @@ from torch import Tensor
 
 from headway.decoding import Generation, RaggedKVCache, heads_drafter, limit_draft_tokens, proposes_trees
 from headway.decoding.drafters.base import build_drafter
+from headway.decoding.padding import left_block
 from headway.evaluation.benchmarks.speed import greedy, interleaved, merged_stats, same_sequences
-from headway.evaluation.prompts import left_padded
 from headway.model import HeadwayModel
 
 AUTOREGRESSIVE = "plain"
@@ -47,7 +47,7 @@ def drafting(
     Returns: results by variant: "plain" (autoregressive), "adaptive", "chain" (one draft a head) and, if the family proposes
         trees, "tree".
     """
-    groups = [left_padded([prompt], model.device) for prompt in prompts]
+    groups = [left_block([prompt], 0, model.device) for prompt in prompts]
     sampling = greedy(max_new_tokens)
     if temperature:
         sampling |= {"do_sample": True, "temperature": temperature, "seed": seed, "top_k": 0}

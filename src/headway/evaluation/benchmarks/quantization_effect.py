@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from headway.decoding import DecodeStats
+from headway.decoding.padding import left_block
 from headway.evaluation.benchmarks.speed import greedy
-from headway.evaluation.prompts import left_padded
 from headway.model import HeadwayModel
 from headway.trunk.quantization import stored_bytes
 from headway.trunk.roofline import choose
@@ -76,7 +76,7 @@ def _tokens_per_second(model: HeadwayModel, prompts: Sequence[Sequence[int]], ma
     for _ in range(REPEATS + 1):
         stats = []
         for prompt in prompts:
-            ids, mask = left_padded([prompt], model.device)
+            ids, mask = left_block([prompt], 0, model.device)
             with torch.inference_mode():
                 out = model.generate(ids, attention_mask=mask, speculative=False, **greedy(max_new_tokens))
             stats.append(out.stats)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from headway.decoding import DecodeStats, Generation, heads_drafter
+from headway.decoding.padding import left_block
 from headway.evaluation.configs import EvalConfig
-from headway.evaluation.prompts import left_padded
 from headway.model import HeadwayModel
 
 
@@ -41,7 +41,7 @@ def measure_speed(
     model: HeadwayModel, prompts: Sequence[Sequence[int]], max_new_tokens: int = 64, repeats: int = 3, batch: int = 1
 ) -> SpeedResult:
     """Decode all prompts with and without heads, interleaved, `repeats` times after a warm-up."""
-    groups = [left_padded(prompts[start : start + batch], model.device) for start in range(0, len(prompts), batch)]
+    groups = [left_block(prompts[start : start + batch], 0, model.device) for start in range(0, len(prompts), batch)]
 
     def decode(group: tuple[Tensor, Tensor], **arguments: Any) -> Generation:
         return model.generate(group[0], attention_mask=group[1], **greedy(max_new_tokens), **arguments)
