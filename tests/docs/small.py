@@ -9,7 +9,7 @@ SMALL = {
     "pretrain": [*TRAINING, "--hidden-size", "32", "--attention-heads", "2", "--key-value-heads", "2"],
     "heads train": TRAINING,
     "heads distill": ["--limit", "4", "--max-new-tokens", "8", "--quiet"],
-    "heads compare": ["--limit", "8", "--prompts", "1", "--test-examples", "2", "--repeats", "1", "--batch-size", "2"],
+    "heads compare": ["--limit", "8", "--prompts", "1", "--test-examples", "4", "--repeats", "1", "--batch-size", "2"],
     "finetune": TRAINING,
     "eval": ["--limit", "4", "--max-new-tokens", "8", "--max-length", "64"],
     "generate": ["--max-new-tokens", "8"],

@@ -8,6 +8,7 @@ from statistics import mean
 
 import numpy
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from headway.experiments.compare.results import Comparison
 from headway.experiments.compare.summary import summary_sentences, table
@@ -49,7 +50,11 @@ def _figures(results: Comparison, task: str) -> Iterator[tuple[str, Figure, str]
     first = results.metrics(task)[0]
     plots: list[tuple[str, Callable[[], Figure | None], str]] = [
         ("differences", lambda: _forest_plot(results, task, first), FOREST),
-        *((f"{m.key}-by-seed", lambda m=m: _seeds_plot(results, task, m), SEEDS) for m in results.metrics(task) if m.paired),
+        *(
+            (f"{m.key}-by-seed", lambda m=m: _seeds_plot(results, task, m), SEEDS.format(m.label.capitalize()))
+            for m in results.metrics(task)
+            if m.paired
+        ),
         ("learning", lambda: _learning_plot(results, task), LEARNING),
         ("acceptance", lambda: _acceptance_plot(results, task), ACCEPTANCE),
         ("pareto", lambda: _pareto_plot(results, task, first), PARETO),
@@ -60,7 +65,7 @@ def _figures(results: Comparison, task: str) -> Iterator[tuple[str, Figure, str]
 
 
 FOREST = "Difference to the baseline, paired by seed, with 95 % intervals. The dashed line is the baseline."
-SEEDS = "Score at the end of training. A dot is a seed; the bar or line is the mean."
+SEEDS = "{} at the end of training. A dot is a seed; the bar or line is the mean."
 LEARNING = "Held-out next-token loss during training: mean over seeds. The band spans the lowest and the highest seed."
 ACCEPTANCE = "Acceptance rate by draft position, of the steps that reach the position."
 PARETO = "Quality against decoding speed. Arms without heads stand at 1."
@@ -96,6 +101,8 @@ def _seeds_plot(results: Comparison, task: str, metric: Metric) -> Figure:
         else:  # a bar from zero would hide the differences
             axes.plot([x - 0.27, x + 0.27], [mean(scores)] * 2, color=colour, lw=2)
         axes.plot([x + offset for offset in offsets], scores, "o", color=colour, ms=6)
+    if metric.is_share:
+        axes.set_ylim(bottom=0)
     axes.set_xticks(range(len(values)), [textwrap.fill(arm, 13) for arm in values], fontsize=8)
     return figure
 
@@ -111,6 +118,7 @@ def _learning_plot(results: Comparison, task: str) -> Figure:
         colour = _colour(results, arm)
         axes.plot(steps, [mean(v) for v in values], "o-", ms=4, color=colour, label=arm)
         axes.fill_between(steps, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.12, lw=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=8)
     return figure
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from statistics import median
 
-from headway.evaluation.statistics.paired import UNCLEAR
+from headway.evaluation.statistics.paired import MAX_PAIRS, UNCLEAR
 from headway.experiments.compare.configs import CompareConfig
 from headway.experiments.compare.results import METRICS, ArmComparison, ArmResult, BaselineReached, Comparison
 from headway.experiments.compare.specs import UNTRAINED, baseline_of
@@ -104,7 +104,7 @@ def summary_sentences(results: Comparison) -> list[str]:
             if difference.verdict == UNCLEAR and difference.seeds_needed:
                 line += f"; about {difference.seeds_needed} seeds would show a difference of this size"
             elif difference.verdict == UNCLEAR:
-                line += "; more seeds than anyone can run would be needed"
+                line += f"; more than {MAX_PAIRS} seeds would be needed"
             lines.append(f"{line}. {_baseline_reached(comparison, metric)}")
     timed = [speed for arms in results.speed.values() for speed in arms.values()]
     if timed:
