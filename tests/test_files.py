@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from headway.errors import HeadwayError
-from headway.files import replacing_file, replacing_folder, write_json, write_text
+from headway.files import model_files, replacing_file, replacing_folder, write_json, write_text
 
 STALL = "import os, sys, time; os.fsync = lambda _: (print('ready', flush=True), time.sleep(60)); "
 
@@ -124,6 +124,25 @@ def test_a_new_save_keeps_other_results_in_the_folder(tmp_path: Path) -> None:
     with replacing_folder(tmp_path / "model") as temporary:
         (temporary / "weights").write_text("1")
     assert sorted(item.name for item in (tmp_path / "model").iterdir()) == ["results.json", "weights"]
+
+
+def test_stale_files_are_deleted_only_after_the_new_files_are_complete(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    for name in ("old", "results.json"):
+        write_text(folder / name, "old")
+    with pytest.raises(KeyError), replacing_folder(folder, lambda _: ["old"]) as temporary:
+        raise KeyError
+    assert (folder / "old").is_file()
+    with replacing_folder(folder, lambda _: ["old", "weights", "absent"]) as temporary:
+        (temporary / "weights").write_text("new")
+    assert sorted(item.name for item in folder.iterdir()) == ["results.json", "weights"]
+
+
+@pytest.mark.parametrize("index", ["{", "[]", '{"weight_map": [1]}', '{"weight_map": {"a": "../secret.txt", "b": "missing"}}'])
+def test_a_damaged_index_is_a_model_file_and_names_no_file_outside_the_folder(tmp_path: Path, index: str) -> None:
+    write_text(tmp_path / "model" / "model.safetensors.index.json", index)
+    write_text(tmp_path / "secret.txt", "keep")
+    assert model_files(tmp_path / "model") == {"model.safetensors.index.json"}
 
 
 def test_a_path_below_a_file_is_one_clear_error(tmp_path: Path) -> None:
