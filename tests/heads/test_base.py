@@ -67,7 +67,10 @@ UNUSUAL = {
     "beam": {},
     "deepseek_v4": {**EXPERTS, **LATENT, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "num_key_value_heads": 4},
     "bloom": {},
+    "xlm": {"emb_dim": 32, "n_layers": 3, "n_heads": 4, "asm": False, "causal": True},
     "mamba": {},
+    "falcon_mamba": {},
+    "rwkv": {"attention_hidden_size": 32},
     "gpt_neo": {"attention_types": [[["global", "local", "global"], 1]], "num_layers": 3},
 }
 
@@ -100,4 +103,6 @@ def test_any_error_of_a_layer_names_the_trunk_and_the_error(raised):
     trunk.model.layers[-1] = Broken()
     with pytest.raises(UnsupportedModelError, match=rf"LlamaForCausalLM cannot be run as a head: {type(raised).__name__}"):
         HeadwayModel.from_trunk(trunk, count=1)
+    with pytest.raises(UnsupportedModelError, match="LlamaForCausalLM cannot have gated-lora heads"):
+        HeadwayModel.from_trunk(trunk, family="gated-lora", count=1)
     assert TrunkView(trunk).layers[-1] is trunk.model.layers[-1]

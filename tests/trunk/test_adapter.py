@@ -1,4 +1,4 @@
-"""What a view tells about a trunk."""
+"""A view of a trunk: masks by attention implementation and dtype, and the check that a trunk takes 4-D masks."""
 
 from contextlib import nullcontext
 
@@ -37,3 +37,18 @@ def test_masks_take_the_dtype_that_the_trunk_has_by_then():
         for dtype in (torch.float32, torch.bfloat16, torch.float32):
             trunk.to(dtype)
             assert view.causal_masks(torch.tensor([[3], [1]]), 4).dtype == dtype
+
+
+@pytest.mark.parametrize("raised", [KeyError("mask"), AssertionError(), NotImplementedError("4-D masks")])
+def test_a_trunk_that_raises_any_error_for_4d_masks_does_not_take_masks(monkeypatch, raised):
+    trunk = tiny_trunk()
+    forward = type(trunk.model).forward
+
+    def refuse_masks(self, *args, attention_mask=None, **kwargs):
+        if attention_mask is not None:
+            raise raised
+        return forward(self, *args, attention_mask=attention_mask, **kwargs)
+
+    assert TrunkView(trunk).takes_masks
+    monkeypatch.setattr(type(trunk.model), "forward", refuse_masks)
+    assert not TrunkView(trunk).takes_masks

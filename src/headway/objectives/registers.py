@@ -177,7 +177,7 @@ def check_takes_registers(view: TrunkView) -> None:
             found = view.run(both, *interleaved(view, segments, located)).last.float()
     except UnsupportedModelError:
         raise
-    except (TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # layers of any model: XLM's raise an AssertionError, Beam's a KeyError
         raise UnsupportedModelError(f"{type(model).__name__} cannot be run with registers: {first_line(error)}") from error
     expected = torch.cat([plain, plain[:, 1:]], dim=1)
     if (found - expected).norm() > 0.02 * expected.norm():

@@ -132,7 +132,7 @@ class TrunkView:
             apart = self.run(ids, positions, None).last.float()
             try:
                 together = self.run(row[0], row[1], self.masks(row[1], row[1], row[2], row[2])).last.float().view_as(apart)
-            except (UnsupportedModelError, TypeError, ValueError, IndexError, RuntimeError):
+            except Exception:  # layers of any model: XLM's raise an AssertionError, Beam's a KeyError
                 return False
         return bool((together - apart).norm() <= 0.02 * apart.norm())
 

@@ -66,7 +66,9 @@ def llama_config(view: TrunkView, given: Mapping[str, Any]) -> LlamaConfig:
     if unknown := set(given) - set(OPTIONS):
         raise ConfigError(f"layer has no {', '.join(sorted(unknown))}; it has: {', '.join(OPTIONS)}.")
     trunk, table = view.config, embeddings(view)
-    width, heads = trunk.hidden_size, trunk.num_attention_heads
+    width, heads = trunk.hidden_size, getattr(trunk, "num_attention_heads", None)
+    if not isinstance(heads, int):
+        raise UnsupportedModelError(f"{type(view.model).__name__} has no number of attention heads for EAGLE's layer.")
     if table.shape[1] != width:
         raise UnsupportedModelError(
             f"{type(view.model).__name__} has embeddings of width {table.shape[1]}, but states of {width}: EAGLE takes one width."
