@@ -35,8 +35,8 @@ def render_prompt(chat: Chat, tokenizer: PreTrainedTokenizerBase) -> str:
 def render_turns(chat: Chat, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, list[Span]]]:
     """The rendered conversation with the spans of characters that the assistant wrote.
 
-    Some templates change earlier turns once later turns follow, for example by dropping the reasoning. The result is then one text
-    for each turn of the assistant: the conversation through that turn, as rendered at inference.
+    Some templates change earlier turns once later turns follow, for example by dropping the reasoning. The result is then a text
+    for every turn of the assistant: the conversation through that turn, as rendered at inference.
 
     Raises:
         DataError: the tokenizer has no chat template, the template fails, or the content is not text.
@@ -101,12 +101,12 @@ class _Renderer:
         return None
 
     def spans_from(self, start: int, text: str) -> list[Span]:
-        """The spans of `text` from a character on: those that the template marks, or all of the rest."""
+        """The spans of `text` from a character on: the marked spans, or the whole rest without marks."""
         marked = self.marked_spans(text)
         return [(start, len(text))] if marked is None else [span for span in marked if span[1] > start]
 
     def turn(self, index: int) -> tuple[str, int]:
-        """The conversation through one turn of the assistant, and the position of the turn's first character."""
+        """The conversation through a turn of the assistant, and the position of the turn's first character."""
         through = self.render(index + 1)
         answer = "".join(text_parts(self.messages[index])).strip()
         content = through.rfind(answer) if answer else -1
@@ -131,7 +131,7 @@ class _Renderer:
             warnings.warn(f"The chat template does not render these columns: {', '.join(unused)}.", UserWarning, stacklevel=4)
 
     def _renders_content(self) -> bool:
-        """True if the template renders the content as it is: lists of parts, or no content beside a tool call."""
+        """True if the template renders lists of parts, and messages without content."""
         lists = [message["content"] for message in self.messages if isinstance(message.get("content"), list)]
         for part in (part for parts in lists for part in parts if isinstance(part, dict)):
             if any(kind in str(part.get("type")) for kind in MEDIA):
@@ -163,7 +163,7 @@ class _Renderer:
 
 
 def text_parts(message: Message) -> list[str]:
-    """The texts of a message, whose content is text or a list of parts in OpenAI's format."""
+    """The texts of a message. The content is text or a list of parts in OpenAI's format."""
     content = message.get("content", "")
     texts = [part.get("text") if isinstance(part, dict) else part for part in (content if isinstance(content, list) else [content])]
     return [text for text in texts if isinstance(text, str)]

@@ -1,4 +1,4 @@
-"""Rows of different lengths into one batch of tensors."""
+"""Batches of tensors from rows of different lengths."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ class Collator:
     pad_token_id: int
 
     def __call__(self, rows: Sequence[PackedRow]) -> dict[str, Tensor]:
-        """Returns: input_ids, labels and segments, and prefix where the rows have one, each (batch, seq)."""
+        """Tensors input_ids, labels and segments, and prefix if the rows have a prefix, all (batch, seq)."""
         fill = {"input_ids": self.pad_token_id, "labels": IGNORE, "segments": -1, "prefix": False}
         return pad_columns(rows, {name: value for name, value in fill.items() if name in rows[0]})
 
 
 def pad_columns(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, float]) -> dict[str, Tensor]:
-    """Lists of numbers as one tensor for each column, (rows, longest).
+    """Tensors of the columns, (rows, longest), from lists of numbers.
 
     Args:
         rows: lists by column name.
-        columns: names of the columns and the values that pad them on the right.
+        columns: names of the columns, and padding values on the right.
     Raises:
         DataError: a row lacks a column.
     """

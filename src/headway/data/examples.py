@@ -1,4 +1,4 @@
-"""Examples: one frozen dataclass for each kind of training data, and the table of column names that make them.
+"""Examples: a frozen dataclass for every kind of training data, and the table from column names to examples.
 
 Conversations follow OpenAI's and transformers' format of messages. Preference pairs follow TRL's columns, with an explicit or an
 implicit prompt.
@@ -33,7 +33,7 @@ class Text(_Located):
 
 @dataclass(frozen=True)
 class PromptCompletion(_Located):
-    """A prompt and its completion. cut_off: the completion ended at a token limit."""
+    """A prompt and a completion. cut_off: the completion ended at a token limit."""
 
     prompt: str
     completion: str = ""
@@ -42,7 +42,7 @@ class PromptCompletion(_Located):
 
 @dataclass(frozen=True)
 class Scored(PromptCompletion):
-    """A prompt and its completion, with scores of the completion by aspect."""
+    """A prompt and a completion, with scores of the completion by aspect."""
 
     scores: Mapping[str, float] = field(default_factory=dict)
 
@@ -54,7 +54,7 @@ class Chat(_Located):
     Args:
         messages: objects with role and content.
         tools: JSON schemas of the tools that the assistant can call, for the chat template.
-        variables: further columns, such as documents; a chat template receives the columns that the template names.
+        variables: further columns, for example documents; a chat template receives the columns that the template names.
         cut_off: the last message ended at a token limit.
     """
 
@@ -66,11 +66,11 @@ class Chat(_Located):
 
 @dataclass(frozen=True)
 class Preference(_Located):
-    """Two completions of one prompt, the first preferred. All three are text, or all three are lists of messages.
+    """A preferred and a rejected completion of a prompt. All three are text, or all three are lists of messages.
 
     Args:
         aspect: quality that the preference judges; empty for an overall preference.
-        margin: difference of the two scores, where the data has one.
+        margin: difference of the two scores, if the data has scores.
     """
 
     prompt: str | list[Message]
@@ -102,10 +102,10 @@ class Shape:
 
 
 def example_of(location: str, row: Row, columns: Mapping[str, str] | None = None) -> Example:
-    """An example from a row, by the first shape whose columns the row has.
+    """Example of a row. The first shape with all required columns in the row decides the kind.
 
     Args:
-        columns: names used here -> names in the data. With these the mapped columns alone decide the shape.
+        columns: names used here -> names in the data. The mapped columns alone then decide the shape.
     Raises:
         DataError: no shape fits, a mapped column is missing, or a column has the wrong type.
     """
@@ -125,13 +125,13 @@ def example_of(location: str, row: Row, columns: Mapping[str, str] | None = None
 
 
 def shape_of(columns: Iterable[str]) -> Shape | None:
-    """The first shape whose required columns are all there, or None."""
+    """First shape with all required columns present, or None."""
     present = set(columns)
     return next((shape for shape in SHAPES if present.issuperset(shape.required)), None)
 
 
 def unused_columns(row: Row) -> list[str]:
-    """Columns of a row that its shape does not read."""
+    """Columns of a row without a use in the shape of the row."""
     shape = shape_of(name for name, value in row.items() if value is not None)
     return [name for name in row if shape is not None and name not in shape.required and name not in shape.optional]
 
@@ -199,7 +199,7 @@ def _preference(row: Row, location: str) -> Preference:
 def shared_prompt(chosen: str | list[Message], rejected: str | list[Message]) -> int:
     """Length of the prompt that two completions begin with: in messages, or in characters.
 
-    The text of a dialogue is cut after the last shared "Assistant:", and other text at the last shared end of a word.
+    A dialogue in text is cut after the last shared "Assistant:", and plain text at the last shared end of a word.
     """
     if isinstance(chosen, list) and isinstance(rejected, list):
         # an answer is never part of the prompt

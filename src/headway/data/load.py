@@ -1,4 +1,4 @@
-"""Examples from a named source: rows of a reader, each made an example by its columns, or a mixture of sources."""
+"""Examples of a named source: rows of a reader, turned into examples by column names, or a mixture of sources."""
 
 import difflib
 import warnings
@@ -14,16 +14,16 @@ from headway.errors import DataError
 def load_examples(
     source: str | Path, split: str = "train", limit: int | None = None, columns: Mapping[str, str] | None = None
 ) -> list[Example]:
-    """Examples of a source, in the order of the data. Columns without a use are named in one warning.
+    """Examples of a source, in the order of the data. A warning names the columns without a use.
 
     Args:
-        source: "word-problems[:level]", "stdlib", "gsm8k", a local .jsonl[.gz|.xz], .parquet or .txt file, a folder of such
+        source: "word-problems[:level]", "stdlib", "gsm8k", a local .jsonl[.gz|.xz], .parquet or .txt file, a folder of
             files, a mixture (.yaml, see `headway.data.mixtures`), or a hub id. If some files of a folder are named after
-            splits, such as train-00.jsonl, only the files of `split` are read. GSM8K's columns, question and answer, become
+            splits, for example train-00.jsonl, only the files of `split` are read. GSM8K's columns, question and answer, become
             the prompt "Question: ...\\nAnswer:" of lm-eval.
         split: train, test or validation; a single local file serves as any split.
         limit: maximum number of examples, from the start.
-        columns: names used here -> names in the data, such as {"prompt": "input"}.
+        columns: names used here -> names in the data, for example {"prompt": "input"}.
     Raises:
         DataError: a line is broken (with file and line), a column is missing (with the columns found), or no data is there.
     """

@@ -1,13 +1,13 @@
 """Multi-task mixtures of instructions (T0: Sanh et al. 2021, arXiv 2110.08207, section 5; FLAN: Wei et al., arXiv 2109.01652).
 
-A mixture is a YAML file: sources, each with prompt templates in Jinja as promptsource writes them. A source with a template is a
-task. Tasks are drawn in proportion to their size, big sources capped, and flattened by a temperature (T5: arXiv 1910.10683, 3.5.2).
+A mixture is a YAML file of sources with prompt templates in Jinja, in promptsource's notation. A task is a source with a template.
+Tasks are sampled in proportion to size, with a cap for large sources and temperature scaling (T5: arXiv 1910.10683, section 3.5.2).
 """
 
 import random
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice
 from pathlib import Path
@@ -19,38 +19,39 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 import headway.config
 from headway.config import field, nearest
-from headway.data.examples import Example, example_of
+from headway.data.chat_templates import TEMPLATE_ERRORS
+from headway.data.examples import Example, Row, example_of
 from headway.data.readers import Located, load_rows
 from headway.errors import ConfigError, DataError
 
 MIXTURES = (".yaml", ".yml")
-BETWEEN = "|||"  # promptsource's mark between what is read and what is answered
-MARK = "\x00answer\x00"  # stands for it in a template, so that data may contain it
-DRAW = "\x00draw"  # under this name, which no template can spell, a rendering finds its random numbers
-SHAPES = ({"prompt", "completion"}, {"text"})
+SEPARATOR = "|||"  # promptsource's separator of input and answer
+INNER_SEPARATOR = "\x00answer\x00"  # replaces SEPARATOR in a template, so that data may contain SEPARATOR
+RNG = "\x00rng"  # variable with the random numbers of a rendering; no template can spell the name
+COLUMN_SETS = ({"prompt", "completion"}, {"text"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
-    """One source of a mixture."""
+    """A source of a mixture."""
 
-    data: str = field(help="what --data takes, but another mixture; a file may stand beside the mixture's")
+    data: str = field(help="a source as for --data, except a mixture; paths may be relative to the mixture file")
     templates: list[Any] | None = field(
-        None, help="each `input ||| answer`, {prompt, completion} or {text}; none: rows as they are"
+        None, help="list of `input ||| answer`, {prompt, completion} or {text}", default_text="rows as they are"
     )
-    columns: dict[str, str] | None = field(None, help="names of the data's own columns, where there are no templates")
-    limit: int | None = field(None, help="use only so many rows, from the start")
+    columns: dict[str, str] | None = field(None, help="names used here -> names in the data, without templates")
+    limit: int | None = field(None, help="maximum number of rows, from the start")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureConfig:
-    """A mixture file. Raises ConfigError where a number is out of range."""
+    """A mixture file. Raises ConfigError if a number is out of range."""
 
-    sources: list[SourceConfig] = field(help="what is mixed")
-    cap: int = field(500_000, help="a source of more rows counts as cap / templates with each of its templates")
-    temperature: float = field(1.0, help="sizes to the power 1 / temperature: 1 is in proportion, more is more even")
-    size: int | None = field(None, help="examples to draw", default_text="the sum of the tasks' capped sizes")
-    seed: int = field(0, help="of the draws")
+    sources: list[SourceConfig] = field(help="sources to mix")
+    cap: int = field(500_000, help="size of a larger source; the templates of the source share the cap")
+    temperature: float = field(1.0, help="exponent 1 / temperature of sizes: 1 samples in proportion, higher values more evenly")
+    size: int | None = field(None, help="number of examples", default_text="the sum of the capped task sizes")
+    seed: int = field(0, help="seed of the sampling")
 
     def __post_init__(self) -> None:
         if not self.sources:
@@ -62,44 +63,45 @@ class MixtureConfig:
 
 
 def task_size(rows: int, templates: int, cap: int) -> float:
-    """As how many examples a source counts with each of its templates."""
+    """Size of a task: the rows of the source, or a share of the cap."""
     return rows if rows <= cap else cap / templates
 
 
 def proportions(sizes: Sequence[float], temperature: float = 1.0) -> list[float]:
-    """How often each task is drawn: size^(1 / temperature), normalised."""
+    """Sampling probabilities of tasks: size^(1 / temperature), normalised."""
     powers = [size ** (1 / temperature) for size in sizes]
     return [power / sum(powers) for power in powers]
 
 
 def load_mixture(path: str | Path, split: str = "train", limit: int | None = None) -> list[Example]:
-    """Draw the examples of a mixture; the same file, split and data give the same ones in the same order.
+    """Sampled examples of a mixture. The same file, split and data always give the same examples in the same order.
 
-    A task's rows come in random order, and none comes again before all have come. Sources are read twice, to be counted and to be
-    drawn from, and only what was drawn is kept.
+    The rows of a task come in random order, and no row repeats before all rows have occurred. Sources are read twice, to count rows
+    and to render rows, and only sampled rows are kept in memory.
 
-    Raises: ConfigError for a wrong file, DataError for a source without rows, and for a template that cannot be rendered, naming
-        columns and row.
+    Raises:
+        ConfigError: the file is no mixture.
+        DataError: a source has no rows, or a template cannot be rendered (with columns and row).
     """
     config = headway.config.load(MixtureConfig, path, prog="mixture")
-    draw = random.Random(f"{config.seed}-{split}")
+    rng = random.Random(f"{config.seed}-{split}")
     tasks = [task for source in config.sources for task in _tasks(source, Path(path), split, config.cap)]
     size = round(sum(task.size for task in tasks)) if config.size is None else config.size
     size = size if limit is None else min(size, limit)
     cumulative = list(accumulate(proportions([task.size for task in tasks], config.temperature)))
-    drawn = draw.choices(range(len(tasks)), cum_weights=cumulative, k=size)
-    wanted: dict[int, dict[int, list[tuple[int, int]]]] = {}  # source -> row -> (place in the mixture, task)
+    task_numbers = rng.choices(range(len(tasks)), cum_weights=cumulative, k=size)
+    sampled: dict[int, dict[int, list[tuple[int, int]]]] = {}  # source -> row -> (index in the mixture, task)
     for number, task in enumerate(tasks):
-        places = [place for place, one in enumerate(drawn) if one == number]
-        for place, index in zip(places, _in_turns(task.rows, len(places), draw), strict=True):
-            wanted.setdefault(id(task.source), {}).setdefault(index, []).append((place, number))
-    found: list[Example | None] = [None] * size
+        indices = [index for index, task_number in enumerate(task_numbers) if task_number == number]
+        for index, row_number in zip(indices, _sample_rows(task.rows, len(indices), rng), strict=True):
+            sampled.setdefault(id(task.source), {}).setdefault(row_number, []).append((index, number))
+    rendered: list[Example | None] = [None] * size
     for source in config.sources:
-        rows = wanted.get(id(source), {})
-        for index, (location, row) in enumerate(islice(_rows(source, Path(path), split), max(rows, default=-1) + 1)):
-            for place, number in rows.get(index, ()):
-                found[place] = tasks[number].render(location, row, random.Random(f"{config.seed}-{split}-{place}"))
-    examples = [example for example in found if example is not None]
+        rows = sampled.get(id(source), {})
+        for row_number, (location, row) in enumerate(islice(_rows(source, Path(path), split), max(rows, default=-1) + 1)):
+            for index, number in rows.get(row_number, ()):
+                rendered[index] = tasks[number].render(location, row, random.Random(f"{config.seed}-{split}-{index}"))
+    examples = [example for example in rendered if example is not None]
     if not examples:
         raise DataError(f"{path} ({split}): every template came out empty.")
     if len(examples) < size:
@@ -110,7 +112,7 @@ def load_mixture(path: str | Path, split: str = "train", limit: int | None = Non
 
 @dataclass(frozen=True)
 class _Task:
-    """A source with one of its templates, or without any."""
+    """A source with a template, or without templates."""
 
     source: SourceConfig
     rows: int
@@ -118,29 +120,29 @@ class _Task:
     number: int  # of the template, from 1
     parts: dict[str, Template] | None
 
-    def render(self, where: str, row: Mapping[str, Any], draw: random.Random) -> Example | None:
-        """The example that a row becomes; None where the template leaves it out by coming out empty."""
+    def render(self, location: str, row: Row, rng: random.Random) -> Example | None:
+        """The example of a row; None if the template renders as empty, to leave the row out."""
         if self.parts is None:
-            return example_of(where, row, self.source.columns)
+            return example_of(location, row, self.source.columns)
         try:
-            made = {name: part.render({**row, DRAW: draw}) for name, part in self.parts.items()}
+            texts = {name: part.render({**row, RNG: rng}) for name, part in self.parts.items()}
         except UndefinedError as error:
             name = (re.findall(r"'([^']*)' is undefined", str(error)) or [""])[0]
             near = nearest(name, row)
-            raise DataError(f"{where}: template {self.number}: {error}{near}. The row has: {', '.join(row)}.") from error
-        except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"{where}: template {self.number} cannot be rendered: {error}") from error
-        if BETWEEN in made:
-            read, _, answer = made[BETWEEN].partition(MARK)
-            made = {"prompt": read.strip(), "completion": answer.strip() and f" {answer.strip()}"}
-        return example_of(where, made) if all(value.strip() for value in made.values()) else None
+            raise DataError(f"{location}: template {self.number}: {error}{near}. The row has: {', '.join(row)}.") from error
+        except TEMPLATE_ERRORS as error:
+            raise DataError(f"{location}: template {self.number} cannot be rendered: {error}") from error
+        if SEPARATOR in texts:
+            prompt, _, answer = texts[SEPARATOR].partition(INNER_SEPARATOR)
+            texts = {"prompt": prompt.strip(), "completion": answer.strip() and f" {answer.strip()}"}
+        return example_of(location, texts) if all(text.strip() for text in texts.values()) else None
 
 
 def _tasks(source: SourceConfig, path: Path, split: str, cap: int) -> list[_Task]:
-    """The tasks of a source, each tried on its first row."""
+    """The tasks of a source. The first row tests every template."""
     rows, first = 0, None
-    for placed in _rows(source, path, split):
-        first = first or placed
+    for located in _rows(source, path, split):
+        first = first or located
         rows += 1
     if first is None:
         raise DataError(f"{path}: source {source.data} ({split}) has no rows. Leave it out, or point to one that has.")
@@ -156,32 +158,32 @@ def _tasks(source: SourceConfig, path: Path, split: str, cap: int) -> list[_Task
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
-    """Jinja for templates from anywhere: it cannot reach beyond a row, and draws with the mixture's seed."""
+    """Jinja for untrusted templates: sandboxed, and random choices depend on the mixture's seed."""
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
     environment.filters |= {"choice": _choice, "random": _choice}
-    del environment.globals["lipsum"]  # random, and not by our seed
+    del environment.globals["lipsum"]  # random, without a seed
     return environment
 
 
 @pass_context
 def _choice(context: Context, items: Iterable[Any]) -> Any:
-    return context[DRAW].choice(list(items))
+    return context[RNG].choice(list(items))
 
 
-def _compiled(template: Any, environment: ImmutableSandboxedEnvironment, where: str) -> dict[str, Template]:
+def _compiled(template: Any, environment: ImmutableSandboxedEnvironment, location: str) -> dict[str, Template]:
     if isinstance(template, str):
-        if template.count(BETWEEN) < 1:
-            raise DataError(f"{where} has no {BETWEEN} between what is read and what is answered.")
-        parts = {BETWEEN: template.replace(BETWEEN, MARK)}
-    elif isinstance(template, dict) and set(template) in SHAPES and all(isinstance(part, str) for part in template.values()):
+        if SEPARATOR not in template:
+            raise DataError(f"{location} has no {SEPARATOR} between input and answer.")
+        parts = {SEPARATOR: template.replace(SEPARATOR, INNER_SEPARATOR)}
+    elif isinstance(template, dict) and set(template) in COLUMN_SETS and all(isinstance(part, str) for part in template.values()):
         parts = template
     else:
-        raise DataError(f"{where} is neither `input {BETWEEN} answer` nor texts for prompt and completion, or for text.")
+        raise DataError(f"{location} is neither `input {SEPARATOR} answer` nor texts for prompt and completion, or for text.")
     try:
         return {name: environment.from_string(part) for name, part in parts.items()}
     except TemplateError as error:
         line = getattr(error, "lineno", None)
-        raise DataError(f"{where} is no Jinja template: {error}{f' (line {line})' if line else ''}.") from error
+        raise DataError(f"{location} is no Jinja template: {error}{f' (line {line})' if line else ''}.") from error
 
 
 def _rows(source: SourceConfig, path: Path, split: str) -> Iterator[Located]:
@@ -192,9 +194,9 @@ def _rows(source: SourceConfig, path: Path, split: str) -> Iterator[Located]:
     return islice(load_rows(name, split, source.limit), source.limit)
 
 
-def _in_turns(rows: int, count: int, draw: random.Random) -> list[int]:
-    """`count` numbers below `rows` in random order, none again before all have come."""
-    found: list[int] = []
-    while len(found) < count:
-        found += draw.sample(range(rows), min(rows, count - len(found)))
-    return found
+def _sample_rows(rows: int, count: int, rng: random.Random) -> list[int]:
+    """`count` random row numbers; no row repeats before all rows have occurred."""
+    sampled: list[int] = []
+    while len(sampled) < count:
+        sampled += rng.sample(range(rows), min(rows, count - len(sampled)))
+    return sampled

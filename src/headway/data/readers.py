@@ -22,14 +22,14 @@ SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".parquet", ".txt")
 
 
 def load_rows(source: str | Path, split: str = "test", limit: int | None = None) -> Iterator[Located]:
-    """Rows of a source with the data's own columns, each with its location.
+    """Rows of a source with the data's own columns and with locations.
 
     Args:
         source: as `headway.data.load_examples`, except a mixture.
         split: train, test or validation.
-        limit: number of problems of a generated task; rows of other sources are not limited.
+        limit: number of problems of a generated task; no limit for files and hub data.
     Raises:
-        DataError: the source does not exist, has no such split, or has a broken line.
+        DataError: the source does not exist, lacks the split, or has a broken line.
     """
     source = str(source)
     name, _, argument = source.partition(":")
@@ -65,7 +65,7 @@ def _files_of_split(folder: Path, split: str) -> list[Path]:
 
 
 def _read_file(path: Path) -> Iterator[Located]:
-    """Rows of a file with their locations. Raises DataError if the file cannot be read to its end."""
+    """Rows of a file with locations. Raises DataError if the file cannot be read to the end."""
     import pyarrow  # slow to import; comes with datasets
 
     location = str(path)

@@ -27,13 +27,14 @@ class Encoded(TypedDict):
 
 
 def tokenize(example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int, completion_only: bool = True) -> list[Encoded]:
-    """Token ids and labels of one example, closed by the tokenizer's eos token.
+    """Token ids and labels of an example, closed by the tokenizer's eos token.
 
-    A text of more than `max_length` tokens becomes several pieces. A prompt with its completion stays whole, and is left out if too
-    long, because a completion cut short would teach to stop short. A completion that was cut off has no eos. Most conversations
-    become one row, see `headway.data.chat_templates`.
+    A text of more than `max_length` tokens becomes several pieces. A prompt and completion stay whole, or are left out if too long,
+    because a completion cut short would teach the model to stop early. A completion that was cut off by a token limit gets no eos.
+    A conversation becomes a row, or a row for every turn of the assistant, see `headway.data.chat_templates`.
 
-    A token is learnt if any of its characters is: a token that begins in the prompt and ends in the completion has a label.
+    A token has a label if the token contains a character of a completion or of the assistant. A token that begins in the prompt and
+    ends in the completion has a label, because the completion would otherwise lack characters.
 
     Args:
         max_length: tokens a row.
@@ -48,7 +49,7 @@ def tokenize(example: Example, tokenizer: PreTrainedTokenizerBase, max_length: i
 def tokenize_all(
     examples: Iterable[Example], tokenizer: PreTrainedTokenizerBase, max_length: int, completion_only: bool = True
 ) -> tuple[list[Encoded], int]:
-    """Rows of all examples as `tokenize` makes them, in order, and the number of examples left out as too long, with a warning."""
+    """Rows of all examples as from `tokenize`, in order, and the number of examples left out as too long, with a warning."""
     encoded: list[Encoded] = []
     total = left_out = 0
     documents = (document for example in examples for document in _documents(example, tokenizer))
@@ -66,7 +67,7 @@ def tokenize_all(
 def tokenize_prompt(prompt: str | Example, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Token ids of a prompt to continue: of a text, or of the prompt of an example.
 
-    A conversation is rendered through its last message, with the header of the assistant's next turn.
+    A conversation is rendered through its last message, and ends with the header of the assistant's next turn.
 
     Raises:
         DataError: the conversation cannot be rendered.
@@ -82,17 +83,21 @@ def tokenize_prompt(prompt: str | Example, tokenizer: PreTrainedTokenizerBase) -
 
 @dataclass(frozen=True)
 class _Document:
-    """Text of one row.
+    """Text of a row before tokenisation.
 
-    learnt: spans of characters that completions or the assistant wrote; None for a text without a prompt, which may be cut.
-    begun: the text has the special tokens that the tokenizer would set in front. closed: the text needs no eos at its end.
+    Args:
+        text: the whole text.
+        learnt: spans of characters with labels; None for a plain text, with labels everywhere and cut into pieces if too long.
+        begun: add no special tokens in front.
+        closed: add no eos token.
+        eos_has_label: label of an added eos token.
     """
 
     text: str
     learnt: list[Span] | None
     begun: bool = False
     closed: bool = False
-    eos_learnt: bool = True
+    eos_has_label: bool = True
 
 
 def _documents(example: Example, tokenizer: PreTrainedTokenizerBase) -> Iterator[_Document]:
@@ -112,7 +117,7 @@ def _documents(example: Example, tokenizer: PreTrainedTokenizerBase) -> Iterator
                 last = spans[-1][0] if spans else 0
                 closed = (example.cut_off and number == len(rows)) or eos in text[last:]
                 answered = number < len(rows) or example.messages[-1].get("role") == "assistant"
-                yield _Document(text, spans, begun=True, closed=closed, eos_learnt=answered)
+                yield _Document(text, spans, begun=True, closed=closed, eos_has_label=answered)
         case Preference():
             location = f"{example.location}: " if example.location else ""
             raise DataError(f"{location}a preference pair has no single text. Give texts, prompts with completions, or messages.")
@@ -121,7 +126,7 @@ def _documents(example: Example, tokenizer: PreTrainedTokenizerBase) -> Iterator
 def _rows(
     documents: list[_Document], tokenizer: PreTrainedTokenizerBase, max_length: int, completion_only: bool
 ) -> Iterator[list[Encoded]]:
-    """The rows of each document, in order; none for a document that is too long."""
+    """Lists of the rows of the documents, in order; an empty list for a document that is too long."""
     offsets = completion_only and any(document.learnt is not None for document in documents)
     tokenized = _tokens_of([document.text for document in documents], tokenizer, offsets)
     for document, tokens in zip(documents, tokenized, strict=True):
@@ -130,7 +135,7 @@ def _rows(
         front = [] if document.begun else tokens.front
         eos = [] if document.closed else [tokenizer.eos_token_id]
         ids = [*front, *tokens.ids, *eos]
-        learnt = [*[spans is None] * len(front), *learnt, *[spans is None or document.eos_learnt] * len(eos)]
+        learnt = [*[spans is None] * len(front), *learnt, *[spans is None or document.eos_has_label] * len(eos)]
         labels = [token if has_loss else IGNORE for token, has_loss in zip(ids, learnt, strict=True)]
         if document.learnt is None:
             cuts = range(0, len(ids), max_length)
@@ -141,9 +146,12 @@ def _rows(
 
 @dataclass(frozen=True)
 class _Tokens:
-    """Tokens of one text.
+    """Tokens of a text.
 
-    front: special tokens to set in front. offsets: characters of each token; None if not asked for, and from slow tokenizers.
+    Args:
+        ids: tokens of the text itself.
+        front: special tokens to add in front.
+        offsets: spans of characters of the tokens; None from slow tokenizers, and if nobody asked for offsets.
     """
 
     ids: list[int]
@@ -172,7 +180,7 @@ def _tokens_of(texts: list[str], tokenizer: PreTrainedTokenizerBase, offsets: bo
 
 
 def _covered(spans: list[Span], text: str, tokens: _Tokens, tokenizer: PreTrainedTokenizerBase) -> list[bool]:
-    """True for each token that has a character of the spans."""
+    """Flags of the tokens: True if a token has a character of a span."""
     if tokens.offsets is None:
         return _covered_without_offsets(spans, text, tokens.ids, tokenizer)
     covered, before = [], 0
@@ -184,7 +192,7 @@ def _covered(spans: list[Span], text: str, tokens: _Tokens, tokenizer: PreTraine
 
 
 def _covered_without_offsets(spans: list[Span], text: str, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[bool]:
-    """As `_covered`. The tokens of the text up to a border are those of the whole text, unless a token crosses the border."""
+    """As `_covered`, by tokenising the text up to a border: the tokens agree until a token crosses the border."""
     covered = [False] * len(ids)
     for span in spans:
         parts = [tokenizer(text[:border], add_special_tokens=False, verbose=False)["input_ids"] for border in span]

@@ -81,7 +81,10 @@ def _build_packed_dataset(
     split = config.validation_split if validation else config.split
     kept = None
     if cache is not None and all(Path(source).is_file() and not source.endswith((".yaml", ".yml")) for source in sources):
-        kept = cache / f"rows-{_key(config, tokenizer, sources, completion_only, denoising.longest, config.denoising_tokens)}"
+        kept = (
+            cache
+            / f"rows-{_key(config, tokenizer, sources, completion_only, denoising.max_document_length, config.denoising_tokens)}"
+        )
         if kept.is_dir():
             arrays = {file.stem: np.load(file, mmap_mode="r") for file in sorted(kept.glob("*.npy"))}
             return PackedDataset(arrays, arrays.pop("ends"))
@@ -91,13 +94,13 @@ def _build_packed_dataset(
         texts = all(isinstance(example, Text) for example in examples)
         if config.denoising == "ul2" and not texts:
             raise DataError(f"{source} has prompts or messages, and ul2 denoises plain text: use denoising: prefix-lm, or none.")
-        max_length = denoising.longest if texts else config.max_length
+        max_length = denoising.max_document_length if texts else config.max_length
         encoded += tokenize_all(examples, tokenizer, max_length, completion_only)[0]
     encoded = [row for row in encoded if any(label != IGNORE for label in row["labels"][1:])]
     if not encoded:
         raise DataError(f"{', '.join(sources)}: nothing to learn is left in rows of {config.max_length} tokens.")
     rows = PackedDataset.of(
-        pack(encoded, config.max_length, denoising.grown) if config.pack else [row_of([row]) for row in encoded]
+        pack(encoded, config.max_length, denoising.max_denoised_length) if config.pack else [row_of([row]) for row in encoded]
     )
     if kept is not None:
         with replacing_folder(kept) as folder:

@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from headway.data import Encoded
-from headway.data.denoising import Denoised, longest, prefix_lm, ul2
-from headway.data.sentinels import marks_of
+from headway.data.denoising import Denoised, max_document_length, prefix_lm, ul2
+from headway.data.sentinels import build_denoising_tokens
 from headway.errors import ConfigError, UnsupportedModelError
 from headway.model import HeadwayModel, positions_of
 from headway.training.configs import TrainingConfig
@@ -77,15 +77,15 @@ class Denoising:
     """Denoising of the settings.
 
     Args:
-        longest: tokens of a document that fits into a row after denoising.
+        max_document_length: tokens of a document that fits into a row after denoising.
         transform: denoising of a document; None: no denoising.
-        grown: largest number of tokens that a document of n tokens can become.
+        max_denoised_length: largest number of tokens that a document of n tokens can become.
         added: number of special tokens that the tokenizer lacked.
     """
 
-    longest: int
+    max_document_length: int
     transform: Transform | None = None
-    grown: Callable[[int], float] | None = None
+    max_denoised_length: Callable[[int], float] | None = None
     added: int = 0
 
 
@@ -100,17 +100,18 @@ def denoising_of(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> 
     if config.denoising == "none":
         return Denoising(config.max_length)
     before = len(tokenizer)
-    marks = marks_of(tokenizer, config.max_length, config.denoising_tokens)
-    transform = partial(_ul2, marks=marks, sequential=config.ul2_s_denoiser_share)
-    return Denoising(longest(config.max_length, marks.grown), transform, marks.grown, len(tokenizer) - before)
+    special = build_denoising_tokens(tokenizer, config.max_length, config.denoising_tokens)
+    transform = partial(_ul2, special=special, s_denoiser_share=config.ul2_s_denoiser_share)
+    longest = max_document_length(config.max_length, special.max_denoised_length)
+    return Denoising(longest, transform, special.max_denoised_length, len(tokenizer) - before)
 
 
-def _ul2(document: Encoded, draw: random.Random, **options: Any) -> Denoised:
-    return ul2(document["input_ids"], draw=draw, **options)
+def _ul2(document: Encoded, rng: random.Random, **options: Any) -> Denoised:
+    return ul2(document["input_ids"], rng=rng, **options)
 
 
-def _prefix_lm(document: Encoded, draw: random.Random, bos: int | None) -> Denoised:
-    return prefix_lm(document["input_ids"], document["labels"], draw, bos)
+def _prefix_lm(document: Encoded, rng: random.Random, bos: int | None) -> Denoised:
+    return prefix_lm(document["input_ids"], document["labels"], rng, bos)
 
 
 def resize_embeddings_for(rows: Dataset, model: HeadwayModel, tokenizer: PreTrainedTokenizerBase) -> None:

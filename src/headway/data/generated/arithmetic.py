@@ -1,7 +1,7 @@
-"""Generated number drills: plain equations, tables, chains of steps, and short sentences that an equation explains.
+"""Generated number drills: equations, tables, chains of steps, and short sentences with an equation.
 
-They teach the embedded model to calculate. The word problems of `word_problems.py` stay unseen: nothing here asks a question about
-a story, and no sentence is worded as one of theirs.
+The drills teach the embedded model to calculate. The word problems of `word_problems.py` stay unseen: no drill asks a question about
+a story or shares a sentence with a word problem.
 """
 
 # ruff: noqa: E501, SIM905 - word lists and sentences of the grammar read best in one piece
@@ -15,23 +15,23 @@ Fact = tuple[int, str, int, int]  # left, operation, right, result
 
 
 def generate_drills(count: int, seed: int) -> list[str]:
-    """`count` different drills of some lines each; the same seed gives the same ones. Every equation in them is right."""
-    random_ = random.Random(f"drills {seed}")
+    """`count` different drills of several lines, with true equations only; a seed always gives the same drills."""
+    rng = random.Random(f"drills {seed}")
     found: dict[str, None] = {}
     while len(found) < count:
-        kind = random_.choices(list(KINDS), weights=list(KINDS.values()))[0]
-        found[kind(random_)] = None
+        kind = rng.choices(list(KINDS), weights=list(KINDS.values()))[0]
+        found[kind(rng)] = None
     return list(found)
 
 
-def fact(random_: random.Random, operations: str = "+-*/") -> Fact:
+def fact(rng: random.Random, operations: str = "+-*/") -> Fact:
     """One true equation: operands up to 100, products up to 12 x 12, no negative result, no remainder."""
-    operation = random_.choice(operations)
+    operation = rng.choice(operations)
     if operation in "*/":
-        left, right = random_.randint(1, 12), random_.randint(1, 12)
+        left, right = rng.randint(1, 12), rng.randint(1, 12)
         return (left, "*", right, left * right) if operation == "*" else (left * right, "/", right, left)
-    limit = random_.choice((10, 20, 50, 100))
-    left, right = random_.randint(0, limit), random_.randint(0, limit)
+    limit = rng.choice((10, 20, 50, 100))
+    left, right = rng.randint(0, limit), rng.randint(0, limit)
     if operation == "+":
         return left, "+", right, left + right
     left, right = max(left, right), min(left, right)
@@ -42,27 +42,27 @@ def written(found: Fact) -> str:
     return "{} {} {} = {}".format(*found)
 
 
-def _equations(random_: random.Random) -> str:
-    operations = random_.choice(("+-*/", "+-", "+", "-", "*", "/", "*/"))
-    return "\n".join(written(fact(random_, operations)) for _ in range(random_.randint(6, 20)))
+def _equations(rng: random.Random) -> str:
+    operations = rng.choice(("+-*/", "+-", "+", "-", "*", "/", "*/"))
+    return "\n".join(written(fact(rng, operations)) for _ in range(rng.randint(6, 20)))
 
 
-def _table(random_: random.Random) -> str:
-    by = random_.randint(2, 12)
-    kind = random_.choice(("*", "/", "+", "count"))
+def _table(rng: random.Random) -> str:
+    by = rng.randint(2, 12)
+    kind = rng.choice(("*", "/", "+", "count"))
     if kind == "count":
-        start = random_.randint(0, 20)
-        return f"Count by {by} from {start}:\n" + ", ".join(str(start + by * i) for i in range(random_.randint(8, 14)))
+        start = rng.randint(0, 20)
+        return f"Count by {by} from {start}:\n" + ", ".join(str(start + by * i) for i in range(rng.randint(8, 14)))
     if kind == "+":
-        start = random_.randint(0, 60)
-        return "\n".join(written((i, "+", by, i + by)) for i in range(start, start + random_.randint(6, 14)))
-    last = random_.randint(8, 12)
+        start = rng.randint(0, 60)
+        return "\n".join(written((i, "+", by, i + by)) for i in range(start, start + rng.randint(6, 14)))
+    last = rng.randint(8, 12)
     if kind == "*":
         return "\n".join(written((i, "*", by, i * by)) for i in range(1, last + 1))
     return "\n".join(written((i * by, "/", by, i)) for i in range(1, last + 1))
 
 
-def step_from(amount: int, random_: random.Random) -> Fact:
+def step_from(amount: int, rng: random.Random) -> Fact:
     """A true equation that starts from `amount` and stays between 1 and about 150."""
     choices = "++--"
     if amount <= 12:
@@ -70,39 +70,39 @@ def step_from(amount: int, random_: random.Random) -> Fact:
     divisors = [d for d in range(2, 13) if amount % d == 0 and amount // d <= 12 and amount > d]
     if divisors:
         choices += "//"
-    operation = random_.choice(choices if amount > 2 else "+*")
+    operation = rng.choice(choices if amount > 2 else "+*")
     if operation == "+":
-        right = random_.randint(1, random_.choice((10, 20, 50)))
+        right = rng.randint(1, rng.choice((10, 20, 50)))
         if amount + right <= 150:
             return amount, "+", right, amount + right
         operation = "-"
     if operation == "*":
-        right = random_.randint(2, 12)
+        right = rng.randint(2, 12)
         return amount, "*", right, amount * right
     if operation == "/":
-        right = random_.choice(divisors)
+        right = rng.choice(divisors)
         return amount, "/", right, amount // right
-    right = random_.randint(1, min(amount - 1, random_.choice((10, 20, 60))))
+    right = rng.randint(1, min(amount - 1, rng.choice((10, 20, 60))))
     return amount, "-", right, amount - right
 
 
-def _chain(random_: random.Random) -> str:
+def _chain(rng: random.Random) -> str:
     chains = []
-    for _ in range(random_.randint(2, 5)):
-        amount = random_.randint(1, random_.choice((12, 40, 100)))
-        lines = [f"Start with {amount}."] if random_.random() < 0.5 else []
-        for _ in range(random_.randint(2, 5)):
-            lines.append(written(found := step_from(amount, random_)))
+    for _ in range(rng.randint(2, 5)):
+        amount = rng.randint(1, rng.choice((12, 40, 100)))
+        lines = [f"Start with {amount}."] if rng.random() < 0.5 else []
+        for _ in range(rng.randint(2, 5)):
+            lines.append(written(found := step_from(amount, rng)))
             amount = found[3]
-        chains.append("\n".join([*lines, *([f"The result is {amount}."] if random_.random() < 0.5 else [])]))
+        chains.append("\n".join([*lines, *([f"The result is {amount}."] if rng.random() < 0.5 else [])]))
     return "\n\n".join(chains)
 
 
-def _parts(random_: random.Random) -> str:
+def _parts(rng: random.Random) -> str:
     def line() -> str:
-        n, times = random_.randint(1, 12), random_.randint(2, 12)
-        half = random_.randint(1, 50)
-        return random_.choice(
+        n, times = rng.randint(1, 12), rng.randint(2, 12)
+        half = rng.randint(1, 50)
+        return rng.choice(
             (
                 f"half of {2 * half} is {half}",
                 f"double {half} is {2 * half}",
@@ -114,14 +114,14 @@ def _parts(random_: random.Random) -> str:
             )
         )
 
-    return "\n".join(line() for _ in range(random_.randint(5, 14)))
+    return "\n".join(line() for _ in range(rng.randint(5, 14)))
 
 
-def _compare(random_: random.Random) -> str:
+def _compare(rng: random.Random) -> str:
     def line() -> str:
-        small = random_.randint(0, 80)
-        large = small + random_.randint(1, 20)
-        return random_.choice(
+        small = rng.randint(0, 80)
+        large = small + rng.randint(1, 20)
+        return rng.choice(
             (
                 f"{large} is greater than {small}",
                 f"{small} is less than {large}",
@@ -133,28 +133,28 @@ def _compare(random_: random.Random) -> str:
             )
         )
 
-    return "\n".join(line() for _ in range(random_.randint(5, 14)))
+    return "\n".join(line() for _ in range(rng.randint(5, 14)))
 
 
-def _family(random_: random.Random) -> str:
-    """The four equations that say the same."""
+def _family(rng: random.Random) -> str:
+    """Fact family: four equations of the same three numbers."""
     groups = []
-    for _ in range(random_.randint(2, 4)):
-        if random_.random() < 0.5:
-            a, b = random_.randint(1, 50), random_.randint(1, 50)
+    for _ in range(rng.randint(2, 4)):
+        if rng.random() < 0.5:
+            a, b = rng.randint(1, 50), rng.randint(1, 50)
             facts = [(a, "+", b, a + b), (b, "+", a, a + b), (a + b, "-", a, b), (a + b, "-", b, a)]
         else:
-            a, b = random_.randint(2, 12), random_.randint(2, 12)
+            a, b = rng.randint(2, 12), rng.randint(2, 12)
             facts = [(a, "*", b, a * b), (b, "*", a, a * b), (a * b, "/", a, b), (a * b, "/", b, a)]
         groups.append("\n".join(map(written, facts)))
     return "\n\n".join(groups)
 
 
-def _columns(random_: random.Random) -> str:
+def _columns(rng: random.Random) -> str:
     """Adding tens and ones apart."""
     lines = []
-    for _ in range(random_.randint(2, 5)):
-        a, b = random_.randint(11, 89), random_.randint(11, 89)
+    for _ in range(rng.randint(2, 5)):
+        a, b = rng.randint(11, 89), rng.randint(11, 89)
         tens, ones = a // 10 * 10 + b // 10 * 10, a % 10 + b % 10
         lines.append(
             f"{a} + {b}\ntens: {a // 10 * 10} + {b // 10 * 10} = {tens}\nones: {a % 10} + {b % 10} = {ones}\n"
@@ -176,11 +176,11 @@ def in_words(n: int) -> str:
     return TENS[n // 10 - 2] + (f"-{ONES[n % 10]}" if n % 10 else "")
 
 
-def _words(random_: random.Random) -> str:
+def _words(rng: random.Random) -> str:
     def line() -> str:
-        a, b = random_.randint(0, 49), random_.randint(0, 49)
+        a, b = rng.randint(0, 49), rng.randint(0, 49)
         low, high = min(a, b), max(a, b)
-        return random_.choice(
+        return rng.choice(
             (
                 f"{in_words(a)} plus {in_words(b)} is {in_words(a + b)}: {a} + {b} = {a + b}",
                 f"{in_words(high)} minus {in_words(low)} is {in_words(high - low)}: {high} - {low} = {high - low}",
@@ -189,7 +189,7 @@ def _words(random_: random.Random) -> str:
             )
         )
 
-    return "\n".join(line() for _ in range(random_.randint(4, 10)))
+    return "\n".join(line() for _ in range(rng.randint(4, 10)))
 
 
 NAMES = "Tom Lily Sam Anna Max Lucy Tim Mia Jack Ella Leo Ruby Bob Kate Finn Daisy Peter Jane Billy Zoe".split()
@@ -225,22 +225,22 @@ SENTENCES = [
 ]  # fmt: skip
 
 
-def _sentence(random_: random.Random) -> str:
-    operation, tellings, results = random_.choice(SENTENCES)
+def _sentence(rng: random.Random) -> str:
+    operation, tellings, results = rng.choice(SENTENCES)
     a = b = c = 0
     while min(a, b, c) < 2 or (operation in "+-" and max(a, b) > 60):  # plurals everywhere
-        a, _, b, c = fact(random_, operation)
-    x, y = random_.sample(NAMES, 2)
-    text = expand(f"{random_.choice(tellings)} {{a}} {operation} {{b}} = {{c}}. {random_.choice(results)}", random_)
-    return text.format(x=x, y=y, a=a, b=b, c=c, goods=random_.choice(GOODS), place=random_.choice(PLACES))
+        a, _, b, c = fact(rng, operation)
+    x, y = rng.sample(NAMES, 2)
+    text = expand(f"{rng.choice(tellings)} {{a}} {operation} {{b}} = {{c}}. {rng.choice(results)}", rng)
+    return text.format(x=x, y=y, a=a, b=b, c=c, goods=rng.choice(GOODS), place=rng.choice(PLACES))
 
 
-def _sentences(random_: random.Random) -> str:
-    separator = random_.choice(("\n", "\n\n"))
-    return separator.join(_sentence(random_) for _ in range(random_.randint(3, 9)))
+def _sentences(rng: random.Random) -> str:
+    separator = rng.choice(("\n", "\n\n"))
+    return separator.join(_sentence(rng) for _ in range(rng.randint(3, 9)))
 
 
-# the kinds and how often each is drawn
+# kinds of drills and their weights
 KINDS: dict[Callable[[random.Random], str], int] = {
     _equations: 20, _chain: 22, _sentences: 30, _parts: 6, _family: 6, _columns: 6, _words: 4, _table: 3, _compare: 3,
 }  # fmt: skip

@@ -1,7 +1,7 @@
 """Arithmetic of polynomials in F7[X]/(X^5) as expressions with answers (Gloeckle et al. 2024, arXiv 2404.19737, section 4.2).
 
-A polynomial is its five coefficients, the constant first, each 0 to 6. Operations: unary negation, addition, multiplication and
-composition; what reaches X^5 is dropped. Composition is that of representatives of degree below 5: the ring has none of its own.
+A polynomial is a tuple of five coefficients from 0 to 6, the constant first. Operations: unary negation, addition, multiplication
+and composition, modulo X^5. Composition applies to the representatives of degree below 5, because the ring defines no composition.
 """
 
 import random
@@ -46,7 +46,7 @@ BINARY: dict[str, Callable[[Polynomial, Polynomial], Polynomial]] = {ADD: add, M
 
 @dataclass(frozen=True)
 class Expression:
-    """`text` as one symbol a token, its `value`, and how many `operations` it has."""
+    """An expression: text with one symbol a token, value, and number of operations."""
 
     text: str
     value: Polynomial
@@ -57,36 +57,40 @@ class Expression:
         return {"prompt": self.text + PAUSE * pauses + EQUALS, "completion": "".join(map(str, self.value))}
 
 
-def random_expression(operations: int, random_: random.Random) -> Expression:
-    """An expression with so many operations; operators and coefficients are uniform, and so is how they are split between operands.
+def random_expression(operations: int, rng: random.Random) -> Expression:
+    """A random expression with `operations` operations.
 
-    Raises: DataError where `operations` is negative.
+    Operators, coefficients, and the split of operations between the two operands are uniform.
+
+    Raises:
+        DataError: `operations` is negative.
     """
     if operations < 0:
         raise DataError(f"An expression cannot have {operations} operations.")
     if not operations:
-        value = tuple(random_.randrange(MODULUS) for _ in range(DEGREE))
+        value = tuple(rng.randrange(MODULUS) for _ in range(DEGREE))
         return Expression("".join(map(str, value)), value, 0)
-    operator = random_.choice(OPERATORS)
+    operator = rng.choice(OPERATORS)
     if operator == NEGATE:
-        inner = random_expression(operations - 1, random_)
+        inner = random_expression(operations - 1, rng)
         return Expression(NEGATE + _bracketed(inner), negate(inner.value), operations)
-    on_the_left = random_.randrange(operations)
-    left = random_expression(on_the_left, random_)
-    right = random_expression(operations - 1 - on_the_left, random_)
+    on_the_left = rng.randrange(operations)
+    left = random_expression(on_the_left, rng)
+    right = random_expression(operations - 1 - on_the_left, rng)
     return Expression(_bracketed(left) + operator + _bracketed(right), BINARY[operator](left.value, right.value), operations)
 
 
 def polynomial_problems(count: int, operations: tuple[int, int], seed: int, split: str = "train") -> list[Expression]:
-    """`count` expressions, the number of operations uniform from operations[0] to operations[1]; splits draw apart.
+    """`count` expressions; the number of operations is uniform from operations[0] to operations[1]. A split has its own seed.
 
-    Raises: DataError where the range is empty or below 1.
+    Raises:
+        DataError: the range is empty or below 1.
     """
     low, high = operations
     if not 1 <= low <= high:
         raise DataError(f"Operations range from {low} to {high}; a range from 1 on is needed.")
-    random_ = random.Random(f"polynomial {split} {low} {high} {seed}")
-    return [random_expression(random_.randint(low, high), random_) for _ in range(count)]
+    rng = random.Random(f"polynomial {split} {low} {high} {seed}")
+    return [random_expression(rng.randint(low, high), rng) for _ in range(count)]
 
 
 def _bracketed(inner: Expression) -> str:

@@ -1,4 +1,4 @@
-"""The Python standard library's own source: a real code corpus that is on every machine."""
+"""Source of the Python standard library: a real code corpus on every machine."""
 
 import hashlib
 import sysconfig
@@ -21,9 +21,10 @@ SKIPPED = {
 
 
 def stdlib(split: str) -> list[dict[str, str]]:
-    """One {"text"} a module, in the order of their paths; one module in twenty, by hash of its path, is held out.
+    """One row with a text for each module, ordered by path. The hash of the path holds out one module in twenty.
 
-    Raises: DataError for a split other than train, test and validation (which is the test split).
+    Raises:
+        DataError: the split is none of train, test and validation (the same as test).
     """
     if split not in SPLITS:
         raise DataError(f"The standard library has the splits {', '.join(SPLITS)}, not {split!r}.")

@@ -1,7 +1,7 @@
-"""Generated stories for small children: somebody wants something, something is in the way, somebody helps, all feel better.
+"""Generated stories for small children, for pretraining the embedded model, after TinyStories (Eldan and Li 2023, arXiv 2305.07759).
 
-They are for pretraining the embedded model, after TinyStories (Eldan and Li 2023, arXiv 2305.07759), but drawn from a grammar:
-a plot is a list of sentences in the notation of `templates.py`, filled in with two characters and the things around them.
+The stories come from a grammar. A plot is a list of sentences in the notation of `templates.py`, filled in with two characters, a
+wish, an obstacle and a helper.
 """
 
 # ruff: noqa: E501, SIM905 - word lists and sentences of the grammar read best in one piece
@@ -13,17 +13,17 @@ from headway.data.generated.templates import expand
 
 
 def generate_stories(count: int, seed: int) -> list[str]:
-    """`count` different stories; the same seed gives the same ones."""
-    random_ = random.Random(f"stories {seed}")
+    """`count` different stories; a seed always gives the same stories."""
+    rng = random.Random(f"stories {seed}")
     found: dict[str, None] = {}
     while len(found) < count:
-        found[_story(random_)] = None
+        found[_story(rng)] = None
     return list(found)
 
 
 @dataclass(frozen=True)
 class Character:
-    """Who a story is about: `name` to call it by, `kind` to introduce it with, and its pronouns."""
+    """Character of a story: name, kind for the introduction ("a brave girl"), and pronouns."""
 
     name: str
     kind: str
@@ -92,7 +92,7 @@ ENDINGS = [
     "And so {a.name} learned to {virtue}. {a.His} {elder} was very proud of {a.him}.",
 ]
 
-# each plot: the virtue it teaches, and its sentences
+# plots: virtue and sentences
 PLOTS: list[tuple[list[str], list[str]]] = [
     (  # something is lost
         ["look carefully", "help a friend", "keep trying", "ask for help"],
@@ -233,44 +233,44 @@ PLOTS: list[tuple[list[str], list[str]]] = [
 BREAKABLES = ["cup", "vase", "plate", "lamp", "mirror", "bowl", "clock"]
 
 
-def _character(random_: random.Random, animal: bool) -> Character:
-    nature = random_.choice(NATURES)
+def _character(rng: random.Random, animal: bool) -> Character:
+    nature = rng.choice(NATURES)
     if animal:
-        kind, name = random_.choice(ANIMALS), random_.choice(PETS)
-        he, him, his = random_.choice([("he", "him", "his"), ("she", "her", "her")])
+        kind, name = rng.choice(ANIMALS), rng.choice(PETS)
+        he, him, his = rng.choice([("he", "him", "his"), ("she", "her", "her")])
         return Character(name, f"{_a(nature)} {kind}", he, him, his)
-    if random_.random() < 0.5:
-        return Character(random_.choice(GIRLS), f"{_a(nature)} girl", "she", "her", "her")
-    return Character(random_.choice(BOYS), f"{_a(nature)} boy", "he", "him", "his")
+    if rng.random() < 0.5:
+        return Character(rng.choice(GIRLS), f"{_a(nature)} girl", "she", "her", "her")
+    return Character(rng.choice(BOYS), f"{_a(nature)} boy", "he", "him", "his")
 
 
 def _a(noun: str) -> str:
     return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 
-def _story(random_: random.Random) -> str:
-    a = _character(random_, random_.random() < 0.45)
-    b = _character(random_, random_.random() < 0.5)
+def _story(rng: random.Random) -> str:
+    a = _character(rng, rng.random() < 0.45)
+    b = _character(rng, rng.random() < 0.5)
     while b.name == a.name:
-        b = _character(random_, random_.random() < 0.5)
-    thing, food = random_.choice(list(THINGS)), random_.choice(list(FOODS))
-    n, m = random_.randint(2, 12), random_.randint(2, 12)
-    k = random_.randint(1, n + m - 2)
-    colour = random_.choice(COLOURS)
-    virtues, sentences = random_.choice(PLOTS)
-    opening = random_.choice(OPENINGS)
+        b = _character(rng, rng.random() < 0.5)
+    thing, food = rng.choice(list(THINGS)), rng.choice(list(FOODS))
+    n, m = rng.randint(2, 12), rng.randint(2, 12)
+    k = rng.randint(1, n + m - 2)
+    colour = rng.choice(COLOURS)
+    virtues, sentences = rng.choice(PLOTS)
+    opening = rng.choice(OPENINGS)
     body = list(sentences)
-    start = [random_.choice(WEATHER)]
+    start = [rng.choice(WEATHER)]
     if "{b.name}" not in opening:  # else they know each other
-        start.append(random_.choice(MEETING))
-    paragraphs = [opening, " ".join(start), " ".join(body[:2]), " ".join(body[2:-1]), body[-1] + " " + random_.choice(ENDINGS)]
-    if random_.random() < 0.5:  # longer paragraphs
+        start.append(rng.choice(MEETING))
+    paragraphs = [opening, " ".join(start), " ".join(body[:2]), " ".join(body[2:-1]), body[-1] + " " + rng.choice(ENDINGS)]
+    if rng.random() < 0.5:  # longer paragraphs
         paragraphs = [paragraphs[0] + " " + paragraphs[1], paragraphs[2] + " " + paragraphs[3], paragraphs[4]]
-    return expand("\n\n".join(paragraphs), random_).format(
+    return expand("\n\n".join(paragraphs), rng).format(
         a=a,
         b=b,
-        place=random_.choice(PLACES),
-        elder=random_.choice(ELDERS),
+        place=rng.choice(PLACES),
+        elder=rng.choice(ELDERS),
         thing=thing,
         things=THINGS[thing],
         food=food,
@@ -278,10 +278,10 @@ def _story(random_: random.Random) -> str:
         colour=colour,
         a_colour=_a(colour),
         a_food=_a(food),
-        fear=random_.choice(FEARS),
-        breakable=random_.choice(BREAKABLES),
-        virtue=random_.choice(virtues),
-        age=random_.randint(3, 9),
+        fear=rng.choice(FEARS),
+        breakable=rng.choice(BREAKABLES),
+        virtue=rng.choice(virtues),
+        age=rng.randint(3, 9),
         n=n,
         m=m,
         total=n + m,

@@ -1,7 +1,6 @@
-"""Generated grade-school word problems with worked solutions, after the form of GSM8K: one step a line, `#### answer` last.
+"""Generated grade-school word problems with worked solutions in GSM8K's form: one step a line, `#### answer` last.
 
-Train and test are drawn apart: a problem's own parameters (template, people, things and numbers) are hashed, and the hash says
-which split it belongs to, so that no question can occur in both.
+The hash of a question decides its split, so no question can occur in both train and test.
 """
 
 import hashlib
@@ -61,7 +60,7 @@ BOXES = ["boxes", "bags", "baskets", "jars", "packs", "drawers"]
 
 @dataclass
 class _Story:
-    """A problem that grows sentence by sentence, with the amount there is now and the steps so far."""
+    """A problem under construction: sentences, solution steps, and the current amount."""
 
     person: str
     thing: str
@@ -76,19 +75,20 @@ class _Story:
 
 
 def word_problems(split: str, count: int, level: int = 1, seed: int = 0) -> list[dict[str, str]]:
-    """`count` different problems of `level` steps (1 to 3; numbers grow with it), each {"prompt", "completion"}.
+    """`count` different problems of `level` steps (1 to 3; higher levels have larger numbers) as rows with prompt and completion.
 
-    Raises: DataError for an unknown split or level.
+    Raises:
+        DataError: the split or the level is unknown, or fewer problems exist.
     """
     if split not in ("train", "test"):
         raise DataError(f"Word problems have the splits train and test, not {split!r}.")
     if level not in LEVELS:
         raise DataError(f"Word problems have the levels 1, 2 and 3, not {level!r}.")
-    random_ = random.Random(f"{seed}-{level}-{split}")
+    rng = random.Random(f"{seed}-{level}-{split}")
     found: dict[str, str] = {}
     misses = 0
     while len(found) < count:
-        question, solution = _problem(random_, level)
+        question, solution = _problem(rng, level)
         if (_is_test(question) == (split == "test")) and question not in found:
             found[question] = solution
             misses = 0
@@ -101,12 +101,12 @@ def _is_test(question: str) -> bool:
     return int.from_bytes(hashlib.sha256(question.encode()).digest()[:4], "big") % TEST_SHARE == 0
 
 
-def _problem(random_: random.Random, level: int) -> tuple[str, str]:
-    person, friend = random_.sample(PEOPLE, 2)
-    thing = random_.choice(THINGS)
+def _problem(rng: random.Random, level: int) -> tuple[str, str]:
+    person, friend = rng.sample(PEOPLE, 2)
+    thing = rng.choice(THINGS)
     limit = (10, 20, 40)[level - 1]
-    start = random_.randint(2, limit)
-    opening = random_.choice(
+    start = rng.randint(2, limit)
+    opening = rng.choice(
         (
             f"{person} has {start} {thing}.",
             f"{person} starts the day with {start} {thing}.",
@@ -115,17 +115,17 @@ def _problem(random_: random.Random, level: int) -> tuple[str, str]:
     )
     story = _Story(person, thing, start, [opening])
     for _ in range(level):
-        _add_step(story, friend, random_, limit)
-    question = random_.choice((f"How many {thing} does {person} have now?", f"How many {thing} are there in the end?"))
+        _add_step(story, friend, rng, limit)
+    question = rng.choice((f"How many {thing} does {person} have now?", f"How many {thing} are there in the end?"))
     return " ".join([*story.sentences, question]), "\n".join([*story.steps, f"#### {story.amount}"])
 
 
-def _add_step(story: _Story, friend: str, random_: random.Random, limit: int) -> None:
+def _add_step(story: _Story, friend: str, rng: random.Random, limit: int) -> None:
     thing, amount = story.thing, story.amount
-    kind = random_.choice(("more", "less", "times", "share"))
+    kind = rng.choice(("more", "less", "times", "share"))
     if kind == "less" and amount > 2:
-        operand = random_.randint(1, min(amount - 1, limit))
-        sentence = random_.choice(
+        operand = rng.randint(1, min(amount - 1, limit))
+        sentence = rng.choice(
             (
                 f"{story.person} gives {operand} of them to {friend}.",
                 f"Then {operand} {thing} get lost.",
@@ -134,8 +134,8 @@ def _add_step(story: _Story, friend: str, random_: random.Random, limit: int) ->
         )
         story.move(sentence, "-", operand, amount - operand)
     elif kind == "times" and amount <= 12:
-        operand = random_.randint(2, 5)
-        sentence = random_.choice(
+        operand = rng.randint(2, 5)
+        sentence = rng.choice(
             (
                 f"{friend} says that {operand} times as many would be better, so they get that many.",
                 f"A week later there are {operand} times as many.",
@@ -143,8 +143,8 @@ def _add_step(story: _Story, friend: str, random_: random.Random, limit: int) ->
         )
         story.move(sentence, "*", operand, amount * operand)
     elif kind == "share" and (parts := [n for n in (2, 3, 4, 5) if amount % n == 0 and amount > n]):
-        operand = random_.choice(parts)
-        box = random_.choice(BOXES)
+        operand = rng.choice(parts)
+        box = rng.choice(BOXES)
         story.move(
             f"They are put into {operand} {box} with equally many in each, and only one of them is kept.",
             "/",
@@ -152,8 +152,8 @@ def _add_step(story: _Story, friend: str, random_: random.Random, limit: int) ->
             amount // operand,
         )
     else:
-        operand = random_.randint(1, limit)
-        sentence = random_.choice(
+        operand = rng.randint(1, limit)
+        sentence = rng.choice(
             (
                 f"{friend} brings {operand} more.",
                 f"{story.person} buys {operand} more {thing}.",
