@@ -1,23 +1,20 @@
-"""What stands verbatim in the training data: rates by brute force, models that recite, and a run's own checkpoints."""
+"""Verbatim copies of the training data: rates by brute force, and models that recite."""
 
 import json
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from headway import HeadwayModel
 from headway.cli import main
 from headway.data import PromptCompletion, Text
-from headway.errors import CheckpointError, ConfigError, DataError
-from headway.evaluation.probes.checkpoints import run_models, training_examples
+from headway.errors import ConfigError, DataError
 from headway.evaluation.probes.configs import VerbatimConfig
 from headway.evaluation.probes.ngrams import CorpusNgrams
 from headway.evaluation.probes.verbatim import CopiedShare, copies_of, learnt, prompt_and_reference, rates
-from tests.training.recipes import WORDS, save_data, save_model
+from tests.training.recipes import WORDS, save_model
 
 tokens = st.lists(st.integers(0, 2), max_size=15)
 
@@ -71,27 +68,7 @@ def test_a_text_is_cut_into_prompt_and_reference(tiny: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [[], ["--lora"], ["--objective", "registers"]], ids=["full", "lora", "registers"])
-def test_the_last_checkpoint_of_a_run_is_the_model_that_it_saved(tiny: Path, tmp_path: Path, how: list[str]) -> None:
-    data, out = save_data(tmp_path / "d.jsonl", 24), tmp_path / "run"
-    words = ["finetune", "--model", str(tiny), "--data", str(data), "--limit", "20", "--family", "parallel", "--num-heads", "1"]
-    words += ["--max-steps", "3", "--save-steps", "1", "--save-limit", "0", "--batch-size", "2", "--max-length", "64", "--quiet"]
-    assert main([*words, "--learning-rate", "1e-2", "--output-dir", str(out), *how]) == 0
-    models = run_models(out)
-    assert [model.name for model in models] == ["start", "step 1", "step 2", "step 3"]
-    assert len(training_examples(out)) == 20
-    last, saved = models[-1].load(), HeadwayModel.from_pretrained(out)
-    ids = torch.tensor([[5, 6, 7, 8]])
-    assert torch.allclose(last.trunk(input_ids=ids).logits, saved.trunk(input_ids=ids).logits, atol=1e-5)
-    assert not torch.allclose(models[1].load().trunk(input_ids=ids).logits, saved.trunk(input_ids=ids).logits, atol=1e-3)
-    assert {n for n, _ in last.named_parameters()} == {n for n, _ in saved.named_parameters()}
-    if how != ["--lora"]:
-        for (name, ours), (_, theirs) in zip(sorted(last.named_parameters()), sorted(saved.named_parameters()), strict=True):
-            assert torch.equal(ours, theirs), name
-
-
-@pytest.mark.slow
-def test_the_command_sees_a_run_learn_by_heart(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_detects_memorisation_in_a_run(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     secret = " ".join(WORDS[(7 * n) % len(WORDS)] for n in range(1, 13))
     (tmp_path / "train.jsonl").write_text((json.dumps({"prompt": "one", "completion": f" {secret}"}) + "\n") * 16)
     held_out = [{"prompt": "one", "completion": " two three four five six"}, {"prompt": "two", "completion": " ten ten ten ten"}]
@@ -115,12 +92,7 @@ def test_the_command_sees_a_run_learn_by_heart(tiny: Path, tmp_path: Path, capsy
     assert again[str(out)]["texts"] == found["step 60"]["texts"] and again[str(tiny)]["texts"] == found["start"]["texts"]
 
 
-def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no folder of a run"):
-        run_models(tmp_path)
-    (tmp_path / "config.headway.yaml").write_text("tokenizer: x\n")
-    with pytest.raises(CheckpointError, match="is not of `headway finetune`"):
-        run_models(tmp_path)
+def test_contradictory_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match="either --run"):
         VerbatimConfig(prompts="x")
     with pytest.raises(ConfigError, match="--models needs --data"):

@@ -19,7 +19,7 @@ from headway.files import write_json
 from headway.reports.tables import print_table
 
 STOCK, NEXT_TOKEN, MULTI_TOKEN = CASES = ("stock next-token", "headway next-token", "headway multi-token")
-ROUNDS = 3
+REPEATS = 3
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class StepCost:
 
 @dataclass(frozen=True)
 class TrainBenchResult:
-    """Costs by case and round. Ratios are multi-token over stock, by round."""
+    """Costs by case and repeat. Ratios are multi-token over stock, by repeat."""
 
     settings: dict[str, Any]
     cases: dict[str, list[StepCost]]
@@ -50,7 +50,7 @@ def run(config: BenchConfig) -> TrainBenchResult:
         HeadwayError: a case fails.
     """
     cases: dict[str, list[StepCost]] = {case: [] for case in CASES}
-    for _ in range(ROUNDS):
+    for _ in range(REPEATS):
         for case in CASES:
             cases[case].append(_run_case(config, case))
     stock, multi = cases[STOCK], cases[MULTI_TOKEN]

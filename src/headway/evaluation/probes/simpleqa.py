@@ -24,7 +24,7 @@ from headway.evaluation.probes.report import SIZE, Proportion, proportion, save_
 from headway.reports.plots import labelled_axes
 from headway.reports.tables import print_table
 
-STAND_IN = "Graded by string match, a stand-in: a judge that understands answers gives other figures, mostly higher ones."
+STAND_IN = "Graded by string match, a stand-in: a judge that understands answers gives other scores, mostly higher ones."
 RESAMPLES = 2000
 
 
