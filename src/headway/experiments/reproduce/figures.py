@@ -6,6 +6,7 @@ from statistics import mean
 
 from matplotlib import pyplot
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from headway.experiments.metrics import values_of
 from headway.experiments.reproduce.experiments import PaperExperiment, PaperTable
@@ -47,10 +48,11 @@ def _curves(axes: Axes, runs: list[ReproductionResult], experiment: PaperExperim
         for run in (run for run in runs if run.arm == arm):
             steps = [point.step for point in run.curve]
             lines.append([point.metrics[experiment.plotted] for point in run.curve])
-            axes.plot(steps, lines[-1], color=colour, alpha=0.3, linewidth=1)
+            axes.plot(steps, lines[-1], ".-", color=colour, alpha=0.3, linewidth=1)
         if len({len(line) for line in lines}) == 1:
-            axes.plot(steps, [mean(values) for values in zip(*lines, strict=True)], color=colour, label=arm, linewidth=2)
+            axes.plot(steps, [mean(values) for values in zip(*lines, strict=True)], ".-", color=colour, label=arm, linewidth=2)
     axes.set_xlabel("optimiser steps")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(f"{group}: {experiment.plotted}")
     axes.legend(frameon=False)
 
