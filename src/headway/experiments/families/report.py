@@ -125,7 +125,7 @@ def _cost_plot(results: FamiliesComparison, temperature: str) -> Figure:
         handles.append(Line2D([], [], label=_literal(label), **style))
     handles += [_marker_handle(variant) for variant in variants]
     axes.axhline(1, color="#555", lw=1, ls="--")
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.08 * axes.dataLim.x1)
     _legend(figure, handles)
     return figure
 
