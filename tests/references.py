@@ -4,11 +4,13 @@ import itertools
 
 import torch
 from scipy import stats
+from torch.nn import functional as F
 from transformers import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from headway import HeadwayModel
-from headway.decoding import Engine, Request, SamplingParams
+from headway.decoding import Engine, Request, SamplingParams, heads_drafter
 from headway.decoding.batch import SequenceState
+from headway.objectives import MultiToken
 from tests.tiny import tiny_trunk
 
 LENGTH, DRAWS = 3, 3000
@@ -144,3 +146,66 @@ def check_sampling(drafter, case, length=4):
     drawn = out.sequences[:, ids.shape[1] :].view(DRAWS, len(prompts), length)
     for row, prompt in enumerate(prompts):
         check_drawn(drawn[:, row].tolist(), enumerated(trunk, prompt, case, length))
+
+
+def check_heads(model, rows, side="left", tree="dynamic", adaptive=False, **kwargs):
+    """Greedy tokens of `generate` with the heads as drafter against transformers, a row at a time."""
+    ids, mask = padded(rows, side)
+    drafter = heads_drafter(tree) if model.count else None
+    out = model.generate(ids, attention_mask=mask, do_sample=False, drafter=drafter, adaptive=adaptive, **kwargs)
+    new = out.sequences[:, ids.shape[1] :].tolist()
+    expected = reference(model.trunk, rows, **kwargs)
+    longest = max(map(len, expected))
+    assert new == [row + [0] * (longest - len(row)) for row in expected]
+    return out.stats
+
+
+def repeating_model(family, count):
+    """A trunk and heads trained on periodic texts, so that drafts are accepted."""
+    trunk = tiny_trunk(num_hidden_layers=2)
+    model = HeadwayModel.from_trunk(trunk, family=family, count=count)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for step in range(120):
+        seeds = torch.randint(3, 60, (16, 4), generator=torch.Generator().manual_seed(step))
+        rows = seeds.repeat(1, 6)
+        loss = MultiToken().loss(model, {"input_ids": rows, "labels": rows}, 0.0)
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+    return model.eval()
+
+
+def perturbed_heads(family, count=3, **options):
+    """A frozen trunk whose heads are not as initialised, token ids (2, 15), hidden states and embeddings."""
+    model = HeadwayModel.from_trunk(tiny_trunk(), family=family, count=count, **options)
+    model.trunk.requires_grad_(False)
+    g = torch.Generator().manual_seed(1)
+    for parameter in model.heads.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=g)
+    ids = torch.randint(3, 60, (2, 15), generator=g)
+    hidden = model.trunk.model(input_ids=ids).last_hidden_state
+    return model, ids, hidden, model.trunk.get_input_embeddings()(ids)
+
+
+def check_head_losses(model, ids, logits):
+    """Loss and gradients of the heads against cross-entropies of `logits`, (batch, seq, vocab) a head, weighted by 0.8^k."""
+    batch = {"input_ids": ids, "labels": ids}
+    loss = MultiToken(head_weights="medusa", next_token=False).loss(model, batch, 0.0)
+    expected, items = 0.0, ids.shape[0] * (ids.shape[1] - 1)
+    for k, head_logits in enumerate(logits):
+        summed = F.cross_entropy(head_logits[:, : -(k + 2)].flatten(0, 1), ids[:, k + 2 :].flatten(), reduction="sum")
+        expected = expected + 0.8 ** (k + 1) * summed / items
+    torch.testing.assert_close(loss.total, expected, rtol=1e-5, atol=1e-6)
+    parameters = list(model.heads.parameters())
+    actual, reference = (torch.autograd.grad(total, parameters) for total in (loss.total, expected))
+    for gradient, expected_gradient in zip(actual, reference, strict=True):
+        torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-6)
+
+
+def perturbed_gated_lora(architecture="llama", count=3, scale=0.3, **options):
+    """Gated-LoRA heads as training might leave them: no parameter is zero."""
+    model = HeadwayModel.from_trunk(tiny_trunk(architecture), family="gated-lora", count=count, **options).eval()
+    g = torch.Generator().manual_seed(1)
+    for parameter in model.heads.parameters():
+        parameter.data += scale * torch.randn(parameter.shape, generator=g)
+    return model

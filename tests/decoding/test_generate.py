@@ -11,7 +11,7 @@ from headway import HeadwayModel
 from headway.decoding import assistant_drafter, fallback_drafter, heads_drafter, ngram_drafter
 from headway.decoding.generate import _controllers
 from headway.errors import ConfigError
-from tests.references import padded, prompts, reference
+from tests.references import check_heads, prompts, reference, repeating_model
 from tests.tiny import ARCHITECTURES, FAMILIES, MORE_ARCHITECTURES, tiny_trunk
 
 TREES = [
@@ -32,24 +32,13 @@ TREES = [
 ]
 
 
-def check(model, rows, side="left", tree="dynamic", adaptive=False, **kwargs):
-    ids, mask = padded(rows, side)
-    drafter = heads_drafter(tree) if model.count else None
-    out = model.generate(ids, attention_mask=mask, do_sample=False, drafter=drafter, adaptive=adaptive, **kwargs)
-    new = out.sequences[:, ids.shape[1] :].tolist()
-    expected = reference(model.trunk, rows, **kwargs)
-    longest = max(map(len, expected))
-    assert new == [row + [0] * (longest - len(row)) for row in expected]
-    return out.stats
-
-
 @pytest.mark.parametrize(("architecture", "count"), [*((each, 4) for each in ARCHITECTURES), ("llama", 1)])
 @pytest.mark.parametrize(("family", "options"), FAMILIES)
 def test_greedy_equals_transformers_on_every_architecture(architecture, family, options, count):
     model = HeadwayModel.from_trunk(tiny_trunk(architecture), family=family, count=count, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # a fall-back would hide that nothing was tested
-        stats = check(model, prompts(4), max_new_tokens=23)
+        stats = check_heads(model, prompts(4), max_new_tokens=23)
     assert len(stats.acceptance) == count
 
 
@@ -59,7 +48,7 @@ def test_greedy_equals_transformers_on_unusual_architectures(architecture, famil
     model = HeadwayModel.from_trunk(tiny_trunk(architecture), family=family, count=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        check(model, prompts(3), max_new_tokens=15)
+        check_heads(model, prompts(3), max_new_tokens=15)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 4])
@@ -69,8 +58,8 @@ def test_greedy_equals_transformers_on_ragged_batches(batch, side, count):
     model = HeadwayModel.from_trunk(tiny_trunk(), count=count)
     fixed = [path for path in [(0,), (1,), (0, 0), (2,), (0, 1), (0, 0, 0), (1, 0), (0, 0, 0, 2)] if len(path) <= count]
     for tree in ("dynamic", "chain", fixed):
-        check(model, prompts(batch), side, tree, max_new_tokens=17)
-    check(model, prompts(batch), side, adaptive=True, max_new_tokens=17)
+        check_heads(model, prompts(batch), side, tree, max_new_tokens=17)
+    check_heads(model, prompts(batch), side, adaptive=True, max_new_tokens=17)
 
 
 @pytest.mark.parametrize(("family", "options"), FAMILIES)
@@ -78,42 +67,25 @@ def test_greedy_equals_transformers_on_ragged_batches(batch, side, count):
 def test_greedy_equals_transformers_whatever_the_vocabulary_of_the_heads(family, options, tree, tmp_path):
     model = HeadwayModel.from_trunk(tiny_trunk(), family=family, count=3, **options)
     model.heads.set_draft_vocab(torch.tensor([40, 3, 17, 5, 23, 9, 2, 58]))
-    check(model, prompts(3), tree=tree, max_new_tokens=17)
+    check_heads(model, prompts(3), tree=tree, max_new_tokens=17)
     model.save_pretrained(tmp_path / "m")
     loaded = HeadwayModel.from_pretrained(tmp_path / "m")
     assert loaded.heads.draft_tokens.tolist() == [2, 3, 5, 9, 17, 23, 40, 58]
-    check(loaded, prompts(3), tree=tree, max_new_tokens=17)
+    check_heads(loaded, prompts(3), tree=tree, max_new_tokens=17)
     ids = torch.tensor([[5, 9, 23, 4, 17, 8]])
     for ours, theirs in zip(model(ids).hidden_states, loaded(ids).hidden_states, strict=True):
         assert torch.equal(ours, theirs)
 
 
 @functools.cache
-def repeating_model(family, count):
-    """A trunk that repeats itself, and heads trained on that: drafts really are accepted."""
-    trunk = tiny_trunk(num_hidden_layers=2)
-    model = HeadwayModel.from_trunk(trunk, family=family, count=count)
-    from headway.objectives import MultiToken
-
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for step in range(120):
-        seeds = torch.randint(3, 60, (16, 4), generator=torch.Generator().manual_seed(step))
-        rows = seeds.repeat(1, 6)
-        loss = MultiToken().loss(model, {"input_ids": rows, "labels": rows}, 0.0)
-        optimizer.zero_grad()
-        loss.total.backward()
-        optimizer.step()
-    return model.eval()
-
-
 @pytest.mark.parametrize(("family", "tree"), TREES)
 def test_accepted_drafts_save_forwards_and_change_nothing(family, tree):
     model = repeating_model(family, 3)
     rows = [[5, 9, 23, 4] * 3, [7, 31, 8, 44, 7, 31], [50, 12, 50]]
-    stats = check(model, rows, tree=tree, max_new_tokens=29)
+    stats = check_heads(model, rows, tree=tree, max_new_tokens=29)
     assert stats.tokens_per_forward > (1.6 if tree == "dynamic" else 1.3)
     for limit in range(1, 9):  # the limit falls inside a draft somewhere
-        assert check(model, rows, tree=tree, max_new_tokens=limit).tokens == 3 * limit
+        assert check_heads(model, rows, tree=tree, max_new_tokens=limit).tokens == 3 * limit
 
 
 @pytest.mark.parametrize(("family", "tree"), TREES)
@@ -121,7 +93,7 @@ def test_an_eos_inside_a_draft_ends_the_row_there(family, tree):
     model = repeating_model(family, 3)
     rows = [[5, 9, 23, 4] * 3, [7, 31, 8, 44, 7, 31]]
     for eos in sorted(set(reference(model.trunk, rows, max_new_tokens=20)[0])):
-        check(model, rows, tree=tree, max_new_tokens=20, eos_token_id=[eos, 2], pad_token_id=0)
+        check_heads(model, rows, tree=tree, max_new_tokens=20, eos_token_id=[eos, 2], pad_token_id=0)
 
 
 def test_context_end_inside_a_draft_is_respected():
@@ -132,15 +104,15 @@ def test_context_end_inside_a_draft_is_respected():
 
 def test_repetition_penalty_and_ngram_ban_equal_transformers():
     model = repeating_model("parallel", 3)
-    check(model, prompts(3), max_new_tokens=19, repetition_penalty=1.4)
-    check(model, prompts(3), max_new_tokens=19, no_repeat_ngram_size=2)
-    check(model, prompts(3), max_new_tokens=19, min_new_tokens=12, eos_token_id=list(range(3, 40)), pad_token_id=0)
+    check_heads(model, prompts(3), max_new_tokens=19, repetition_penalty=1.4)
+    check_heads(model, prompts(3), max_new_tokens=19, no_repeat_ngram_size=2)
+    check_heads(model, prompts(3), max_new_tokens=19, min_new_tokens=12, eos_token_id=list(range(3, 40)), pad_token_id=0)
 
 
 def test_eager_attention_is_served_as_well():
     trunk = tiny_trunk()
     trunk.set_attn_implementation("eager")
-    check(HeadwayModel.from_trunk(trunk, count=2), prompts(3), max_new_tokens=15)
+    check_heads(HeadwayModel.from_trunk(trunk, count=2), prompts(3), max_new_tokens=15)
 
 
 def test_gpt_neo_is_detected_and_decodes_plainly_with_a_warning():
@@ -149,7 +121,7 @@ def test_gpt_neo_is_detected_and_decodes_plainly_with_a_warning():
     )
     model = HeadwayModel.from_trunk(trunk, count=1)
     with pytest.warns(UserWarning, match="decodes autoregressively"):
-        check(model, prompts(1), max_new_tokens=9)
+        check_heads(model, prompts(1), max_new_tokens=9)
 
 
 def test_real_model_decodes_its_own_story(shared):
@@ -158,7 +130,7 @@ def test_real_model_decodes_its_own_story(shared):
     rows = [tokenizer(text)["input_ids"] for text in ("Once upon a time", "Lily and Tom went to the park. They", "The")]
     for family in ("parallel", "sequential"):
         model = HeadwayModel.from_trunk(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), family=family, count=3)
-        check(model, rows, max_new_tokens=60, pad_token_id=0)
+        check_heads(model, rows, max_new_tokens=60, pad_token_id=0)
 
 
 def test_plain_decoding_is_one_token_a_forward():

@@ -103,7 +103,7 @@ def made(family, architecture, **options):
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", TRUNKS)
 @pytest.mark.parametrize(("reference", "known"), [(eagle, 61), (eagle3, 61), (eagle3, 20)])
-def test_loss_and_gradients_are_those_of_every_draft_made_by_itself(reference, known, architecture):
+def test_loss_and_gradients_equal_those_of_single_drafts(reference, known, architecture):
     """sum_k 0.8^k (KL from the trunk + 3 smooth L1 distances of states), each position with the context it has in decoding."""
     family = reference.__name__
     model, far = made(family, architecture), 3.0 if family == "eagle" else 0.0
@@ -140,7 +140,7 @@ def test_loss_and_gradients_are_those_of_every_draft_made_by_itself(reference, k
         torch.testing.assert_close(loss.metrics["loss_features"], torch.stack(distances).mean().detach(), rtol=1e-5, atol=1e-5)
 
 
-def test_names_and_shapes_on_disk_are_those_of_published_checkpoints(tmp_path):
+def test_names_and_shapes_on_disk_equal_published_checkpoints(tmp_path):
     block = {
         "self_attn.o_proj.weight": [32, 32],
         "mlp.gate_proj.weight": [48, 32],
@@ -162,7 +162,7 @@ def test_names_and_shapes_on_disk_are_those_of_published_checkpoints(tmp_path):
         assert {name: list(value.shape) for name, value in found.items()} == expected
 
 
-def test_fresh_heads_say_nearly_what_the_state_they_pass_on_says():
+def test_untrained_heads_predict_nearly_as_the_hidden_state_that_they_pass_on():
     for architecture in ("llama", "gpt2", "gemma3_text"):
         model = HeadwayModel.from_trunk(tiny_trunk(architecture), family="eagle3", count=1, layers_read=[0, 1, 2])
         ids = torch.randint(3, 60, (1, 20), generator=torch.Generator().manual_seed(0))
@@ -174,7 +174,7 @@ def test_fresh_heads_say_nearly_what_the_state_they_pass_on_says():
 
 
 @pytest.mark.parametrize("layers", range(1, 40))
-def test_layers_read_by_default_are_three_that_the_trunk_has(layers):
+def test_default_layers_read_are_three_layers_of_the_trunk(layers):
     low, middle, high = default_layers(layers)
     assert 0 <= low <= middle <= high <= layers
     assert layers == 1 or low < middle < high
@@ -204,7 +204,7 @@ def test_checkpointing_and_attention_implementations_change_no_gradient(family):
 
 
 @pytest.mark.parametrize("family", ["eagle", "eagle3"])
-def test_in_bfloat16_heads_draft_with_exact_rotary_positions(family):
+def test_rotary_positions_are_exact_in_bfloat16(family):
     trunk = tiny_trunk().to(torch.bfloat16)
     model = HeadwayModel.from_trunk(trunk, family=family, count=COUNT)
     assert {p.dtype for p in model.heads.parameters()} == {torch.bfloat16}
@@ -212,7 +212,7 @@ def test_in_bfloat16_heads_draft_with_exact_rotary_positions(family):
     assert model.generate(torch.tensor([[5, 9, 23]]), max_new_tokens=9, adaptive=False).stats.num_draft_tokens
 
 
-def test_noise_moves_the_trunks_states_in_training_alone(monkeypatch):
+def test_noise_is_added_to_hidden_states_in_training_alone(monkeypatch):
     model = made("eagle", "llama", noise=0.3)
     ids = torch.randint(3, 60, (4, 20), generator=torch.Generator().manual_seed(0))
     read, plain = [], type(model.heads).step
@@ -229,7 +229,7 @@ def test_noise_moves_the_trunks_states_in_training_alone(monkeypatch):
         assert (0.29 < moved.max() <= 0.3 and abs(moved.mean() - 0.15) < 0.01) if training else moved.max() == 0
 
 
-def test_steps_that_are_not_trained_are_measured_and_teach_nothing():
+def test_untrained_steps_have_a_loss_and_no_gradient():
     ids = torch.randint(3, 60, (2, 20), generator=torch.Generator().manual_seed(0))
     batch, grads = {"input_ids": ids, "labels": ids}, []
     for options in ({"trained_steps": 1}, {}):
@@ -254,12 +254,12 @@ def test_steps_that_are_not_trained_are_measured_and_teach_nothing():
         ("eagle3", {"layers_read": [0, 4]}, r"states of a trunk of 3 layers, from 0 to 3, not \[0, 4\]"),
         ("eagle3", {"layer": {"depth": 2}}, "layer has no depth; it has: attention_bias, head_dim"),
         ("eagle", {"layer": {"num_attention_heads": 5}}, "No layer can be made with layer: .*num_attention_heads"),
-        ("eagle", {"noise": -1}, "noise is how far states are moved"),
-        ("eagle", {"trained_steps": 0}, "trained_steps is how many steps learn, from 1, not 0"),
+        ("eagle", {"noise": -1}, "noise is the amplitude of the noise"),
+        ("eagle", {"trained_steps": 0}, "trained_steps is a number of steps with a gradient, from 1, not 0"),
         ("eagle", {"layers_read": [0]}, "eagle heads have no option layers_read; they have: bias"),
     ],
 )
-def test_what_cannot_be_built_is_said(family, options, complaint):
+def test_options_that_cannot_be_built_are_refused(family, options, complaint):
     with pytest.raises(ConfigError, match=complaint):
         HeadwayModel.from_trunk(tiny_trunk(), family=family, count=1, **options)
 

@@ -11,18 +11,10 @@ from transformers.pytorch_utils import Conv1D
 from headway import HeadwayModel
 from headway.errors import CheckpointError, ConfigError, UnsupportedModelError
 from headway.objectives import MultiToken
+from tests.references import perturbed_gated_lora
 from tests.tiny import ARCHITECTURES, tiny_trunk
 
 IDS = torch.tensor([[5, 9, 23, 4, 17, 8, 40, 3, 11, 52, 7]])
-
-
-def trained_model(architecture="llama", count=3, scale=0.3, **options):
-    """Heads as training might leave them: nothing in them is zero."""
-    model = HeadwayModel.from_trunk(tiny_trunk(architecture), family="gated-lora", count=count, **options).eval()
-    g = torch.Generator().manual_seed(1)
-    for parameter in model.heads.parameters():
-        parameter.data += scale * torch.randn(parameter.shape, generator=g)
-    return model
 
 
 def hooks_of(trunk):
@@ -31,12 +23,12 @@ def hooks_of(trunk):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, "mixtral", "deepseek_v3"])
-def test_the_plain_model_says_the_same_bit_for_bit_with_the_family_attached(architecture):
+def test_the_trunks_output_is_bit_identical_with_gated_lora_heads(architecture):
     trunk = tiny_trunk(architecture)
     plain = trunk(IDS).logits
     before = {name: value.clone() for name, value in trunk.state_dict().items()}
     names = [set(vars(module)) for module in trunk.modules()]
-    model = trained_model(architecture)
+    model = perturbed_gated_lora(architecture)
     assert torch.equal(model.trunk(IDS).logits, plain)
     assert torch.equal(model.unembedding.logits(model(IDS).hidden_states[0]), plain)
     MultiToken(next_token=False).loss(model, {"input_ids": IDS, "labels": IDS}, 0.0)
@@ -49,9 +41,9 @@ def test_the_plain_model_says_the_same_bit_for_bit_with_the_family_attached(arch
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_tokens_in_a_pass_with_masks_are_the_same_bit_for_bit_whatever_the_adapters(architecture, monkeypatch):
+def test_hidden_states_of_tokens_are_bit_identical_with_mask_tokens_and_any_adapters(architecture, monkeypatch):
     """Each pass with masks of a training step and of a decoding, run again with the adapters zeroed."""
-    model = trained_model(architecture)
+    model = perturbed_gated_lora(architecture)
     plain = type(model.heads).run_with_mask_tokens
     passes = []
 
@@ -121,8 +113,8 @@ def sampled(sampler, state, embedded):
     ("architecture", "options"), [("llama", {}), ("gpt2", {}), ("gemma3_text", {}), ("qwen3", {"sampler": False})]
 )
 @pytest.mark.parametrize("frozen", [True, False])
-def test_losses_and_gradients_are_those_of_one_text_and_its_masks_at_a_time(architecture, options, frozen):
-    model = trained_model(architecture, count=2, rank=4, alpha=6, **options)
+def test_loss_and_gradients_equal_those_of_one_prefix_with_mask_tokens_at_a_time(architecture, options, frozen):
+    model = perturbed_gated_lora(architecture, count=2, rank=4, alpha=6, **options)
     assert model.heads.adapters.scale == 1.5
     model.trunk.requires_grad_(not frozen)
     ids, total = IDS[0], 0.0
@@ -157,7 +149,7 @@ def test_gradient_checkpointing_changes_no_gradient(architecture, frozen):
     grads = []
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        model = trained_model(architecture)
+        model = perturbed_gated_lora(architecture)
         for module in model.trunk.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
@@ -176,9 +168,9 @@ def test_gradient_checkpointing_changes_no_gradient(architecture, frozen):
         torch.testing.assert_close(plain, checkpointed)
 
 
-def test_prefixes_that_see_both_ways_change_what_masks_behind_them_see_and_nothing_else():
+def test_a_bidirectional_prefix_changes_the_attention_of_later_mask_tokens_alone():
     """Masks behind a token see the text that it sees: behind the prefix, all of the prefix."""
-    model = trained_model()
+    model = perturbed_gated_lora()
     prefix = torch.arange(IDS.shape[1])[None] < 5
     states = model(IDS, prefix=prefix).hidden_states
     own, masks = model.layout(IDS, None, prefix)
@@ -191,8 +183,8 @@ def test_prefixes_that_see_both_ways_change_what_masks_behind_them_see_and_nothi
         assert [i for i, unchanged in enumerate(same.tolist()) if not unchanged] == sorted({sampled, *range(7, 11)})
 
 
-def test_fewer_masks_are_the_first_of_more(tmp_path):
-    model = trained_model()
+def test_fewer_mask_tokens_are_the_first_mask_tokens(tmp_path):
+    model = perturbed_gated_lora()
     model.save_pretrained(tmp_path)
     fewer = HeadwayModel.from_pretrained(tmp_path, count=1)
     for ours, theirs in zip(fewer(IDS).hidden_states, model(IDS).hidden_states, strict=False):
@@ -200,17 +192,17 @@ def test_fewer_masks_are_the_first_of_more(tmp_path):
     assert len(model(IDS, count=2).hidden_states) == 3
 
 
-def test_adapters_of_another_depth_are_refused_naming_both(tmp_path):
-    trained_model().heads.save_pretrained(tmp_path)
+def test_adapters_of_another_depth_are_refused_with_both_depths(tmp_path):
+    perturbed_gated_lora().heads.save_pretrained(tmp_path)
     other = HeadwayModel.from_trunk(tiny_trunk(num_hidden_layers=2), count=0)
     with pytest.raises(CheckpointError, match="adapt a trunk of 3 layers, but this trunk has 2"):
         other.attach(tmp_path)
 
 
-def test_trunks_that_mask_on_their_own_and_ranks_below_one_are_refused():
+def test_trunks_that_ignore_masks_and_ranks_below_one_are_refused():
     local = {"num_hidden_layers": 2, "attention_types": [[["global", "local"], 1]], "window_size": 4}
     for trunk in (tiny_trunk("bloom"), tiny_trunk("gpt_neo", **local)):
         with pytest.raises(UnsupportedModelError, match=r"cannot have gated-lora heads: .* Use another family"):
             HeadwayModel.from_trunk(trunk, family="gated-lora")
-    with pytest.raises(ConfigError, match="rank is that of the adapters' matrices, from 1, not 0"):
+    with pytest.raises(ConfigError, match="rank is the rank of the adapters' matrices, from 1, not 0"):
         HeadwayModel.from_trunk(tiny_trunk(), family="gated-lora", rank=0)

@@ -12,7 +12,7 @@ from tests.tiny import tiny_trunk
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_states_equal_those_of_transformers_mtp_layers(tmp_path, count):
+def test_hidden_states_equal_transformers_mtp_layers(tmp_path, count):
     trunk = tiny_trunk()
     model = HeadwayModel.from_trunk(trunk, family="sequential", count=count)
     for parameter in model.heads.parameters():

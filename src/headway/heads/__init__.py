@@ -1,4 +1,4 @@
-"""Head families: what predicts the tokens after the next one."""
+"""Head families: modules that predict the tokens after the next token, one family a file, and the table of families."""
 
 from headway.heads.base import CONFIG_FILE, TENSORS_FILE, HeadsConfig, HeadStack, read_config
 from headway.heads.eagle import EagleHeads

@@ -129,7 +129,7 @@ class HeadStack(nn.Module):
             found.append(state)
         return found
 
-    def step(self, k: int, carried: Tensor, tokens: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:
+    def step(self, k: int, recurrent_state: Tensor, tokens: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:
         """Head k of a chained or recursive family at positions i.
 
         Args:

@@ -1,8 +1,8 @@
-"""EAGLE (Li et al. 2024, arXiv 2401.15077, section 3): one layer that foresees the trunk's next states.
+"""EAGLE (Li et al. 2024, arXiv 2401.15077, section 3): one layer that predicts the trunk's next hidden states.
 
-state_k at i = layer(fc([embedding of token i + k + 1; state_{k-1} at i])), state_{-1} being the trunk's last state at i. State k
-stands for the trunk's last state at i + k + 1, and the trunk's own unembedding reads it. Names and shapes on disk are those of the
-published checkpoints.
+state_k at i = layer(fc([embedding of token i + k + 1; state_{k-1} at i])), where state_{-1} is the trunk's last hidden state at i.
+State k approximates the trunk's last hidden state at i + k + 1, and the trunk's own unembedding maps state k to logits. Names and
+shapes on disk equal the published checkpoints.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from transformers import LlamaConfig
 
 from headway.errors import ConfigError
 from headway.heads.base import HeadsConfig, HeadStack
-from headway.heads.modules.draft_layer import DraftLayer, embedded, fit, llama_config
+from headway.heads.modules.draft_layer import DraftLayer, embedded, like_trunk, llama_config
 from headway.heads.modules.unrolled import unrolled
 from headway.trunk import ForwardContext, HiddenStates, TrunkView
 
@@ -22,12 +22,14 @@ NOISE = 0.1
 
 
 class EagleHeads(HeadStack):
-    """Options:
-    noise: in training the trunk's states are moved by up to this much, drawn uniformly, 0.1 if not given (section 3.2).
-    trained_steps: how many steps learn; all if not given, 1 as published. Drafting with steps that never learnt to read what the
-        step before them wrote is what EAGLE-3's and HASS' (arXiv 2408.15766) training does away with.
-    bias: whether fc has one, as some published checkpoints.
-    layer: sizes of the layer that are not the trunk's, such as {intermediate_size: 512}.
+    """One draft layer for all steps.
+
+    Options:
+        noise: amplitude of the uniform noise on the trunk's hidden states in training, default 0.1 (section 3.2).
+        trained_steps: number of steps with a gradient, default all; 1 as published. Training every step on the previous step's
+            output, as EAGLE-3 and HASS (arXiv 2408.15766) do, removes the mismatch between training and drafting.
+        bias: fc has a bias, as in some published checkpoints; default false.
+        layer: sizes of the layer that differ from the trunk's, such as {intermediate_size: 512}.
     """
 
     family = "eagle"
@@ -43,17 +45,17 @@ class EagleHeads(HeadStack):
 
     @classmethod
     def from_trunk(cls, view: TrunkView, count: int, options: Mapping[str, Any]) -> Self:
-        made = cls.config_for(view, count, options)
+        config = cls.config_for(view, count, options)
         if (noise := options.get("noise", NOISE)) < 0:
-            raise ConfigError(f"noise is how far states are moved at most, from 0, not {noise}.")
+            raise ConfigError(f"noise is the amplitude of the noise on hidden states, from 0, not {noise}.")
         if (steps := options.get("trained_steps", 1)) < 1:
-            raise ConfigError(f"trained_steps is how many steps learn, from 1, not {steps}.")
-        stack = cls(made, llama_config(view, options.get("layer") or {}))
-        with torch.no_grad():  # at first the trunk's state passes through
-            stack.fc.weight.zero_()[:, made.hidden_size :] = torch.eye(made.hidden_size)
+            raise ConfigError(f"trained_steps is a number of steps with a gradient, from 1, not {steps}.")
+        stack = cls(config, llama_config(view, options.get("layer") or {}))
+        with torch.no_grad():  # the layer starts from the trunk's state alone
+            stack.fc.weight.zero_()[:, config.hidden_size :] = torch.eye(config.hidden_size)
             if stack.fc.bias is not None:
                 stack.fc.bias.zero_()
-        return fit(stack, view)
+        return like_trunk(stack, view)
 
     def select_inputs(self, hidden_states: HiddenStates) -> Tensor:
         return hidden_states.last
@@ -64,7 +66,7 @@ class EagleHeads(HeadStack):
             hidden = hidden + noise * (2 * torch.rand_like(hidden) - 1)
         return unrolled(self, hidden, input_ids, context, count, options.get("trained_steps"))
 
-    def step(self, k: int, carried: Tensor, tokens: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:
-        joined = self.fc(torch.cat([embedded(tokens, context.view), carried], dim=-1))
+    def step(self, k: int, recurrent_state: Tensor, tokens: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:
+        joined = self.fc(torch.cat([embedded(tokens, context.view), recurrent_state], dim=-1))
         state = self.layers[0](joined, joined, context)
         return state, state

@@ -1,8 +1,8 @@
-"""Hydra heads (Ankner et al. 2024, arXiv 2402.05109, section 3): Medusa heads that see the drafts before theirs.
+"""Hydra heads (Ankner et al. 2024, arXiv 2402.05109, section 3): Medusa heads that also read the drafts before their own.
 
-head_k = W2_k (blocks_k([h; embedding of token i + 1; ...; embedding of token i + k + 1])), which starts as the trunk's own answer.
-With `layers: 4` and `prefix: true` these are Hydra++'s (section 4): deeper heads, and one transformer layer over the trunk's
-states before them.
+head_k = W2_k (blocks_k([h; embedding of token i + 1; ...; embedding of token i + k + 1])). The initial output equals the trunk's
+output. Options `layers: 4` and `prefix: true` give Hydra++ (section 4): deeper heads, and one transformer layer between the trunk's
+hidden states and the heads.
 """
 
 import copy
@@ -19,8 +19,11 @@ from headway.trunk import ForwardContext, HiddenStates, TrunkView
 
 
 class HydraHeads(HiddenStateHeads):
-    """Options: `layers`, residual blocks of a head, 1 if not given; `prefix`, a layer of the trunk's kind before all heads; `tied`,
-    whether heads share the trunk's unembedding."""
+    """Heads with the drafts' embeddings beside the hidden state.
+
+    Options: `layers`, number of residual blocks per head, default 1; `prefix`, a layer of the trunk's class before all heads,
+    default false; `tied`, share the trunk's unembedding, default false.
+    """
 
     family = "hydra"
     options = frozenset({"layers", "prefix", "tied"})
@@ -32,10 +35,10 @@ class HydraHeads(HiddenStateHeads):
 
     @classmethod
     def from_trunk(cls, view: TrunkView, count: int, options: Mapping[str, Any]) -> Self:
-        made = cls.config_for(view, count, options)
+        config = cls.config_for(view, count, options)
         if (layers := options.get("layers", 1)) < 1:
             raise ConfigError(f"layers is a number of residual blocks, from 1, not {layers}.")
-        like, width = view.unembedding.weight, made.hidden_size
+        like, width = view.unembedding.weight, config.hidden_size
         blocks = nn.ModuleList(
             nn.Sequential(ResidualBlock(width, k + 2), *(ResidualBlock(width) for _ in range(layers - 1))) for k in range(count)
         ).to(like.device, like.dtype)
@@ -43,19 +46,25 @@ class HydraHeads(HiddenStateHeads):
         if options.get("prefix"):
             check_layer_runs(view)
             norm = copy.deepcopy(view.norm).requires_grad_(True)
-            prefix = nn.ModuleDict({"layer": copy_layer(view.layers[-1], made.layers), "norm": norm})
-        own = None if options.get("tied") else DraftLMHeads(view, count, made.default_draft_vocab)
-        return cls(made, blocks, prefix, own)
+            prefix = nn.ModuleDict({"layer": copy_layer(view.layers[-1], config.layers), "norm": norm})
+        own = None if options.get("tied") else DraftLMHeads(view, count, config.default_draft_vocab)
+        return cls(config, blocks, prefix, own)
 
     @property
     def attends(self) -> bool:
         return self.prefix is not None
 
+    def checkpoint_names(self) -> dict[str, str]:
+        # files of version 1 call the projection of several inputs `through`
+        return {name: name.replace(".input_projection.", ".through.") for name in super().checkpoint_names()}
+
     def select_inputs(self, hidden_states: HiddenStates) -> Tensor:
         return hidden_states.last
 
-    def step(self, k: int, carried: Tensor, tokens: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:
+    def step(self, k: int, recurrent_state: Tensor, tokens: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:
         if k == 0 and self.prefix is not None:
-            carried = self.prefix["norm"](context.run_layer(self.prefix["layer"], carried))
-        seen = torch.cat([carried, context.view.model.get_input_embeddings()(tokens)], dim=-1)  # (batch, seq, (k + 2) * hidden)
-        return seen, self.blocks[k](seen)
+            recurrent_state = self.prefix["norm"](context.run_layer(self.prefix["layer"], recurrent_state))
+        inputs = torch.cat(
+            [recurrent_state, context.view.model.get_input_embeddings()(tokens)], dim=-1
+        )  # (batch, seq, (k + 2) * hidden)
+        return inputs, self.blocks[k](inputs)

@@ -1,7 +1,7 @@
 """Medusa heads (Cai et al. 2024, arXiv 2401.10774, section 2.1.1): residual blocks on the trunk's last state.
 
-head_k = W2_k (blocks_k(h)), each block x + SiLU(W1 x). W2_k starts as the trunk's unembedding and W1 as zero, so that at first
-every head says what the trunk says.
+head_k = W2_k (blocks_k(h)), where a block is x + SiLU(W1 x). W2_k starts as the trunk's unembedding and W1 as zero, so that the
+initial output of every head equals the trunk's output.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from headway.trunk import ForwardContext, HiddenStates, TrunkView
 
 
 class MedusaHeads(HiddenStateHeads):
-    """Options: `layers`, residual blocks of a head, 1 if not given; `tied`, whether heads share the trunk's unembedding."""
+    """Options: `layers`, number of residual blocks per head, default 1; `tied`, share the trunk's unembedding, default false."""
 
     family = "medusa"
     options = frozenset({"layers", "tied"})
@@ -28,13 +28,13 @@ class MedusaHeads(HiddenStateHeads):
 
     @classmethod
     def from_trunk(cls, view: TrunkView, count: int, options: Mapping[str, Any]) -> Self:
-        made = cls.config_for(view, count, options)
+        config = cls.config_for(view, count, options)
         if (layers := options.get("layers", 1)) < 0:
             raise ConfigError(f"layers is a number of residual blocks, from 0, not {layers}.")
         like = view.unembedding.weight
-        blocks = nn.ModuleList(nn.Sequential(*(ResidualBlock(made.hidden_size) for _ in range(layers))) for _ in range(count))
-        own = None if options.get("tied") else DraftLMHeads(view, count, made.default_draft_vocab)
-        return cls(made, blocks.to(like.device, like.dtype), own)
+        blocks = nn.ModuleList(nn.Sequential(*(ResidualBlock(config.hidden_size) for _ in range(layers))) for _ in range(count))
+        own = None if options.get("tied") else DraftLMHeads(view, count, config.default_draft_vocab)
+        return cls(config, blocks.to(like.device, like.dtype), own)
 
     @property
     def attends(self) -> bool:

@@ -1,7 +1,8 @@
-"""Independent heads on one shared state (Gloeckle et al. 2024, arXiv 2404.19737, section 2 and Table S4).
+"""Parallel heads: independent heads on a shared hidden state (Gloeckle et al. 2024, arXiv 2404.19737, section 2 and Table S4).
 
-Each head is one transformer layer of the trunk's own kind over the state before the trunk's last layer, starts as a copy
-of that layer, and shares the trunk's final norm and unembedding. The linear variant is one matrix on the trunk's last state.
+A head is one transformer layer of the trunk's own class. Its input is the hidden state before the trunk's last layer, and its
+weights start as a copy of that layer. All heads share the trunk's final norm and unembedding. In the linear variant, a head is
+one matrix on the trunk's last hidden state.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from headway.trunk import ForwardContext, HiddenStates, StopAfterKVWrite, TrunkV
 
 
 class ParallelHeads(HeadStack):
-    """Option `linear`: the linear variant, identity at first."""
+    """Option: `linear`, the linear variant; the matrices start as the identity."""
 
     family = "parallel"
     options = frozenset({"linear"})
@@ -28,17 +29,17 @@ class ParallelHeads(HeadStack):
 
     @classmethod
     def from_trunk(cls, view: TrunkView, count: int, options: Mapping[str, Any]) -> Self:
-        made = cls.config_for(view, count, options)
+        config = cls.config_for(view, count, options)
         if options.get("linear"):
             last = next(view.layers[-1].parameters())
-            layers = [nn.Linear(made.hidden_size, made.hidden_size, bias=False) for _ in range(count)]
+            layers = [nn.Linear(config.hidden_size, config.hidden_size, bias=False) for _ in range(count)]
             for layer in layers:
                 nn.init.eye_(layer.weight)
             stack = nn.ModuleList(layers).to(last.device, last.dtype)
         else:
             check_layer_runs(view)
-            stack = nn.ModuleList(copy_layer(view.layers[-1], made.layers + k) for k in range(count))
-        return cls(made, stack)
+            stack = nn.ModuleList(copy_layer(view.layers[-1], config.layers + k) for k in range(count))
+        return cls(config, stack)
 
     @property
     def linear(self) -> bool:
@@ -59,11 +60,11 @@ class ParallelHeads(HeadStack):
         layers = self.layers[:count]
         if self.linear:
             return [layer(hidden) for layer in layers]
-        rotary = context.rotary(hidden)  # once for all
+        rotary = context.rotary(hidden)  # shared by all heads
         return [context.view.norm(context.run_layer(layer, hidden, rotary)) for layer in layers]
 
     def store_keys(self, hidden: Tensor, context: ForwardContext, count: int) -> None:
-        """Put into the cache what later positions will look at of `hidden` (batch, seq, hidden), for the first `count` heads."""
+        """Write keys and values of `hidden`, (batch, seq, hidden), to the cache for the first `count` heads; compute no output."""
         rotary = context.rotary(hidden)
         for layer in self.layers[:count]:
             with suppress(StopAfterKVWrite):

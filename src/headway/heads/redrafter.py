@@ -1,7 +1,7 @@
-"""The recurrent drafter (ReDrafter, Zhang et al. 2024, arXiv 2403.09919, section 3.1): one small recurrent network for all depths.
+"""Recurrent drafter (ReDrafter, Zhang et al. 2024, arXiv 2403.09919, section 3.1): one small recurrent network for all depths.
 
-s_k = SiLU(U s_{k-1} + W e + b) from s_{-1} = 0, where e is the embedding of the token before the one to predict; that is read off
-blocks(P [h; s_k]), where h is the trunk's last state, the same for all depths, and P passes h on at first.
+s_k = SiLU(U s_{k-1} + W e + b) with s_{-1} = 0, where e is the embedding of the token before the predicted token. The prediction is
+unembedding(blocks(P [h; s_k])), where h is the trunk's last hidden state, the same for all depths. P starts as the projection on h.
 """
 
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ from headway.trunk import ForwardContext, HiddenStates, TrunkView
 
 
 class ReDrafterHeads(HiddenStateHeads):
-    """Options: `layers`, residual blocks, 2 if not given; `tied`, whether it shares the trunk's unembedding.
+    """Heads that share all parameters: the number of parameters does not depend on the number of heads.
 
-    However many heads there are, the parameters are the same.
+    Options: `layers`, number of residual blocks, default 2; `tied`, share the trunk's unembedding, default false.
     """
 
     family = "redrafter"
@@ -39,12 +39,12 @@ class ReDrafterHeads(HiddenStateHeads):
 
     @classmethod
     def from_trunk(cls, view: TrunkView, count: int, options: Mapping[str, Any]) -> Self:
-        made = cls.config_for(view, count, options)
+        config = cls.config_for(view, count, options)
         if (layers := options.get("layers", 2)) < 0:
             raise ConfigError(f"layers is a number of residual blocks, from 0, not {layers}.")
         like = view.unembedding.weight
-        own = None if options.get("tied") else DraftLMHeads(view, 1, made.default_draft_vocab)
-        return cls(made, layers, own).to(like.device, like.dtype)
+        own = None if options.get("tied") else DraftLMHeads(view, 1, config.default_draft_vocab)
+        return cls(config, layers, own).to(like.device, like.dtype)
 
     @property
     def attends(self) -> bool:
@@ -53,9 +53,9 @@ class ReDrafterHeads(HiddenStateHeads):
     def select_inputs(self, hidden_states: HiddenStates) -> Tensor:
         return hidden_states.last
 
-    def step(self, k: int, carried: Tensor, tokens: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:
+    def step(self, k: int, recurrent_state: Tensor, tokens: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:
         width = self.config.hidden_size
-        last, state = carried.split(width, dim=-1) if k else (carried, torch.zeros_like(carried))
+        last, state = recurrent_state.split(width, dim=-1) if k else (recurrent_state, torch.zeros_like(recurrent_state))
         state = F.silu(self.from_state(state) + self.from_token(context.view.model.get_input_embeddings()(tokens)))
-        carried = torch.cat([last, state], dim=-1)
-        return carried, self.blocks(self.project(carried))
+        recurrent_state = torch.cat([last, state], dim=-1)
+        return recurrent_state, self.blocks(self.project(recurrent_state))

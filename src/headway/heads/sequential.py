@@ -1,7 +1,8 @@
-"""Chained heads that see the token before the one they predict (DeepSeek-V3, arXiv 2412.19437, section 2.2).
+"""Sequential heads: a chain of layers, where layer k reads the token before its prediction (DeepSeek-V3, arXiv 2412.19437, section
+2.2).
 
-h_k[i] = norm(layer_k(project_k([norm(embedding of token i + k + 1); norm(h_{k-1}[i])]))), h_{-1} = the trunk's last state.
-Order, norms and names on disk are those of transformers' own `MtpLayer`, so the tensors need no converting.
+h_k[i] = norm(layer_k(project_k([norm(embedding of token i + k + 1); norm(h_{k-1}[i])]))), with h_{-1} = the trunk's last state.
+Order, norms and names on disk equal transformers' `MtpLayer`, so that tensors need no conversion.
 """
 
 import copy
@@ -16,7 +17,7 @@ from headway.trunk import ForwardContext, HiddenStates, TrunkView
 
 
 class SequentialHeads(HeadStack):
-    """Option `shared`: one layer for all depths, applied again and again (FastMTP, arXiv 2509.18362)."""
+    """Option: `shared`, one layer that is applied at all depths (FastMTP, arXiv 2509.18362)."""
 
     family = "sequential"
     options = frozenset({"shared"})
@@ -29,21 +30,21 @@ class SequentialHeads(HeadStack):
 
     @classmethod
     def from_trunk(cls, view: TrunkView, count: int, options: Mapping[str, Any]) -> Self:
-        made = cls.config_for(view, count, options)
+        config = cls.config_for(view, count, options)
         distinct = min(count, 1) if options.get("shared") else count
         check_layer_runs(view)
-        layers = nn.ModuleList(SequentialLayer(view, made.layers + k) for k in range(distinct))
-        return cls(made, layers)
+        layers = nn.ModuleList(SequentialLayer(view, config.layers + k) for k in range(distinct))
+        return cls(config, layers)
 
     def select_inputs(self, hidden_states: HiddenStates) -> Tensor:
         return hidden_states.last
 
-    def step(self, k: int, carried: Tensor, tokens: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:
+    def step(self, k: int, recurrent_state: Tensor, tokens: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:
         shared = len(self.layers) < self.count
         layer = self.layers[0 if shared else k]
         if shared and context.cache is not None:
             context = context._replace(cache=_CacheOfDepth(context.cache, k))
-        state = layer(context.view.model.get_input_embeddings()(tokens), carried, context)
+        state = layer(context.view.model.get_input_embeddings()(tokens), recurrent_state, context)
         return state, state
 
     def checkpoint_names(self) -> dict[str, str]:
@@ -56,7 +57,7 @@ class SequentialHeads(HeadStack):
 
 
 class SequentialLayer(nn.Module):
-    """One depth: two norms, a projection of both inputs, a layer of the trunk's own kind, a norm."""
+    """One depth: a norm per input, a projection of both inputs, a layer of the trunk's own class, a final norm."""
 
     def __init__(self, view: TrunkView, index: int) -> None:
         super().__init__()
@@ -64,7 +65,7 @@ class SequentialLayer(nn.Module):
         self.enorm, self.hnorm, self.post_norm = (copy.deepcopy(view.norm).requires_grad_(True) for _ in range(3))
         weight = next(view.layers[-1].parameters())
         self.eh_proj = nn.Linear(2 * width, width, bias=False, device=weight.device, dtype=weight.dtype)
-        with torch.no_grad():  # at first the trunk's state passes through, and the token adds a little
+        with torch.no_grad():  # at first the layer passes the trunk's state on, and the token adds a little noise
             self.eh_proj.weight[:, :width].normal_(std=0.02)
             self.eh_proj.weight[:, width:].copy_(torch.eye(width))
         self.mtp_block = copy_layer(view.layers[-1], index)
@@ -75,7 +76,7 @@ class SequentialLayer(nn.Module):
 
 
 class _CacheOfDepth:
-    """Gives each depth of a shared layer its own entry in the cache."""
+    """View of a cache that gives every depth of a shared layer its own entry."""
 
     def __init__(self, cache: Any, depth: int) -> None:
         self.cache = cache

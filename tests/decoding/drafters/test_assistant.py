@@ -36,7 +36,7 @@ def test_greedy_equals_transformers(model, batch):
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_a_trunk_that_assists_itself_is_always_right(model, batch):
+def test_a_trunk_as_its_own_assistant_has_every_draft_accepted(model, batch):
     stats = check_greedy(model, prompts(batch), assistant_drafter(model.trunk, depth=3), max_new_tokens=29)
     assert sum(stats.num_drafts_per_pos) > 0 and stats.num_accepted_tokens_per_pos == stats.num_drafts_per_pos
     ids, drafter = torch.tensor([[5, 9, 23]] * batch), assistant_drafter(model.trunk)
@@ -51,7 +51,7 @@ def test_an_assistant_may_be_of_another_architecture(model, architecture):
     check_greedy(model, prompts(3), assistant_drafter(tiny_trunk(architecture, num_hidden_layers=3)), max_new_tokens=15)
 
 
-def test_limits_and_eos_inside_a_draft_end_the_row_there(model):
+def test_length_limits_and_eos_inside_a_draft_end_the_sequence_there(model):
     rows = [[5, 9, 23, 4] * 3, [7, 31, 7, 31, 7]]
     for limit in range(1, 8):
         check_greedy(model, rows, assistant_drafter(model.trunk), max_new_tokens=limit)
@@ -87,7 +87,7 @@ def recording(make, drafts):
     return DrafterFactory(build)
 
 
-def test_drafts_are_the_assistants_own_continuation_whatever_was_rejected_and_whoever_came_or_left(model, monkeypatch):
+def test_drafts_equal_the_assistants_own_continuation_after_rejections_and_batch_changes(model, monkeypatch):
     monkeypatch.setattr(assistant, "MAX_PREFILL_TOKENS", 3)  # prompts take several
     helper, drafts = similar(model.trunk), {}
     rows = [*prompts(4), [5, 6, 5, 6], *prompts(2, seed=1)]
@@ -106,7 +106,7 @@ def test_an_assistant_with_a_shorter_context_drafts_up_to_its_end(model):
     check_own(short, drafts)
 
 
-def test_a_story_is_told_as_its_trunk_tells_it(shared):
+def test_story_with_an_assistant_equals_the_trunks_greedy_text(shared):
     folder = shared / "models" / "stories260k"
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = HeadwayModel.from_trunk(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), count=0)
@@ -116,7 +116,7 @@ def test_a_story_is_told_as_its_trunk_tells_it(shared):
     assert stats.num_accepted_tokens_per_pos == stats.num_drafts_per_pos and stats.tokens_per_forward > 4
 
 
-def test_drawn_sequences_follow_the_enumerated_distribution():
+def test_sampled_sequences_follow_the_enumerated_distribution():
     other = tiny_trunk(seed=1, vocab_size=5, bos_token_id=None, eos_token_id=None, pad_token_id=0, num_hidden_layers=1)
     check_sampling(assistant_drafter(other, depth=2), {"temperature": 1.3, "top_k": 4, "top_p": 0.9})
 

@@ -19,12 +19,12 @@ def model():
     return HeadwayModel.from_trunk(tiny_trunk(), count=2).eval()
 
 
-def test_the_text_is_the_trunks_alone_and_in_company(model):
+def test_output_is_batch_invariant_and_equals_the_trunks(model):
     check_greedy(model, ROWS, BOTH, max_new_tokens=30, eos_token_id=None)
     check_batch_invariance(model, ROWS, [9, 30, 17], BOTH)
 
 
-def test_rows_without_a_match_get_the_drafts_of_the_heads(model, monkeypatch):
+def test_sequences_without_a_match_get_drafts_of_the_heads(model, monkeypatch):
     seen = []
     plain = FallbackDrafter.draft
 
@@ -51,6 +51,6 @@ def test_rows_without_a_match_get_the_drafts_of_the_heads(model, monkeypatch):
             assert drafts == [int(model.view.unembedding.logits(state[0, -1]).argmax()) for state in states][: len(drafts)]
 
 
-def test_trees_are_refused(model):
+def test_drafters_of_trees_are_refused(model):
     with pytest.raises(ConfigError, match="chains"):
         model.generate(torch.tensor([[5, 6]]), drafter=fallback_drafter(ngram_drafter(), heads_drafter()), max_new_tokens=4)

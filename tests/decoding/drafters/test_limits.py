@@ -25,7 +25,7 @@ def build(factory, model):
 @pytest.mark.parametrize("tree", ["dynamic", TREE], ids=str)
 @pytest.mark.parametrize("drafts", [0, 1, 2, 4])
 @pytest.mark.parametrize("adaptive", [True, False])
-def test_no_round_has_more_drafts_than_asked_for_and_the_text_is_the_same(model, tree, drafts, adaptive):
+def test_no_step_has_more_drafts_than_the_limit_and_the_text_is_the_same(model, tree, drafts, adaptive):
     settings = {"max_new_tokens": 12, "eos_token_id": None}
     out = model.generate(IDS, drafter=limit_draft_tokens(drafts, heads_drafter(tree)), adaptive=adaptive, **settings)
     assert out.stats.num_draft_tokens <= drafts * (out.stats.num_sequence_forwards - 1)
@@ -33,12 +33,12 @@ def test_no_round_has_more_drafts_than_asked_for_and_the_text_is_the_same(model,
     assert torch.equal(out.sequences, model.generate(IDS, speculative=False, **settings).sequences)
 
 
-def test_a_fixed_tree_keeps_its_first_drafts(model):
+def test_a_static_tree_is_cut_to_its_first_drafts(model):
     drafter = build(limit_draft_tokens(2, heads_drafter(TREE)), model)
     assert (drafter.paths, drafter.parents, drafter.draft_sizes) == ([[0], [1]], [0, 0], (0, 2))
 
 
-def test_few_drafts_beside_each_other_are_a_tree_and_a_path_is_none(model):
+def test_siblings_make_a_tree_and_a_path_does_not(model):
     """However few they are beside the heads."""
     assert proposes_trees(build(heads_drafter([(0,), (1,)]), model))
     assert not proposes_trees(build(heads_drafter([(0,), (0, 0)]), model))
@@ -47,6 +47,6 @@ def test_few_drafts_beside_each_other_are_a_tree_and_a_path_is_none(model):
 
 
 @pytest.mark.parametrize("drafts", [-1, 1.5, "2", None])
-def test_what_is_no_number_of_drafts_is_refused(drafts):
+def test_a_limit_that_is_no_number_of_drafts_is_refused(drafts):
     with pytest.raises(ConfigError, match="limit_draft_tokens needs a number of drafts"):
         limit_draft_tokens(drafts, heads_drafter())

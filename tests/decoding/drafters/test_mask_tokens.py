@@ -5,9 +5,7 @@ import torch
 
 from headway.decoding import fallback_drafter, heads_drafter, ngram_drafter
 from headway.decoding.engine import Engine
-from tests.decoding.test_generate import check, repeating_model
-from tests.heads.test_gated_lora import trained_model
-from tests.references import FREE, alone, short_prompts, submit
+from tests.references import FREE, alone, check_heads, perturbed_gated_lora, repeating_model, short_prompts, submit
 
 
 class Planned:
@@ -29,7 +27,7 @@ class Planned:
 
 
 @pytest.mark.parametrize("tree", ["chain", "dynamic"])
-def test_every_forward_of_the_trunk_is_counted(tree):
+def test_mask_tokens_need_no_forward_of_their_own(tree):
     model = repeating_model("gated-lora", 3)
     calls = []
     Engine(model)  # asks the trunk itself, once, whether this is exact and what its keys take
@@ -40,8 +38,8 @@ def test_every_forward_of_the_trunk_is_counted(tree):
 
 
 @pytest.mark.parametrize("tree", ["chain", "dynamic"])
-def test_a_round_after_one_without_drafts_has_none_and_the_next_has_them_again(tree):
-    model = trained_model()
+def test_a_step_after_a_step_without_drafts_has_none_and_the_next_step_has_drafts(tree):
+    model = perturbed_gated_lora()
     engine = Engine(model, heads_drafter(tree), max_batch_size=3)
     engine.controller = controller = Planned([2, 0, 1, 3, 3, 0, 0, 7])
     rows = [submit(engine, prompt, max_new_tokens=40, **FREE) for prompt in short_prompts(3)]
@@ -53,7 +51,7 @@ def test_a_round_after_one_without_drafts_has_none_and_the_next_has_them_again(t
     assert catch_up_tokens[:7] == (0, 0, 3, 6, 0, 0, 0) and catch_up_tokens[7] == 9
 
 
-def test_rows_that_join_have_drafts_at_once_beside_those_that_run():
+def test_sequences_that_join_a_running_batch_have_drafts_at_once():
     model = repeating_model("gated-lora", 3)
     engine = Engine(model, heads_drafter("chain"), max_batch_size=4, adaptive=False, prefill_chunk=3)
     texts = [[5, 9, 23, 4] * 3, [7, 31, 8, 44, 7, 31], [50, 12, 50], [20, 21] * 5]
@@ -66,7 +64,7 @@ def test_rows_that_join_have_drafts_at_once_beside_those_that_run():
     assert engine.stats().num_drafts_per_pos[0] >= engine.stats().num_sequence_forwards - 4 - 8  # prompts, and rows' last rounds
 
 
-def test_look_up_before_masks_changes_nothing():
+def test_ngram_drafts_before_mask_tokens_leave_the_text_unchanged():
     model = repeating_model("gated-lora", 3)
     both = fallback_drafter(ngram_drafter(shortest=2), heads_drafter("chain"))
     ids = torch.tensor([[5, 9, 23, 4] * 2, [50, 12, 7, 31, 8, 44, 7, 31]])
@@ -74,16 +72,16 @@ def test_look_up_before_masks_changes_nothing():
     assert out.sequences[:, 8:].tolist() == [alone(model, row.tolist(), max_new_tokens=25) for row in ids]
 
 
-def test_masks_near_the_end_of_learned_positions_stay_within_them():
-    model = trained_model("gpt2", count=4)
+def test_mask_tokens_stay_within_learned_positions():
+    model = perturbed_gated_lora("gpt2", count=4)
     context = model.view.context
     text = torch.randint(3, 60, (1, context - 9), generator=torch.Generator().manual_seed(0)).tolist()
     for tree in ("chain", "dynamic"):
-        check(model, text, tree=tree, max_new_tokens=9, eos_token_id=None)
+        check_heads(model, text, tree=tree, max_new_tokens=9, eos_token_id=None)
 
 
-def test_without_memory_for_masks_rows_are_decoded_all_the_same(monkeypatch):
-    model = trained_model()
+def test_without_cache_slots_for_mask_tokens_sequences_decode_without_drafts(monkeypatch):
+    model = perturbed_gated_lora()
     engine = Engine(model, heads_drafter("dynamic"), max_batch_size=2, adaptive=False)
     monkeypatch.setattr(engine.scheduler, "has_slots", lambda slots: False)
     rows = [submit(engine, prompt, max_new_tokens=12, **FREE) for prompt in short_prompts(2)]

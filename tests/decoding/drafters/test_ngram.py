@@ -33,7 +33,7 @@ def model():
     ],
     ids=str,
 )
-def test_what_followed_the_longest_latest_match_is_proposed(text, expected):
+def test_drafts_follow_the_last_occurrence_of_the_longest_match(text, expected):
     assert NgramIndex(3, 1).continuation(text, 3) == expected
     grown = NgramIndex(3, 1)
     for end in range(1, len(text)):
@@ -41,7 +41,7 @@ def test_what_followed_the_longest_latest_match_is_proposed(text, expected):
     assert grown.continuation(text, 3) == expected  # token by token as at once
 
 
-def test_matches_shorter_than_the_shortest_do_not_count():
+def test_matches_shorter_than_shortest_are_ignored():
     assert NgramIndex(3, 2).continuation([4, 9, 3, 9], 3) == []
     assert NgramIndex(3, 2).continuation([4, 9, 3, 4, 9], 3) == [3, 4, 9]
 
@@ -53,7 +53,7 @@ def test_a_text_of_period_three_is_predicted_perfectly():
         assert index.continuation(text[:end], 8) == text[end : end + 8]
 
 
-def test_each_settled_token_is_read_once():
+def test_each_committed_token_is_indexed_once():
     class Counted(list):
         read = 0
 
@@ -78,7 +78,7 @@ def drafted(rows, drafter, count):
     return found, [batch.tokens[r, start:end].tolist() for r, (start, end) in enumerate(ends)]
 
 
-def test_each_row_drafts_as_much_as_it_has_found_and_can_take(model):
+def test_a_sequence_drafts_as_many_tokens_as_its_match_and_its_limit_allow(model):
     drafter = build_drafter(ngram_drafter(depth=4), model, RaggedKVCache(3, 20))
     found, written = drafted([([5, 6, 5, 6], 20), ([1, 2, 3], 20), ([5, 6, 5, 6], 7)], drafter, 4)
     assert found.lengths == [4, 0, 2] and found.distributions == []
@@ -88,7 +88,7 @@ def test_each_row_drafts_as_much_as_it_has_found_and_can_take(model):
     assert drafted([([1, 2, 3], 20), ([4, 5], 20)], drafter, 4)[0].lengths == [0, 0]
 
 
-def test_an_index_moves_with_its_row(model):
+def test_copying_a_row_copies_its_index(model):
     drafter = build_drafter(ngram_drafter(depth=2), model, RaggedKVCache(2, 20))
     drafted([([1, 2, 3, 4], 20), ([5, 6, 7, 5], 20)], drafter, 2)
     drafter.copy_row(1, 0)
@@ -104,12 +104,12 @@ def test_greedy_equals_transformers(model, batch, longest):
     assert 0 < sum(stats.num_accepted_tokens_per_pos) < sum(stats.num_drafts_per_pos)
 
 
-def test_where_nothing_is_found_every_step_is_plain(model):
+def test_without_a_match_every_step_has_no_drafts(model):
     stats = check_greedy(model, prompts(3), ngram_drafter(longest=20, shortest=20), max_new_tokens=9)
     assert sum(stats.num_drafts_per_pos) == 0 and stats.tokens_per_forward == 1
 
 
-def test_limits_and_eos_inside_a_draft_end_the_row_there(model):
+def test_length_limits_and_eos_inside_a_draft_end_the_sequence_there(model):
     rows = [[5, 9, 23, 4] * 3, [7, 31, 7, 31, 7]]
     for limit in (1, 2, 3, 5, 8, 9, 10):
         assert check_greedy(model, rows, ngram_drafter(), max_new_tokens=limit).tokens <= 2 * limit
@@ -117,13 +117,13 @@ def test_limits_and_eos_inside_a_draft_end_the_row_there(model):
         check_greedy(model, rows, ngram_drafter(), max_new_tokens=15, eos_token_id=[eos, 60])
 
 
-def test_rows_that_join_and_leave_say_what_they_say_alone(model):
+def test_output_is_batch_invariant(model):
     rows = [*prompts(4), [5, 6, 5, 6], *prompts(2, seed=1)]
     stats = check_batch_invariance(model, rows, [30, 12, 45, 20, 1, 33, 25], ngram_drafter(depth=3))
     assert sum(stats.num_accepted_tokens_per_pos) > 0
 
 
-def test_a_story_is_told_in_fewer_forwards(shared):
+def test_a_story_takes_fewer_forwards(shared):
     folder = shared / "models" / "stories260k"
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = HeadwayModel.from_trunk(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), count=0)
@@ -131,7 +131,7 @@ def test_a_story_is_told_in_fewer_forwards(shared):
     assert check_greedy(model, rows, ngram_drafter(), max_new_tokens=90).tokens_per_forward > 1.2
 
 
-def test_drawn_sequences_follow_the_enumerated_distribution():
+def test_sampled_sequences_follow_the_enumerated_distribution():
     check_sampling(ngram_drafter(depth=2), {"temperature": 1.3, "top_k": 4, "top_p": 0.9})
 
 
@@ -144,6 +144,6 @@ def test_drawn_sequences_follow_the_enumerated_distribution():
     ],
     ids=str,
 )
-def test_settings_out_of_range_are_named(arguments, message):
+def test_arguments_out_of_range_are_refused_by_name(arguments, message):
     with pytest.raises(ConfigError, match=message):
         ngram_drafter(**arguments)

@@ -59,7 +59,7 @@ def said(model, tokens, path):
 
 @pytest.mark.parametrize(("family", "options"), RECURSIVE)
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text", "gpt2"])
-def test_chains_are_what_heads_say_of_the_whole_text(family, options, architecture):
+def test_chains_equal_the_predictions_for_the_whole_text(family, options, architecture):
     model = model_of(family, options, architecture)
     seen = drafted_trees(model, "chain", prompts(3), max_new_tokens=20)
     assert len(seen) > 12
@@ -70,7 +70,7 @@ def test_chains_are_what_heads_say_of_the_whole_text(family, options, architectu
 
 @pytest.mark.parametrize(("family", "options"), RECURSIVE)
 @pytest.mark.parametrize(("count", "architecture"), [(7, "mistral"), (23, "llama")])
-def test_trees_hold_the_likeliest_paths_by_enumeration(family, options, count, architecture):
+def test_trees_hold_the_most_probable_paths_by_enumeration(family, options, count, architecture):
     """The likeliest paths of those that the ten likeliest of each depth go on to; the chain of the likeliest tokens first."""
     model = model_of(family, options, architecture)
     width = min(10, -(-count // 2))
@@ -94,6 +94,6 @@ def test_trees_hold_the_likeliest_paths_by_enumeration(family, options, count, a
 
 
 @pytest.mark.parametrize(("family", "options"), RECURSIVE)
-def test_a_tree_of_fixed_paths_is_refused(family, options):
+def test_a_static_tree_is_refused(family, options):
     with pytest.raises(ConfigError, match=r"tree is dynamic or chain, not \[\(0,\)\]"):
         model_of(family, options).generate(torch.tensor([[5, 6]]), drafter=heads_drafter([(0,)]), max_new_tokens=2)

@@ -78,7 +78,7 @@ def drawn(model, prompts, draws, case, **way):
 
 @pytest.mark.parametrize(("draws", "case"), CASES)
 @pytest.mark.parametrize("prompts", [PROMPTS[:1], PROMPTS])
-def test_drawn_sequences_follow_the_enumerated_distribution(model, prompts, draws, case):
+def test_sampled_sequences_follow_the_enumerated_distribution(model, prompts, draws, case):
     found, stats = drawn(model, prompts, draws, case, drafter=heads_drafter(TREE))
     assert (
         stats.num_drafts_per_pos[1] > 0
@@ -89,7 +89,7 @@ def test_drawn_sequences_follow_the_enumerated_distribution(model, prompts, draw
         check_drawn(found[:, row].tolist(), enumerated(model.trunk, prompt, case))
 
 
-def test_whatever_the_planner_chooses_the_distribution_stays(model, monkeypatch):
+def test_any_sequence_of_draft_sizes_keeps_the_distribution(model, monkeypatch):
     """Rounds without drafts, chains, trees and trees with every token in them, one after the other."""
     draft_sizes = itertools.cycle([1, 7, 0, 2, 11, 63])
     monkeypatch.setattr(DraftLengthController, "choose_draft_length", lambda self, rows, most, *_: min(most, next(draft_sizes)))
@@ -101,7 +101,7 @@ def test_whatever_the_planner_chooses_the_distribution_stays(model, monkeypatch)
     check_drawn(draws, enumerated(model.trunk, PROMPTS[0], case))
 
 
-def test_where_one_token_has_probability_it_comes_whatever_the_candidates(model):
+def test_a_certain_token_is_chosen_whatever_the_candidates(model):
     """The drafter has one token to draw, and no others to fill its trees with."""
     own = reference(model.trunk, [PROMPTS[0]], max_new_tokens=12)[0]
     for drafter in TREES.values():
@@ -110,7 +110,7 @@ def test_where_one_token_has_probability_it_comes_whatever_the_candidates(model)
         assert stats.num_draft_tokens > 0
 
 
-def test_an_engine_that_plans_drafts_and_keeps_the_distribution(model):
+def test_an_adaptive_engine_drafts_and_keeps_the_distribution(model):
     """The real planner, over many short rows that come and go."""
     engine = Engine(model, heads_drafter(), max_batch_size=64)
     common = {"max_new_tokens": LENGTH, "eos_token_id": None, "top_k": 0, "do_sample": True, "acceptance": "multi-candidate"}
@@ -122,7 +122,7 @@ def test_an_engine_that_plans_drafts_and_keeps_the_distribution(model):
 
 @pytest.mark.parametrize("rules", [("multi-candidate", "coupled"), ("multi-candidate", "coupled", "token", "block")])
 @pytest.mark.parametrize("penalty", [1.0, 1.8])
-def test_rows_of_different_rules_stand_side_by_side(model, rules, penalty):
+def test_sequences_with_different_rules_share_a_batch(model, rules, penalty):
     """Greedy rows say what they say alone, coupled ones what their seeds say alone, and drawn ones keep their distribution."""
     each, prompt = 500 if penalty == 1.0 else 250, PROMPTS[0]
     engine = Engine(model, heads_drafter(TREE), max_batch_size=4 * each, adaptive=False)
@@ -153,7 +153,7 @@ def test_rows_of_different_rules_stand_side_by_side(model, rules, penalty):
         ("eagle3", heads_drafter()),
     ],
 )
-def test_on_chains_it_is_token_rejection(family, drafter):
+def test_multi_candidate_rejection_on_chains_is_token_rejection(family, drafter):
     model = HeadwayModel.from_trunk(tiny_trunk(), family=family, count=3)
     ids = torch.tensor([[5, 9, 5], [7, 31, 7], [40, 2, 2]])
     sampling = {"do_sample": True, "max_new_tokens": 20, "seed": 3, "eos_token_id": None, "adaptive": False, "drafter": drafter}
@@ -164,7 +164,7 @@ def test_on_chains_it_is_token_rejection(family, drafter):
     )
 
 
-def test_more_candidates_keep_more_than_a_chain_as_deep(model):
+def test_more_candidates_have_more_drafts_accepted_at_equal_depth(model):
     """Of drafts at depth 1 a chain keeps sum(min(p, q)) a round, one of two candidates more, and of three still more."""
     prompts, case = PROMPTS, {"temperature": 1.2}
     chain = drawn(model, prompts, 800, case, drafter=heads_drafter("chain"), acceptance="token")[1]
@@ -176,7 +176,7 @@ def test_more_candidates_keep_more_than_a_chain_as_deep(model):
     assert one.tokens_per_forward < two.tokens_per_forward < three.tokens_per_forward
 
 
-def test_a_seed_draws_the_same_again_and_the_global_one_is_left_alone():
+def test_a_seed_repeats_the_samples_and_leaves_the_global_generator_alone():
     model = HeadwayModel.from_trunk(tiny_trunk(), count=2)
     sampling = {"do_sample": True, "max_new_tokens": 20, "acceptance": "multi-candidate", "eos_token_id": None, "adaptive": False}
     before = torch.get_rng_state()
@@ -194,7 +194,7 @@ def test_a_tree_that_does_not_fit_the_model_is_refused(model, paths, complaint):
         drawn(model, PROMPTS, 1, {}, drafter=heads_drafter(paths))
 
 
-def test_rows_that_are_given_a_tree_that_was_not_drawn_stay_exact(model, monkeypatch):
+def test_sequences_with_a_tree_that_was_not_sampled_keep_the_distribution(model, monkeypatch):
     """A drafter of one's own need not know the rule: its trees are then judged by what the trunk draws."""
 
     def picked(self, batch, count):

@@ -1,7 +1,7 @@
-"""Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685, section 4.1) beside a trunk's linear layers, for some tokens alone.
+"""Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685, section 4.1) on a trunk's linear layers, for a part of the tokens.
 
-They hang on the trunk while a `with` block lasts and in no other pass: a model that is only looked at stays as it is, which no
-library that puts its own layers in place of the model's (peft) can promise.
+Adapters are forward hooks inside a `with` block. Outside the block the trunk is unmodified; libraries that replace layers, such as
+peft, cannot promise that.
 """
 
 import functools
@@ -19,7 +19,7 @@ from headway.trunk import TrunkView
 
 
 class LowRank(nn.Module):
-    """x -> B A x, zero at first; parameters rather than layers, for those are quantised."""
+    """x -> B A x, with B = 0 at first. Parameters and not layers, because nn.Linear layers are quantised."""
 
     def __init__(self, layer: nn.Module, rank: int, dtype: torch.dtype) -> None:
         super().__init__()
@@ -35,26 +35,30 @@ class LowRank(nn.Module):
 
 
 class Adapters(nn.ModuleList):
-    """A pair of matrices for each adapted layer of the trunk: of layer i of the decoder, by name.
+    """Low-rank matrices of every adapted linear layer, by layer of the decoder and name.
 
-    Args: layers: those of each layer of the decoder, by their names in it. scale: of what is added.
+    Args:
+        layers: linear layers to adapt, by name, for each layer of the decoder.
+        rank: rank of the matrices.
+        scale: factor of the adapters' output.
+        dtype: data type of the matrices.
     """
 
     def __init__(self, layers: Sequence[Mapping[str, nn.Module]], rank: int, scale: float, dtype: torch.dtype) -> None:
         super().__init__(
-            nn.ModuleDict({name.replace(".", "-"): LowRank(layer, rank, dtype) for name, layer in found.items()})
-            for found in layers
+            nn.ModuleDict({name.replace(".", "-"): LowRank(layer, rank, dtype) for name, layer in named.items()})
+            for named in layers
         )
         self.scale = scale
 
     @contextmanager
-    def opened(self, view: TrunkView, start: int) -> Iterator[None]:
-        """Within, they act on tokens from `start` on of each row; those before come out of every layer bit for bit as without."""
+    def active(self, view: TrunkView, start: int) -> Iterator[None]:
+        """Block in which adapters act on tokens from `start` on; outputs of earlier tokens are bit-identical to the trunk's own."""
         with ExitStack() as stack:
             for layer, pairs in zip(view.layers, self, strict=True):
                 assert isinstance(pairs, nn.ModuleDict)
                 if getattr(layer, "gradient_checkpointing", False) and layer.training:
-                    # such a layer runs once more in the backward pass, when this block is long left
+                    # the layer runs again in the backward pass, after the end of this block
                     hooked = functools.partial(self._hooked, layer, pairs, start)
                     plain: Any = layer._gradient_checkpointing_func
                     stack.callback(setattr, layer, "_gradient_checkpointing_func", plain)
@@ -84,27 +88,27 @@ def widths(layer: nn.Module) -> tuple[int, int]:
 
 
 @contextmanager
-def recording(view: TrunkView) -> Iterator[list[dict[str, nn.Module]]]:
-    """Which linear layers of each layer of the decoder get a state for every token, (batch, seq, width), in the passes within.
+def record_linear_layers(view: TrunkView) -> Iterator[list[dict[str, nn.Module]]]:
+    """Block that records, per layer of the decoder, the linear layers with an input for every token, (batch, seq, width).
 
-    Experts get states that were sorted by expert, in which tokens have no place.
+    Experts have inputs sorted by expert, without the token order, and are not recorded.
     """
-    found: list[dict[str, nn.Module]] = [{} for _ in view.layers]
+    layers: list[dict[str, nn.Module]] = [{} for _ in view.layers]
 
     def keep(index: int, name: str, layer: nn.Module, args: tuple[Any, ...], _output: Any) -> None:
         if args and args[0].dim() == 3:
-            found[index][name] = layer
+            layers[index][name] = layer
 
     with ExitStack() as stack:
         for index, layer in enumerate(view.layers):
             for name, module in layer.named_modules():
                 if isinstance(module, nn.Linear | Conv1D):
                     stack.callback(module.register_forward_hook(functools.partial(keep, index, name)).remove)
-        yield found
+        yield layers
 
 
 def _within(context: Callable[[], Any], checkpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """`checkpoint` of functions that run within `context`, each time they run."""
+    """`checkpoint` with `context` entered for every run of the function, the run of the backward pass included."""
 
     def run(function: Callable[..., Any], *args: Any) -> Any:
         def inside(*args: Any) -> Any:

@@ -1,7 +1,7 @@
-"""The Llama layer that EAGLE's drafters are made of, on a trunk of any architecture.
+"""The Llama layer of EAGLE's drafters, for a trunk of any architecture.
 
-Its parts and their names are transformers' own Llama's, so that what is trained here is what other engines run. All steps of
-a draft share the layer and its one entry in a cache.
+Parts and names are transformers' own Llama classes, so that other engines run the trained layer unchanged. All steps of a
+draft share the layer and one cache entry.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,17 +18,17 @@ from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, L
 from headway.errors import ConfigError, UnsupportedModelError
 from headway.trunk import ForwardContext, TrunkView
 
-# of the layer, where they are not to be as the trunk's
+# sizes of the layer that may differ from the trunk's
 SIZES = ("attention_bias", "head_dim", "intermediate_size", "num_attention_heads", "num_key_value_heads", "rms_norm_eps")
 OPTIONS = (*SIZES, "rope_parameters")
-ROPES = ("default", "linear", "dynamic", "yarn", "llama3")  # those that fit heads of any width
+ROPES = ("default", "linear", "dynamic", "yarn", "llama3")  # rotary embeddings that fit attention heads of any width
 INNER = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
 Stack = TypeVar("Stack", bound=nn.Module)
 EPSILONS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon")
 
 
 class DraftLayer(GradientCheckpointingLayer):
-    """A Llama layer without a norm before its attention, which may read `inputs` states of the trunk's width instead of one."""
+    """A Llama layer without a norm before attention, with `inputs` concatenated states as the input of attention."""
 
     def __init__(self, config: LlamaConfig, index: int, inputs: int = 1) -> None:
         super().__init__()
@@ -46,22 +46,30 @@ class DraftLayer(GradientCheckpointingLayer):
         return self.self_attn.config
 
     def forward(self, attended: Tensor, residual: Tensor, context: ForwardContext) -> Tensor:
-        """`attended` (batch, seq, inputs * hidden) is what attention reads, `residual` (batch, seq, hidden) what it adds to."""
-        self.config._attn_implementation = context.view.config._attn_implementation  # masks are made for the trunk's
+        """Output of the layer, (batch, seq, hidden).
+
+        Args:
+            attended: input of attention, (batch, seq, inputs * hidden).
+            residual: input of the residual connection, (batch, seq, hidden).
+        """
+        self.config._attn_implementation = (
+            context.view.config._attn_implementation
+        )  # the form of masks depends on the implementation
         masks = context.masks
         if isinstance(masks, dict):
             masks = masks["full_attention"] if "full_attention" in masks else next(iter(masks.values()))
         rotary = self.rotary_emb(attended, context.position_ids)
-        found, _ = self.self_attn(attended, position_embeddings=rotary, attention_mask=masks, past_key_values=context.cache)
-        hidden = residual + found
+        output, _ = self.self_attn(attended, position_embeddings=rotary, attention_mask=masks, past_key_values=context.cache)
+        hidden = residual + output
         return hidden + self.mlp(self.post_attention_layernorm(hidden))
 
 
 def llama_config(view: TrunkView, given: Mapping[str, Any]) -> LlamaConfig:
-    """The layer's own config: sizes and rotary positions of the trunk, as far as it has them, but for what is `given`.
+    """Config of the draft layer: sizes and rotary embedding of the trunk, overridden by `given`.
 
-    Raises: ConfigError for something given that no layer has, or that does not go together; UnsupportedModelError for a trunk whose
-        embeddings are of another width than its states.
+    Raises:
+        ConfigError: an unknown name in `given`, or values that contradict each other.
+        UnsupportedModelError: the trunk's embeddings and hidden states have different widths.
     """
     if unknown := set(given) - set(OPTIONS):
         raise ConfigError(f"layer has no {', '.join(sorted(unknown))}; it has: {', '.join(OPTIONS)}.")
@@ -90,7 +98,7 @@ def llama_config(view: TrunkView, given: Mapping[str, Any]) -> LlamaConfig:
 
 
 def embeddings(view: TrunkView) -> Tensor:
-    """The trunk's table of embeddings, (vocab, hidden), without what some trunks multiply them by: engines do not."""
+    """The trunk's embedding table, (vocab, hidden), without the factor of some trunks, because other engines apply no factor."""
     return cast(nn.Embedding, view.model.get_input_embeddings()).weight
 
 
@@ -98,8 +106,8 @@ def embedded(tokens: Tensor, view: TrunkView) -> Tensor:
     return F.embedding(tokens, embeddings(view))
 
 
-def fit(stack: Stack, view: TrunkView) -> Stack:
-    """`stack` with parameters of the trunk's type, and on its device; rotary frequencies stay in float32."""
+def like_trunk(stack: Stack, view: TrunkView) -> Stack:
+    """The stack on the trunk's device, with parameters in the trunk's data type; rotary frequencies stay in float32."""
     like = view.unembedding.weight
     for parameter in stack.parameters():
         parameter.data = parameter.data.to(like.dtype)
@@ -108,9 +116,9 @@ def fit(stack: Stack, view: TrunkView) -> Stack:
 
 @torch.no_grad()
 def scale_of(norm: nn.Module, width: int, like: Tensor) -> Tensor:
-    """What a norm multiplies each of `width` normed values by, whether it is written as w, 1 + w or with a bias."""
+    """Factor that a norm applies to each normed value, (width,); independent of the form w, 1 + w or w with a bias."""
     signs = torch.ones(width, device=like.device, dtype=like.dtype)
-    signs[1::2] = -1  # of mean 0 and of mean square 1
+    signs[1::2] = -1  # mean 0 and mean square 1
     return (norm(signs) - norm(-signs)) / 2 * signs
 
 
@@ -120,7 +128,7 @@ def _first(config: Any, names: Sequence[str]) -> Any:
 
 def _rope(trunk: Any) -> dict[str, Any]:
     parameters = getattr(trunk, "rope_parameters", None) or {}
-    parameters = parameters.get("full_attention", parameters) or {}  # some trunks have one for each kind of layer
+    parameters = parameters.get("full_attention", parameters) or {}  # some trunks have an entry per type of layer
     if parameters.get("rope_type", "default") not in ROPES:
         parameters = {name: value for name, value in parameters.items() if name == "rope_theta"}
     whole = {name: value for name, value in parameters.items() if name != "partial_rotary_factor"}

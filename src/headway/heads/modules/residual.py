@@ -1,4 +1,4 @@
-"""Parts of heads that are no transformer layers: residual blocks, and unembeddings of a head's own."""
+"""Parts of heads without attention: residual blocks, and unembeddings that belong to the heads."""
 
 from dataclasses import replace
 
@@ -11,10 +11,10 @@ from headway.trunk import TrunkView
 
 
 class ResidualBlock(nn.Module):
-    """through(x) + SiLU(W x + b) (Medusa, Cai et al. 2024, arXiv 2401.10774, section 2.1.1; Hydra, arXiv 2402.05109, section 3).
+    """P x + SiLU(W x + b) (Medusa, Cai et al. 2024, arXiv 2401.10774, section 2.1.1; Hydra, arXiv 2402.05109, section 3).
 
-    `through` is x itself, or where there are several inputs of that width a matrix that passes the first one on at first;
-    W and b are zero at first.
+    P, `input_projection`, is the identity for one input. For several inputs of this width P is a matrix that starts as the
+    projection on the first input. W and b start at zero.
     """
 
     def __init__(self, width: int, inputs: int = 1) -> None:
@@ -22,18 +22,18 @@ class ResidualBlock(nn.Module):
         self.linear = nn.Linear(inputs * width, width)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
-        self.through: nn.Module = nn.Identity()
+        self.input_projection: nn.Module = nn.Identity()
         if inputs > 1:
-            self.through = nn.Linear(inputs * width, width, bias=False)
-            nn.init.eye_(self.through.weight)
+            self.input_projection = nn.Linear(inputs * width, width, bias=False)
+            nn.init.eye_(self.input_projection.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs * width) -> (..., width)."""
-        return self.through(x) + F.silu(self.linear(x))
+        return self.input_projection(x) + F.silu(self.linear(x))
 
 
 class DraftLMHeads(nn.Module):
-    """One matrix a head, which starts as the trunk's; parameters rather than layers, for those are quantised."""
+    """One unembedding per head, initialised from the trunk's. Parameters and not layers, because nn.Linear layers are quantised."""
 
     def __init__(self, view: TrunkView, count: int, tokens: Tensor | None) -> None:
         super().__init__()
@@ -47,22 +47,26 @@ class DraftLMHeads(nn.Module):
             for k, old in enumerate(parameters):
                 parameters[k] = nn.Parameter(old.detach()[tokens])
 
-    def each(self, view: TrunkView, tokens: Tensor | None) -> list[Unembedding]:
-        """What states are read through, of `tokens` alone where the vocabulary is reduced; one a matrix."""
+    def unembeddings(self, view: TrunkView, tokens: Tensor | None) -> list[Unembedding]:
+        """One unembedding per matrix, with the trunk's scale and soft-cap.
+
+        Args:
+            tokens: token ids of the reduced vocabulary, (tokens,); None: all tokens.
+        """
         shared = replace(view.unembedding, tokens=tokens, vocabulary=view.unembedding.size)
         biases = list(self.biases) or [None] * len(self.weights)
         return [replace(shared, weight=weight, bias=bias) for weight, bias in zip(self.weights, biases, strict=True)]
 
 
 class HiddenStateHeads(HeadStack):
-    """Heads that read their states through matrices of their own, or through the trunk's; fewer than heads are used in turn."""
+    """Heads with unembeddings of their own, or with the trunk's. Heads take turns if there are fewer unembeddings than heads."""
 
     unembedding: DraftLMHeads | None
 
     def unembeddings(self, view: TrunkView) -> list[Unembedding]:
         if self.unembedding is None:
             return super().unembeddings(view)
-        return (self.unembedding.each(view, self.draft_tokens) * self.count)[: self.count]
+        return (self.unembedding.unembeddings(view, self.draft_tokens) * self.count)[: self.count]
 
     def set_draft_vocab(self, tokens: Tensor) -> None:
         super().set_draft_vocab(tokens)
