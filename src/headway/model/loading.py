@@ -10,7 +10,7 @@ from transformers.utils import logging
 from headway import model_path
 from headway.errors import CheckpointError
 from headway.model.headway_model import HeadwayModel
-from headway.model.trunk_loading import adapter_base, custom_code_reason, load_trunk, model_folder
+from headway.model.trunk_loading import adapter_base, custom_code_reason, load_trunk
 from headway.trunk import num_embeddings
 
 __all__ = [
@@ -55,12 +55,12 @@ def load_tokenizer(source: str | Path, padding_side: Literal["left", "right"] | 
         padding_side: default: as the tokenizer's files say.
     Raises: CheckpointError if there is no tokenizer, or if the tokenizer needs code from the checkpoint.
     """
-    folder = model_folder(source)
+    folder = Path(model_path(source))  # a hub id goes to transformers as it is: only the tokenizer's files are fetched
     options = {} if padding_side is None else {"padding_side": padding_side}
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError) as error:
-        if (base := adapter_base(folder)) is not None:
+        if folder.is_dir() and (base := adapter_base(folder)) is not None:
             return load_tokenizer(base, padding_side)
         reason = custom_code_reason(folder, error, "tokenizer_config.json", "config.json")
         raise CheckpointError(f"The tokenizer of {str(source)!r} cannot be loaded: {reason}") from error

@@ -107,8 +107,9 @@ def custom_code_reason(folder: Path, error: Exception, *config_files: str) -> st
         settings = read_json(folder / file) if (folder / file).is_file() else {}
         for value in (settings.get("auto_map") or {}).values():
             wanted |= {name for name in (value if isinstance(value, list) else [value]) if name}
+    named = f" ({', '.join(sorted(wanted))})" if wanted else ""
     return (
-        f"it runs only with code of its own ({', '.join(sorted(wanted))}), and Headway never runs code from a checkpoint. "
+        f"it runs only with code of its own{named}, and Headway never runs code from a checkpoint. "
         "Use a model that transformers has classes for, or convert this one."
     )
 
