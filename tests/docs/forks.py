@@ -61,7 +61,7 @@ def _answer(asked: socket.socket) -> None:
     (name, *words), folder, environment = json.loads(message)
     for target, file in enumerate(files):
         os.dup2(file, target)
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # text streams of the new files
+    sys.stdout, sys.stderr = (os.fdopen(os.dup(target), "w") for target in (1, 2))  # text streams of the new files
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
