@@ -21,7 +21,7 @@ class Continuation:
 
     Args:
         stopped: the last token is, or completes, a stop.
-        logprobs: log-probability of each token, empty if not asked for.
+        logprobs: log-probabilities of the tokens, empty if not requested.
     """
 
     tokens: list[int]
@@ -47,7 +47,7 @@ def decode_autoregressive(
 
     Args:
         block, mask: prompts padded on the left, and the attention mask as bool; (batch, width).
-        limits: maximum number of new tokens, one a row.
+        limits: maximum numbers of new tokens, (rows,).
     """
     found: dict[int, Continuation] = {}
     parts: list[DecodeStats] = []
@@ -112,7 +112,7 @@ def _decode(
 
 
 class _Stops(TransformersStoppingCriteria):
-    """Headway's stopping criteria as transformers calls them, after each token of a left-padded block."""
+    """Headway's stopping criteria in transformers' interface, for a left-padded block."""
 
     def __init__(self, stopping: StoppingCriteria, prompts: list[list[int]], width: int) -> None:
         self.stopping, self.prompts, self.width = stopping, prompts, width

@@ -22,7 +22,7 @@ class SequenceState:
         seed: seed of the sampling noise.
         on_tokens: listener that receives new tokens.
         stop_strings: strings that end the text.
-        logprobs: log-probability of each new token; None if not asked for.
+        logprobs: log-probabilities of the new tokens; None if not requested.
         group: samples of one request have the same group, and share the prefill if admitted together.
         forks: samples that wait for the prefill of this sequence.
         prefilled: number of prompt tokens that the trunk has processed.
@@ -91,7 +91,7 @@ class SequenceState:
         return count
 
     def deliver(self, count: int) -> None:
-        """Pass the last `count` tokens to the listener, or drop them if the sequence was cancelled in the same step."""
+        """Pass the last `count` tokens to the listener; drop the tokens of a sequence that was cancelled in the same step."""
         if self.cancelled:
             del self.tokens[len(self.tokens) - count :]
             if self.logprobs is not None:

@@ -1,4 +1,4 @@
-"""Logits to tokens for a whole batch, where each sequence has its own sampler."""
+"""Logits to tokens for a whole batch with one sampler per sequence."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from headway.ops.sampling import sample
 def process_logits(
     batch: DecodingBatch, logits: Tensor, nodes: Sequence[int] | None = None, parents: Tensor | None = None
 ) -> Tensor:
-    """Logits in float32 after the logits processors, (rows, n, vocab). A sequence whose processor fails keeps the error.
+    """Logits in float32 after the logits processors, (rows, n, vocab). A failing processor ends the sequence.
 
     Args:
         logits: (rows, n, vocab).
-        nodes: for each of the n columns, the node that the predicted token follows: 0 is the last committed token, drafts count
-            from 1; default: 0 to n - 1.
-        parents: (rows, drafts), the parent node of each draft; default: a chain.
+        nodes: n nodes that the predicted tokens follow: 0 is the last committed token, drafts count from 1; default: 0 to
+            n - 1.
+        parents: (rows, drafts), parent nodes of the drafts; default: a chain.
     """
     processed = logits.float()
     if all(row.sampler.has_no_processors for row in batch.rows):
@@ -40,7 +40,7 @@ def process_logits(
 
 
 def sampler_groups(batch: DecodingBatch) -> list[tuple[Sampler, list[int]]]:
-    """Each sampler with the rows that use it."""
+    """Samplers of the batch, with the rows of each sampler."""
     groups: defaultdict[Sampler, list[int]] = defaultdict(list)
     for r, row in enumerate(batch.rows):
         groups[row.sampler].append(r)
@@ -48,11 +48,11 @@ def sampler_groups(batch: DecodingBatch) -> list[tuple[Sampler, list[int]]]:
 
 
 def perturbed_logits(batch: DecodingBatch, processed: Tensor, depths: Tensor | None = None) -> Tensor:
-    """Scores whose argmax is the next token, (rows, n, vocab): logits, plus Gumbel noise where a sequence samples.
+    """Scores with the next token as argmax, (rows, n, vocab): logits, plus Gumbel noise for sequences that sample.
 
     Args:
         processed: logits after the processors, (rows, n, vocab).
-        depths: number of drafts before each of the n tokens, (rows, n); default: none.
+        depths: number of drafts before the n tokens, (rows, n); default: none.
     """
     if not any(row.sampler.sampled for row in batch.rows):
         return processed
@@ -72,9 +72,9 @@ def perturbed_logits(batch: DecodingBatch, processed: Tensor, depths: Tensor | N
 
 
 def sample_draft_token(batch: DecodingBatch, k: int, logits: Tensor) -> Tensor | None:
-    """Sample draft k of each sequence from logits (rows, vocab), given the first k drafts, and write it into the batch.
+    """Sample draft k of all sequences from logits (rows, vocab), given the first k drafts, and write the draft into the batch.
 
-    Returns: the distribution that the draft was sampled from, (rows, vocab); None if no acceptance rule needs it.
+    Returns: the distribution that the draft was sampled from, (rows, vocab); None if no acceptance rule needs the distribution.
     """
     processed = process_logits(batch, logits[:, None], [k])
     tokens = perturbed_logits(batch, processed, torch.full((len(batch.rows), 1), k, device=batch.device)).argmax(-1)
@@ -90,7 +90,7 @@ def sample_draft_token(batch: DecodingBatch, k: int, logits: Tensor) -> Tensor |
 
 
 def _prefix(batch: DecodingBatch, r: int, node: int, parents: list[int] | None) -> Tensor:
-    """Tokens of row r up to a node of its draft chain, or of its draft tree where `parents` are given."""
+    """Tokens of row r up to a node of the draft chain, or of the draft tree given by `parents`."""
     end = len(batch.rows[r].tokens)
     if parents is None:
         return batch.tokens[r, : end + node]

@@ -1,8 +1,7 @@
-"""Forwards of fixed shapes, compiled once each: a small model's time is else spent between its kernels rather than in them.
+"""Forwards of fixed shapes through torch.compile. A small model otherwise spends its time between kernels rather than in kernels.
 
-Rows are padded up to those of the cache, tokens a row to a few sizes, and the keys looked at to multiples of `cache.KV_BLOCK`; the
-number of keys is the one size that a compiled forward leaves open. Prompts are read eagerly, and so are the last rows of a large
-batch.
+Rows are padded to the rows of the cache, tokens per row to a few sizes, and keys to multiples of `KV_BLOCK`. The number of keys is
+the only dynamic size of a compiled forward. Prompts, and the last rows of a large batch, run eagerly.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,35 +19,36 @@ from headway.decoding.kv_cache import Buffers, RaggedKVCache, round_up_to_block
 from headway.errors import ConfigError, UnsupportedModelError
 from headway.trunk import ForwardContext, HiddenStates, Masks
 
-TOKENS = (1, 4, 8, 16)  # of a row in a round: the last settled one and its drafts
-FORMS = 64  # compiled forms that are kept of one function
+TOKENS = (1, 4, 8, 16)  # per row in a step: the last committed token and the drafts
+FORMS = 64  # maximum number of compiled forms of one function
 
 _compiled: WeakKeyDictionary[DraftableModel, "Compiled"] = WeakKeyDictionary()
 
 
 def compiled(model: DraftableModel) -> "Compiled":
-    """The model's compiled forwards, kept for as long as it lives."""
+    """The model's compiled forwards, kept as long as the model lives."""
     if model not in _compiled:
         _compiled[model] = Compiled(model)
     return _compiled[model]
 
 
 def worthwhile(slots: Tensor, cache: RaggedKVCache) -> bool:
-    """Whether there is a form for so many (rows, tokens), and padding the rows does not double the work."""
+    """True if a compiled form covers slots (rows, tokens), and row padding does not double the work."""
     rows, tokens = slots.shape
     return tokens <= TOKENS[-1] and 2 * rows > cache.rows
 
 
 def compiled_draft_sizes(draft_sizes: Sequence[int]) -> tuple[int, ...]:
-    """Those that fill a compiled round, and the largest where it fits into one."""
+    """Draft sizes that fill a compiled forward, and the largest size if a compiled forward covers it."""
     return tuple(n for n in draft_sizes if n + 1 in TOKENS or n == draft_sizes[-1] < TOKENS[-1])
 
 
 class Compiled:
-    """Compiled forwards of a trunk and of its parallel heads; `fresh` once one has been compiled since it was last set to False.
+    """Compiled forwards of a trunk and of parallel heads. `fresh` is set by a compilation, and reset by the engine.
 
-    Raises: UnsupportedModelError for a trunk that does not show its states; its methods, ConfigError where nothing can be
-        compiled, for want of a C++ compiler for instance.
+    Raises:
+        UnsupportedModelError: for a trunk without `output_hidden_states`.
+        ConfigError: from all methods, if compilation fails, for example without a C++ compiler.
     """
 
     def __init__(self, model: DraftableModel) -> None:
@@ -65,15 +65,18 @@ class Compiled:
         self._heads = torch.compile(self._run_heads)
 
     def forget(self) -> None:
-        """Look again, with the next round of each form, whether the model is still the one that was compiled."""
+        """Check all guards again in the next step: the model may have changed."""
         self._sure = frozenset()
 
     def trunk(
         self, cache: RaggedKVCache, input_ids: Tensor, positions: Tensor, slots: Tensor, visible: int, masks: Masks = None
     ) -> HiddenStates:
-        """One pass over the trunk; all (rows, seq), negative positions and slots for padding.
+        """One pass over the trunk.
 
-        masks: of a tree, for these positions and so many visible slots; else a chain's follow from the positions.
+        Args:
+            input_ids, positions, slots: (rows, seq); negative positions and slots are padding.
+            visible: number of cache slots that attention reads.
+            masks: attention masks of a tree; the masks of a chain follow from the positions.
         """
         rows, tokens = slots.shape
         more = (0, next(n for n in TOKENS if n >= tokens) - tokens, 0, cache.rows - rows)
@@ -85,7 +88,7 @@ class Compiled:
         return found.map(lambda states: states[:rows, :tokens])
 
     def newest(self, cache: RaggedKVCache, hidden: Tensor, input_ids: Tensor, positions: Tensor, count: int) -> list[Tensor]:
-        """States of the first `count` parallel heads, which attend; all (rows, 1), and a hidden size where they are states."""
+        """Hidden states of the first `count` attending parallel heads; tokens (rows, 1), hidden states (rows, 1, hidden)."""
         rows = positions.shape[0]
         more = (0, 0, 0, cache.rows - rows)
         keys = round_up_to_block(int(positions.max()) + 1)
@@ -102,7 +105,10 @@ class Compiled:
         return [states[:rows] for states in found]
 
     def _check_states(self) -> None:
-        """Heads read what enters some layers, which compiled trunks give by other means than ours (and set these up first)."""
+        """Check that `output_hidden_states` returns the tensors of our forward hooks; compiled trunks cannot use hooks.
+
+        (This first call also installs transformers' own capture.)
+        """
         input_ids = torch.zeros(1, 2, dtype=torch.long, device=self.view.model.device)
         with torch.no_grad():
             states = self.view.decoder(input_ids=input_ids, output_hidden_states=True).hidden_states
@@ -145,9 +151,10 @@ class Compiled:
         return self._guarded(False, function, buffers, input_ids, positions, slots, masks, *rest)
 
     def _guarded(self, sure: bool, function: Callable[..., Any], *args: Any) -> Any:
-        """Call it; if sure that the form it was compiled for fits, without looking whether all else is as it was then.
+        """Call a compiled function; if `sure` of the compiled form, without guard checks.
 
-        Raises: RuntimeError where there is no such form after all.
+        Raises:
+            RuntimeError: if `sure`, and no compiled form fits.
         """
         unguarded = torch.compiler.set_stance("default", skip_guard_eval_unsafe=True) if sure else nullcontext()
         with torch._dynamo.config.patch(recompile_limit=FORMS, accumulated_recompile_limit=4 * FORMS), unguarded:

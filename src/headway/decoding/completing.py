@@ -1,4 +1,4 @@
-"""`complete`: many requests through one engine; a finished sequence makes room for a waiting one."""
+"""`complete`: many requests through an engine; finished sequences make room for waiting sequences."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,10 +37,10 @@ def complete(
     adaptive: bool = True,
     compile: bool = False,
 ) -> Iterator[Completion]:
-    """Completions of all requests, in the order in which they end.
+    """Completions of all requests, in the order of completion.
 
-    Requests are submitted before the first completion is yielded, those with the longest prompts first: if memory runs out, then at
-    once. A request that the engine cannot serve exactly is decoded autoregressively, at the end.
+    All requests are submitted before the first completion, in order of descending prompt length: a lack of memory shows at once.
+    A request that the engine cannot serve exactly is decoded autoregressively, at the end.
 
     Args:
         tokenizer: decodes completions, and searches stop strings.
@@ -48,7 +48,7 @@ def complete(
         max_batch_size, max_tokens, adaptive, compile: see `Engine`.
     Raises:
         ConfigError: as `Engine.submit`, before anything is decoded.
-        Exception: the first exception that ended a sample, after all other completions.
+        Exception: the first exception that ended a sample, after all completions.
     """
     numbered = dict(enumerate(requests))
     apart = {index: request for index, request in numbered.items() if _engine_issue(model, request)}
@@ -74,7 +74,7 @@ def complete(
 
 
 def _engine_issue(model: DraftableModel, request: Request) -> str | None:
-    """The reason why the engine cannot serve a request exactly, None if it can."""
+    """The reason why the engine cannot serve a request exactly; None for a request that the engine can serve."""
     if issue := exactness_issue(model.trunk):
         return issue
     config = resolve(model.trunk, request.sampling.generation_config, request.sampling.arguments, one_row=True)

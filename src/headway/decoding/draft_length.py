@@ -1,8 +1,8 @@
 """Number of drafts that a step should verify, from measured step times and acceptance: speculation must never cost time.
 
 The time of a step with n drafts is measured on this machine, with this model and batch size. Draft i adds a token only if accepted;
-acceptance is counted. The draft size with the most tokens per second wins, and 0 is one of the sizes. Draft i of a larger size is
-also draft i of a smaller size, so that every step informs about all smaller sizes. A drafter that has paused must catch up first;
+acceptance is counted. The draft size with the most tokens per second wins, and 0 is a size too. Draft i of a larger size is
+also draft i of a smaller size: every step informs about all smaller sizes. A drafter that has paused must catch up first;
 that time is measured apart and weighed against the steps that remain.
 """
 
@@ -56,9 +56,9 @@ def choose_num_draft_tokens(
 
 
 def representative_rows(batch: DecodingBatch, inputs: VerifyInputs, waiting: bool) -> list[int]:
-    """Rows with acceptance that informs about later steps: those that could accept all drafts.
+    """Rows with acceptance that informs about later steps: rows that could accept all drafts.
 
-    Without waiting requests the batch ends with its longest sequences, so that only the quarter with the most tokens to go counts.
+    Without waiting requests the longest sequences decide when the batch ends: only the quarter with the most tokens to go counts.
     """
     deepest = inputs.drafts if inputs.tree is None else 1
     rows = batch.rows
@@ -67,7 +67,7 @@ def representative_rows(batch: DecodingBatch, inputs: VerifyInputs, waiting: boo
 
 
 class DraftLengthController:
-    """Controller of the number of drafts; one for each pair of model and drafter, kept from call to call.
+    """Controller of the number of drafts, for a pair of model and drafter; kept from call to call.
 
     Args:
         draft_sizes: numbers of drafts to choose from, ascending, 0 first.
@@ -111,7 +111,7 @@ class DraftLengthController:
             rows: batch size.
             most: maximum number of drafts that a row can use.
             remaining: mean number of tokens that a row still gets.
-            catch_up_tokens: extra tokens that the drafter must process before it can draft a given number of tokens.
+            catch_up_tokens: extra tokens that the drafter must process before a draft of a given size.
             straggler_penalty: share of the time that is lost because sequences finish at different steps.
         """
         group = rows.bit_length()
@@ -208,7 +208,7 @@ class DraftLengthController:
         return {n: cost * scale for n, cost in near.items()}
 
     def _catch_up_cost(self, catch_up_tokens: int) -> float:
-        """Seconds that the drafter needs to process so many tokens."""
+        """Seconds that the drafter needs to catch up."""
         took, tokens = self._caught_up
         return catch_up_tokens * max(0.0, took / tokens) if tokens else 0.0
 
@@ -221,7 +221,7 @@ def seconds(curve: Sequence[tuple[int, float]], size: int) -> float:
     """Expected time of a step: linear between measured draft sizes and beyond the last pair; constant beyond a single size.
 
     Args:
-        curve: pairs of a measured draft size and its seconds, ascending.
+        curve: pairs of a measured draft size and the seconds of a step, ascending.
     """
     (n0, t0), (n1, t1) = curve[-2:] if len(curve) > 2 else (curve[-1], curve[-1])
     for before, after in pairwise(curve):

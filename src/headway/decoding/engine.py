@@ -1,4 +1,4 @@
-"""The engine: sequences that come and go, and one forward of the trunk per step over all sequences and their drafts.
+"""The engine: sequences that come and go, and a forward of the trunk per step over all sequences and drafts.
 
 Draft, verify, accept, repeat (Stern et al. 2018, arXiv 1811.03115; Leviathan et al. 2022, arXiv 2211.17192), with chains or trees
 of drafts. Greedy output is the trunk's own, sampled output has the trunk's distribution.
@@ -41,7 +41,7 @@ from headway.trunk.attention import use_decode_attention
 
 
 class Engine:
-    """Decodes requests together. A request can be submitted or cancelled at any time, and its tokens are batch-invariant.
+    """Decodes requests together. A request can be submitted or cancelled at any time; tokens are batch-invariant.
 
     Args:
         model: model with a trunk that can be decoded exactly (`exactness_issue` returns None), in eval mode.
@@ -49,10 +49,10 @@ class Engine:
         tokenizer: needed for stop strings and for the text of completions.
         max_batch_size: maximum number of sequences decoded at once (vLLM's `max_num_seqs`); further sequences wait.
         max_tokens: maximum number of cache slots of all sequences together (a KV-cache budget); default: no limit.
-        prefill_chunk: maximum number of prompt tokens of a sequence in one forward.
+        prefill_chunk: maximum number of prompt tokens of a sequence per forward.
         adaptive: verify as many drafts as pay, none if none pay; otherwise as many as the drafter can propose.
         seed: source of the seeds of requests without a seed.
-        compile: run decode steps through torch.compile. Each of a few shapes takes 5-20 s to compile, once per process. Worth it
+        compile: run decode steps through torch.compile. A few shapes take 5-20 s each to compile, once per process. Worthwhile
             for small models and many requests.
         controller: factory of the controller of the draft length; by default the engine has a new controller.
     Raises:
@@ -105,11 +105,11 @@ class Engine:
     # requests
 
     def submit(self, request: Request, on_tokens: OnTokens | None = None) -> Handle:
-        """Queue a request; `step` or `run` decodes it.
+        """Queue a request for `step` or `run`.
 
         Args:
             request: prompt, settings and number of samples.
-            on_tokens: called with the sample index and the new tokens after each step; an exception ends that sample alone.
+            on_tokens: called with the sample index and the new tokens after every step; an exception ends that sample alone.
         Raises:
             ConfigError: for a prompt that is empty, unknown to the model or too long, and for settings that `generate` refuses.
         """
@@ -150,7 +150,7 @@ class Engine:
         return not (self.waiting or self.prefilling or self.batch.rows or self._deliveries)
 
     def stats(self) -> DecodeStats:
-        """Statistics of all sequences so far."""
+        """Statistics of all sequences since the engine was made."""
         counts = SequenceCounts(self.depth)
         counts.add(self._finished_counts)
         for row in self.batch.rows:
@@ -168,7 +168,7 @@ class Engine:
     def step(self) -> list[SequenceState]:
         """Prefill a chunk of the admitted prompts, then draft, verify and accept for the batch.
 
-        An error of a whole forward, such as a lack of memory, ends the sequences of the forward and is raised.
+        An error of a whole forward, for example a lack of memory, ends the sequences of the forward and is raised.
 
         Returns: the sequences that finished.
         """
@@ -260,7 +260,7 @@ class Engine:
     # prefill
 
     def _prefill(self) -> None:
-        """Process a chunk of each prompt; sequences with a complete prompt get their first token and join the batch."""
+        """Process a chunk of every prompt; sequences with a complete prompt get their first token and join the batch."""
         rows = self.prefilling
         with self.clock.timed("prefill", sum(1 + len(row.forks) for row in rows)):
             joining = self._prefill_chunk(rows)
@@ -403,5 +403,5 @@ class Engine:
 
 
 def new_controller(drafter: Drafter, compile: bool = False) -> DraftLengthController:
-    """A controller that chooses among the draft sizes of a drafter, or among those that fill a compiled forward."""
+    """A controller that chooses among the draft sizes of a drafter, or among the sizes that fill a compiled forward."""
     return DraftLengthController(compiled_draft_sizes(drafter.draft_sizes) if compile else drafter.draft_sizes)

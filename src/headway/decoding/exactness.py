@@ -1,7 +1,7 @@
 """Probe of a trunk: is decoding in ragged batches exact? Measured once per trunk, against the trunk's own forward.
 
-A short ragged batch with drafts, some of them wrong, goes through the cache; the logits must equal those of the whole rows without
-a cache. A model that builds masks of its own from the length of the cache (GPT-Neo) differs, and decodes autoregressively.
+A short ragged batch with right and wrong drafts goes through the cache; the logits must equal the logits of whole rows without a
+cache. A model that derives masks from the length of the cache (GPT-Neo) differs, and decodes autoregressively.
 """
 
 import re
@@ -31,7 +31,7 @@ _probe_results: WeakKeyDictionary[PreTrainedModel, dict[tuple[Any, ...], str | N
 
 
 def exactness_issue(trunk: PreTrainedModel) -> str | None:
-    """The reason why ragged decoding is not exact, None if it is. The result is kept for as long as the trunk lives."""
+    """The reason why ragged decoding is not exact; None for exact decoding. The result is kept as long as the trunk lives."""
     attention = trunk.config.get_text_config()._attn_implementation
     key = (trunk.dtype, trunk.device.type, attention, trunk_is_quantized(trunk))
     results = _probe_results.setdefault(trunk, {})
@@ -41,9 +41,9 @@ def exactness_issue(trunk: PreTrainedModel) -> str | None:
 
 
 def length_issue(trunk: PreTrainedModel, length: int) -> str | None:
-    """The reason why ragged batches are not known to be exact for sequences of this length; None if they are.
+    """The reason why ragged batches are not known to be exact for sequences of this length; None for exact batches.
 
-    Rotary angles may depend on the length of the whole input, which a cache does not follow. A long attention window is not probed.
+    Rotary angles may depend on the length of the whole input; a cache keeps the old angles. Long attention windows are not probed.
     """
     config = trunk.config.get_text_config()
     for name, window in attention_windows(config).items():
@@ -95,7 +95,7 @@ def _difference(trunk: PreTrainedModel, length: int) -> float:
     """Largest difference of logits between ragged steps with a cache and whole rows without, as a share of the largest logit.
 
     Args:
-        length: tokens of the longer row. The other row is short: a mask counted from the end of the cache would hide all of it.
+        length: tokens of the longer row. The other row is short: masks counted from the end of the cache would hide all of it.
     """
     view = TrunkView(trunk)
     device = trunk.device

@@ -64,15 +64,15 @@ def generate(
     strict_context: bool = False,
     **kwargs: Any,
 ) -> Generation:
-    """Continue prompts, with the model's heads as drafters. Arguments and defaults are those of transformers' `generate`.
+    """Continue prompts, with the model's heads as drafters; arguments and defaults of transformers' `generate`.
 
-    A trunk without exact ragged batches decodes autoregressively, with a UserWarning; so does a model without heads, silently.
+    A trunk without exact ragged batches decodes autoregressively, with a UserWarning; a model without heads does too, silently.
 
     Args:
         input_ids: prompts, (batch, seq), padded on either side.
         attention_mask: (batch, seq), 0 for padding.
         generation_config: base of the settings in place of the model's own; "none" keeps only the model's special tokens.
-        streamer: receives the prompt and then each token; for a single row.
+        streamer: receives the prompt and then every token; for a single row.
         tokenizer: needed for `stop_strings`.
         generator: source of the sampled tokens, on the model's device; the global generator is never used.
         seed: seed of a new generator; without a seed or a generator, sampling differs from call to call. The same seed gives the
@@ -157,7 +157,7 @@ def generate(
 def _generator(
     model: DraftableModel, generator: torch.Generator | None, seed: int | None, do_sample: bool
 ) -> torch.Generator | None:
-    """The generator to sample from: the given one, one with the given seed, or one with a random seed.
+    """The generator to sample from: the given generator, or a new generator with the given or a random seed.
 
     Raises:
         ConfigError: for both a seed and a generator, and for a seed that is no whole number.

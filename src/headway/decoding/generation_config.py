@@ -1,4 +1,4 @@
-"""Arguments of transformers' `generate` that apply here, with transformers' defaults, and refusals of all others."""
+"""Arguments of transformers' `generate` that apply here, with transformers' defaults; all other arguments are refused."""
 
 import copy
 import difflib
@@ -162,11 +162,11 @@ def _normalize(config: GenerationConfig) -> None:
 def new_token_limit(trunk: PreTrainedModel, config: GenerationConfig, length: int, width: int | None = None) -> int:
     """Maximum number of new tokens after a prompt.
 
-    Rotary positions have no end, as in transformers. Learned positions end, and so does the sequence.
+    Rotary positions have no end, as in transformers. Learned positions end, and end the sequence.
 
     Args:
         length: tokens of the prompt.
-        width: columns of the padded block that the prompt is in; `max_length` counts these. Default: `length`.
+        width: columns of the padded block that the prompt is in; `max_length` counts columns. Default: `length`.
     Raises:
         ConfigError: if no token can be added.
     """

@@ -1,6 +1,6 @@
-"""A KV cache with ragged rows: row r holds the token at position p in slot p, whatever the lengths of the other rows.
+"""A KV cache with ragged rows: row r holds the token at position p in slot p, whatever the lengths of all rows.
 
-Rejected drafts need no clean-up: the next forward overwrites their slots, and until then no query may attend to these slots.
+Rejected drafts need no clean-up: the next forward overwrites their slots, and no query attends to the slots before.
 """
 
 from typing import Any
@@ -50,18 +50,20 @@ class RaggedKVCache(Cache):
 
     @classmethod
     def from_buffers(cls, buffers: Buffers, slots: Tensor, kv_length: int) -> "RaggedKVCache":
-        """A cache over existing buffers, with the write slots of a forward over all rows set. Compiled forwards read these from
-        tensors, so that a change of slots needs no new compilation."""
+        """A cache over existing buffers, with the write slots of a forward over all rows set.
+
+        Compiled forwards read the slots from tensors: a change of slots needs no new compilation.
+        """
         cache = cls(slots.shape[0], kv_length)
         cache.buffers = buffers
         cache.set_write_slots(slots, kv_length)
         return cache
 
     def set_write_slots(self, slots: Tensor, kv_length: int, first: int = 0, contiguous_start: int | None = None) -> None:
-        """Set where the next forward writes, and how many slots attention reads. Call before each forward.
+        """Set the slots that the next forward writes, and the number of slots that attention reads. Call before every forward.
 
         Args:
-            slots: (batch, seq); negative slots are padding, which goes into the last slot.
+            slots: (batch, seq); negative slots are padding, written to the last slot.
             kv_length: attention reads the slots below this.
             first: the batch is the rows from this row on.
             contiguous_start: first slot, if all rows write the same contiguous slots; a faster write.
@@ -84,13 +86,13 @@ class RaggedKVCache(Cache):
         self._write_only = False
 
     def set_write_slots_only(self, rows: Tensor, slots: Tensor) -> None:
-        """Set where the next layers write one row of tokens, both (1, seq); the layers raise StopAfterKVWrite and read nothing."""
+        """Set rows and slots, both (1, seq), that the next layers write; the layers raise StopAfterKVWrite and read nothing."""
         self._write_slots, self._flat = (rows, slots), None
         self._span, self._kv_length = (0, 1), slots.shape[1]
         self._write_only = True
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write keys and values (batch, heads, seq, width); return those of all slots that attention reads."""
+        """Write keys and values (batch, heads, seq, width); return keys and values of all slots that attention reads."""
         if self._write_slots is None:
             raise RuntimeError("set_write_slots() must be called before a forward.")
         if layer_idx not in self.buffers:
@@ -139,7 +141,7 @@ class RaggedKVCache(Cache):
             values[target] = values[source]
 
     def extra_bytes(self, rows: int, capacity: int) -> int:
-        """Bytes that `resize` allocates beyond the current buffers; layers are replaced one after the other."""
+        """Bytes that `resize` allocates beyond the current buffers; layers are replaced in turn."""
         taken = [keys.nbytes + values.nbytes for keys, values in self.buffers.values()]
         return rows * (capacity + 1) * self.slot_bytes - sum(taken) + max(taken, default=0)
 

@@ -1,4 +1,4 @@
-"""A request to continue a prompt, its completion, and the handle of a request that an engine is decoding.
+"""A request to continue a prompt, the completion, and the handle of a request that an engine is decoding.
 
 Stop strings are searched in the generated text alone. A completion's `token_ids` end with the token that completes the stop string;
 the completion's `text` is cut before the string.
@@ -32,16 +32,16 @@ class SamplingParams:
         max_new_tokens, min_new_tokens, do_sample, temperature, top_k, top_p, min_p, repetition_penalty, no_repeat_ngram_size,
             eos_token_id: as arguments of `generate`.
         ignore_eos: continue after end-of-sequence tokens.
-        stop_strings: strings that end the text, in addition to those of the generation config.
+        stop_strings: strings that end the text, in addition to the stop strings of the generation config.
         keep_stop_string: leave the stop string in the text.
         seed: seed of the first sample; sample i has `seed + i`. `generate` with the same seed samples the same tokens.
             Default: a seed of the engine.
-        logprobs: return the log-probability of each token: the model's own, log_softmax(logits / temperature) before
+        logprobs: return the log-probabilities of the tokens: the model's own, log_softmax(logits / temperature) before
             processors and truncation; the temperature is 1 without sampling.
         acceptance: acceptance rule of drafts when sampling, as the argument of `generate`.
         strict_context: refuse a prompt with more tokens than the context that the model was trained for.
         generation_config: base of the settings in place of the model's own; "none" keeps only the model's special tokens.
-        options: further arguments of `generate`, such as `bad_words_ids`; None switches a setting off.
+        options: further arguments of `generate`, for example `bad_words_ids`; None switches a setting off.
     """
 
     max_new_tokens: int | None = None
@@ -97,7 +97,7 @@ class Completion:
         sample_index: number of the sample in the request.
         token_ids: generated tokens, through the token that ended the sample.
         text: generated text without special tokens, cut at the first stop string; empty without a tokenizer.
-        logprobs: log-probability of each of `token_ids`, if asked for.
+        logprobs: log-probabilities of `token_ids`, if requested.
         finish_reason: reason for the end.
         stats: cost of this sample; the time of a step is shared equally among the sequences of the step.
     """
@@ -113,11 +113,11 @@ class Completion:
 
 @dataclass(frozen=True, eq=False)
 class Handle:
-    """A submitted request: its samples while an engine decodes them.
+    """A submitted request, with the samples that an engine decodes.
 
     Args:
         request: the request as submitted.
-        samples: the sequences, one a sample.
+        samples: the sequences, in sample order.
     """
 
     request: Request

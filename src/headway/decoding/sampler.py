@@ -73,7 +73,7 @@ class Sampler:
 
         Args:
             logits: predictions after `prefix`, (vocab,).
-            prefix: tokens so far, (length,).
+            prefix: prompt and committed tokens, (length,).
             prompt_length, limit: number of prompt tokens and maximum number of tokens of the sequence.
         """
         processed = logits.float()[None]
@@ -87,7 +87,7 @@ class Sampler:
         return apply_temperature_top_k_top_p(processed, config.temperature, config.top_k, config.top_p, config.min_p)
 
     def perturbed_logits(self, processed: Tensor, seeds: Tensor, positions: Tensor) -> Tensor:
-        """Scores whose argmax is the next token: the logits, or log-probabilities plus Gumbel noise when sampling.
+        """Scores with the next token as argmax: the logits, or log-probabilities plus Gumbel noise when sampling.
 
         Args:
             processed: logits after the processors, (rows, n, vocab).
@@ -108,7 +108,7 @@ def validate_processors(config: GenerationConfig, vocabulary: int) -> None:
     """Run every processor once.
 
     Raises:
-        ConfigError: for a setting that fails in use, such as a token beyond the vocabulary.
+        ConfigError: for a setting that fails in use, for example a token beyond the vocabulary.
     """
     cpu = torch.device("cpu")  # an accelerator may not be usable after an index out of range
     for name, processor in logits_processors(config, 1, 2, cpu).items():

@@ -1,4 +1,4 @@
-"""Scheduler: waiting and running sequences, batch slots, and the memory of tokens, cache and drafter, which grow together."""
+"""Scheduler: waiting and running sequences, batch slots, and the memory of tokens, cache and drafter."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from headway.errors import ConfigError
 
 
 class Scheduler:
-    """Rows of the batch come first, then the sequences being prefilled, those with the fewest chunks to go first.
+    """Rows of the batch come first, then the sequences being prefilled, in order of remaining chunks.
 
     Args:
         max_tokens: maximum number of cache slots of all rows together.
@@ -39,7 +39,7 @@ class Scheduler:
 
     @property
     def num_sequences(self) -> int:
-        """Number of batch slots in use, those reserved for forks included."""
+        """Number of batch slots in use, reserved slots of forks included."""
         return len(self.batch.rows) + sum(1 + len(row.forks) for row in self.prefilling)
 
     @property
@@ -48,14 +48,14 @@ class Scheduler:
         return max((row.limit for rows in (self.batch.rows, self.prefilling) for row in rows), default=0)
 
     def allows(self, rows: int, length: int) -> bool:
-        """True if so many rows of at most `length` tokens stay within `max_tokens`, drafts included."""
+        """True if `rows` rows of at most `length` tokens stay within `max_tokens`, drafts included."""
         slots = -(-(length + self.reserved_draft_slots) // self._multiple) * self._multiple
         return self.max_tokens is None or rows * slots <= self.max_tokens
 
     # sequences
 
     def admit(self, waiting: deque[SequenceState], max_batch_size: int) -> list[SequenceState]:
-        """Move waiting sequences, in order, into free batch slots; return those that failed, such as one too large for memory."""
+        """Move waiting sequences, in order, into free batch slots; return the failed sequences, too large for memory."""
         admitted: list[SequenceState] = []
         failed: list[SequenceState] = []
         length = self.max_length
@@ -88,7 +88,7 @@ class Scheduler:
         return failed
 
     def _start_prefill(self, admitted: Sequence[SequenceState]) -> list[SequenceState]:
-        """Give sequences rows after the batch; samples of one request wait as forks of the first. Return those that failed."""
+        """Give sequences rows after the batch; samples of one request wait as forks of the first. Return the failed sequences."""
         newcomers: list[SequenceState] = []
         for row in admitted:
             row.forks = []
@@ -116,9 +116,9 @@ class Scheduler:
         return failed
 
     def add_to_batch(self, count: int) -> list[int]:
-        """Add the first `count` prefilled sequences and their forks, which get copies of the cache row.
+        """Add the first `count` prefilled sequences and their forks; a fork gets a copy of the cache row.
 
-        Returns: for each added sequence, the index (below `count`) of the prefilled sequence that holds its prompt.
+        Returns: per added sequence, the index (below `count`) of the prefilled sequence with the same prompt.
         """
         first, leaders = len(self.batch.rows), self.prefilling[:count]
         sources = [index for index, leader in enumerate(leaders) for _ in leader.forks]
@@ -137,7 +137,7 @@ class Scheduler:
         return [*range(count), *sources]
 
     def remove(self, rows: Sequence[SequenceState]) -> None:
-        """Remove sequences. The last row of the batch fills each gap, and the sequences being prefilled move up."""
+        """Remove sequences. The last row of the batch fills a gap, and the sequences being prefilled move up."""
         if not rows:
             return
         first = len(self.batch.rows)
@@ -165,7 +165,7 @@ class Scheduler:
     def recover(self) -> None:
         """Restore a consistent state after an interrupt at any point of a step.
 
-        Ended sequences are removed, prompts are prefilled again, and the drafter forgets its progress. The next forward overwrites
+        Ended sequences are removed, prompts are prefilled again, and the drafter starts anew. The next forward overwrites
         everything after the committed tokens of a sequence.
         """
         self.remove([row for row in self.batch.rows if row.finish_reason is not None])
@@ -187,7 +187,7 @@ class Scheduler:
     # memory
 
     def has_slots(self, slots: int) -> bool:
-        """True if the cache has, or can get, so many slots after the longest row; trees and mask tokens need more than a chain."""
+        """True if the cache has, or can get, `slots` slots after the longest row; trees and mask tokens need more than a chain."""
         needed = max(self.batch.lengths) + slots
         if needed <= self.capacity:
             return True
@@ -198,7 +198,7 @@ class Scheduler:
         return True
 
     def reserve(self, rows: int, length: int) -> None:
-        """Allocate for so many rows of at most `length` tokens.
+        """Allocate memory for rows of at most `length` tokens.
 
         Raises:
             ConfigError: if memory or `max_tokens` does not suffice.
@@ -218,7 +218,7 @@ class Scheduler:
         self.rows, self.capacity = rows, capacity
 
     def _sizes(self, rows: int, length: int) -> tuple[int, int]:
-        """Rows and slots to allocate: never fewer than before, which keeps reallocations rare, unless only fewer fit.
+        """Rows and slots to allocate: never fewer than before, to keep reallocations rare, unless only fewer fit.
 
         Raises:
             ConfigError: if nothing fits.

@@ -35,7 +35,7 @@ class SequenceFactory:
         self._context_noted = False
 
     def sequences(self, request: Request, on_tokens: OnTokens | None = None) -> tuple[SequenceState, ...]:
-        """The sequences of a request, one a sample.
+        """The sequences of a request, in sample order.
 
         Raises:
             ConfigError: as `Engine.submit`.
@@ -76,7 +76,7 @@ class SequenceFactory:
     def _sampler(
         self, config: GenerationConfig, prompt_length: int, acceptance: str, strings: tuple[str, ...]
     ) -> tuple[Sampler, StoppingCriteria]:
-        """Sampler and stopping criteria of these settings; the latest `SAMPLER_CACHE_SIZE` are kept."""
+        """Sampler and stopping criteria of a generation config; the latest `SAMPLER_CACHE_SIZE` are kept."""
         config.min_new_tokens = config.min_new_tokens or max(0, (config.min_length or 0) - prompt_length) or None
         config.min_length = config.max_length = config.max_new_tokens = config.stop_strings = None
         rules = acceptance_rules(acceptance)

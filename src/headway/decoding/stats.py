@@ -13,14 +13,14 @@ from typing import Protocol
 class DecodeStats:
     """Counts and times of a call, of an engine or of one sequence.
 
-    A forward of the trunk over a batch counts once for each unfinished sequence in the batch, the prefill included: autoregressive
+    A forward of the trunk over a batch counts once per unfinished sequence in the batch, the prefill included: autoregressive
     decoding has exactly 1 token per forward. Padding and tokens after an end-of-sequence token do not count.
 
     Args:
         tokens: new tokens of all sequences.
         num_sequence_forwards: forwards of the trunk, counted once per sequence.
         num_steps: forwards of the trunk, counted once per batch.
-        num_drafts_per_pos: per draft position, number of drafts whose predecessors were all accepted.
+        num_drafts_per_pos: per draft position, number of drafts with all predecessors accepted.
         num_accepted_tokens_per_pos: per draft position, number of accepted drafts.
         num_draft_tokens: drafts verified by the trunk.
         seconds: time by phase. Work queued on an accelerator counts in the phase that waits for the result, mostly "accept". The
@@ -74,7 +74,7 @@ def _sum_per_pos(parts: Iterator[tuple[int, ...]]) -> tuple[int, ...]:
 
 
 class SequenceCounts:
-    """Counts of one sequence; an engine sums those of all its sequences.
+    """Counts of a sequence; an engine sums the counts of all sequences.
 
     Args:
         depth: maximum length of a chain of drafts.
@@ -121,7 +121,7 @@ class SequenceCounts:
 
 
 class StepClock:
-    """Time by phase: the total, and the share of one sequence where each step divides its time among its sequences."""
+    """Time by phase: the total, and the share of a sequence if every step divides the time among the sequences."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
@@ -129,7 +129,7 @@ class StepClock:
 
     @contextmanager
     def timed(self, phase: str, sequences: int = 1) -> Iterator[None]:
-        """Add the time spent within to `phase`, in a step of so many sequences."""
+        """Add the time spent within to `phase`, in a step of `sequences` sequences."""
         start = time.perf_counter()
         try:
             yield
@@ -139,11 +139,11 @@ class StepClock:
             self.shares[phase] += took / sequences
 
     def start(self, row: "HasSeconds", *phases: str) -> None:
-        """From now on the sequence takes part in these phases."""
+        """From now on the sequence takes part in the phases."""
         row.since = {phase: self.shares[phase] for phase in phases}
 
     def stop(self, row: "HasSeconds") -> None:
-        """Add the sequence's share of the phases that it took part in to `row.seconds`."""
+        """Add the sequence's share of all phases in progress to `row.seconds`."""
         for phase, start in row.since.items():
             if self.shares[phase] > start:
                 row.seconds[phase] = row.seconds.get(phase, 0.0) + self.shares[phase] - start

@@ -87,7 +87,7 @@ class GeneratedTextMatcher:
 
 
 def check_stop_strings(strings: Any, tokenizer: Any) -> list[str]:
-    """Stop strings as a list; a single string is a list of one.
+    """Stop strings as a list; a single string becomes a list.
 
     Raises:
         ConfigError: for stop strings without a tokenizer, and for a stop string that is no text or is empty.

@@ -1,4 +1,4 @@
-"""Acceptance of drafts, by the acceptance rule of each sequence, and the commit of accepted paths to batch and cache."""
+"""Acceptance of drafts, by the acceptance rules of the sequences, and the commit of accepted paths to batch and cache."""
 
 from collections.abc import Callable
 
@@ -45,7 +45,7 @@ def acceptance_rules(name: str) -> tuple[Callable[..., Accepted] | None, Callabl
 
 
 def accept(batch: DecodingBatch, logits: Tensor, draft: Draft | None, inputs: VerifyInputs) -> AcceptedPath:
-    """Accepted drafts of each sequence and the bonus token after them; logits (rows, 1 + drafts, vocab)."""
+    """Accepted drafts of all sequences and the bonus tokens; logits (rows, 1 + drafts, vocab)."""
     processed = process_logits(batch, logits, parents=draft.parents if draft is not None else None)
     if not inputs.drafts and all(row.sampler.rule is None for row in batch.rows):
         bonus_token = perturbed_logits(batch, processed).argmax(-1).squeeze(1)
@@ -100,7 +100,7 @@ def _proposal(draft: Draft | None, tokens: Tensor, members: list[int], vocabular
 
 
 def token_logprobs(batch: DecodingBatch, logits: Tensor, path: AcceptedPath, inputs: VerifyInputs) -> list[list[float]]:
-    """Log-probabilities of the accepted drafts and the bonus token of each row: log_softmax(logits / temperature).
+    """Log-probabilities of the accepted drafts and the bonus tokens: log_softmax(logits / temperature).
 
     Call before the tokens are compacted.
 

@@ -14,7 +14,7 @@ from headway.trunk import Masks, TrunkView
 
 @dataclass(frozen=True)
 class VerifyInputs:
-    """Positions and slots of the last committed token of each row, followed by the drafts.
+    """Positions and slots of the last committed tokens, followed by the drafts.
 
     Args:
         positions: position ids, (rows, 1 + drafts); -1 for a draft that a row does not have.
@@ -45,13 +45,13 @@ class VerifyInputs:
 class MaskTokenInputs:
     """Positions and slots of a forward with mask tokens: first the real tokens, then the mask tokens; (rows, all tokens).
 
-    Mask tokens are written to the cache slots after the real tokens, and the next forward overwrites them. At the end of a
+    Mask tokens are written to the cache slots after the real tokens, and overwritten by the next forward. At the end of a
     sequence, with no position left for another draft, the mask token is padding (position -1): the answer would be unused, and
     the position could exceed the trunk's maximum.
 
     Args:
-        count: number of mask tokens after each real token.
-        last: append mask tokens to the last real token of each row alone.
+        count: number of mask tokens after every real token.
+        last: append mask tokens to the last real token of a row alone.
     """
 
     positions: Tensor
@@ -65,7 +65,7 @@ class MaskTokenInputs:
 def build_verify_inputs(
     view: TrunkView, batch: DecodingBatch, draft: Draft | None, num_draft_tokens: int, num_mask_tokens: int = 0
 ) -> VerifyInputs:
-    """Inputs that verify at most `num_draft_tokens` drafts per row, with `num_mask_tokens` mask tokens after each token."""
+    """Inputs that verify at most `num_draft_tokens` drafts per row, with `num_mask_tokens` mask tokens after every token."""
     if num_draft_tokens:
         max_accepted = [max(0, min(num_draft_tokens, row.max_accepted)) for row in batch.rows]
     else:
@@ -82,7 +82,7 @@ def build_verify_inputs(
 
 
 def chain_inputs(batch: DecodingBatch, max_accepted: list[int]) -> VerifyInputs:
-    """Inputs for a chain of drafts per row, as long as each row can accept."""
+    """Inputs for a chain of drafts per row, as long as the row can accept."""
     lengths = batch.lengths
     positions, most = batch.ends - 1, max(max_accepted)
     uneven = min(max_accepted) < most
@@ -141,7 +141,7 @@ def _append_mask_tokens(view: TrunkView, batch: DecodingBatch, inputs: VerifyInp
 
 
 def append_prompt_mask_tokens(view: TrunkView, rows: Sequence[SequenceState], inputs: VerifyInputs, count: int) -> MaskTokenInputs:
-    """A prefill forward with `count` mask tokens after the last prompt token of each row, in the positions that follow."""
+    """A prefill forward with `count` mask tokens after the last prompt tokens, in the positions that follow."""
     newest = inputs.positions.amax(dim=1, keepdim=True)
     positions = torch.cat([inputs.positions, _mask_token_positions(newest, rows, count)], dim=1)
     kv_length = max(inputs.kv_length, int(positions.max()) + 1)
