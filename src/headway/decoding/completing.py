@@ -1,7 +1,8 @@
 """`complete`: many requests through an engine; finished sequences make room for waiting sequences."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ from headway.decoding.stopping import (
 )
 from headway.trunk import eval_mode
 
+OnRequestTokens = Callable[[int, int, list[int]], None]  # request index, sample index, new tokens
+
 
 def complete(
     model: DraftableModel,
@@ -36,6 +39,7 @@ def complete(
     max_tokens: int | None = None,
     adaptive: bool = True,
     compile: bool = False,
+    on_tokens: OnRequestTokens | None = None,
 ) -> Iterator[Completion]:
     """Completions of all requests, in the order of completion.
 
@@ -46,19 +50,25 @@ def complete(
         tokenizer: decodes completions, and searches stop strings.
         drafter: factory of the drafter; None decodes autoregressively.
         max_batch_size, max_tokens, adaptive, compile: see `Engine`.
+        on_tokens: called with the request index, the sample index and the new tokens after each step.
     Raises:
         ConfigError: as `Engine.submit`, before anything is decoded.
         Exception: the first exception that ended a sample, after all completions.
     """
     numbered = dict(enumerate(requests))
-    apart = {index: request for index, request in numbered.items() if _engine_issue(model, request)}
+    issues = {index: issue for index, request in numbered.items() if (issue := _engine_issue(model, request))}
+    apart = {index: numbered[index] for index in issues}
+    if issues and drafter is not None:
+        reason = next(iter(issues.values()))
+        message = f"{type(model.trunk).__name__} cannot be decoded exactly with drafts ({reason}); it decodes autoregressively."
+        warnings.warn(message, UserWarning, stacklevel=2)
     samples: dict[SequenceState, tuple[Handle, int, int]] = {}
     if len(apart) < len(numbered):
         limits: dict[str, Any] = {"max_batch_size": max_batch_size, "max_tokens": max_tokens}
         engine = Engine(model, drafter, tokenizer=tokenizer, adaptive=adaptive, compile=compile, **limits)
         for index, request in sorted(numbered.items(), key=lambda item: -len(item[1].prompt)):
             if index not in apart:
-                handle = engine.submit(request)
+                handle = engine.submit(request, None if on_tokens is None else partial(on_tokens, index))
                 samples |= {sample: (handle, number, index) for number, sample in enumerate(handle.samples)}
     errors: list[Exception] = []
     while samples:
@@ -68,7 +78,7 @@ def complete(
                 yield handle.completion(number, index)
             else:
                 errors.append(sample.error)
-    yield from _one_by_one(model, tokenizer, apart)
+    yield from _one_by_one(model, tokenizer, apart, on_tokens)
     if errors:
         raise errors[0]
 
@@ -81,7 +91,9 @@ def _engine_issue(model: DraftableModel, request: Request) -> str | None:
     return length_issue(model.trunk, len(request.prompt) + new_token_limit(model.trunk, config, len(request.prompt)))
 
 
-def _one_by_one(model: DraftableModel, tokenizer: Any, requests: Mapping[int, Request]) -> Iterator[Completion]:
+def _one_by_one(
+    model: DraftableModel, tokenizer: Any, requests: Mapping[int, Request], on_tokens: OnRequestTokens | None
+) -> Iterator[Completion]:
     """Completions by transformers' `generate`, a sample at a time."""
     trunk, device = model.trunk, model.device
     noted = False
@@ -110,6 +122,8 @@ def _one_by_one(model: DraftableModel, tokenizer: Any, requests: Mapping[int, Re
                 (row,), _ = decode_autoregressive(
                     trunk, block, mask, config, [limit], stopping, batch_size=1, generator=generator, logprobs=sampling.logprobs
                 )
+            if on_tokens is not None:
+                on_tokens(index, number, list(row.tokens))
             yield Completion(
                 index,
                 number,
