@@ -270,7 +270,8 @@ def _check(config: GenerationConfig, ours: set[str]) -> None:
     for name, harmless in UNSUPPORTED.items():
         value = getattr(config, name, None)
         if value not in harmless:
-            hint = "" if name in ours else ' It is in the model\'s generation config: generation_config="none" leaves that out.'
+            own = ' It is in the model\'s generation config: generation_config="none" leaves that out (--generation-config none).'
+            hint = "" if name in ours else own
             raise ConfigError(f"generate does not support {name}={value!r}.{hint}")
     for name in WHOLE:
         if (value := getattr(config, name)) is not None and not is_whole(value):
