@@ -95,6 +95,7 @@ def test_nothing_and_pickles_are_refused(tmp_path: Path, capsys: pytest.CaptureF
     assert "weights_only=True" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_naming_a_layout_does_not_import_torch(tmp_path: Path) -> None:
     save_file(
         {"fc.weight": torch.zeros(2, 4), "layers.0.self_attn.q_proj.weight": torch.zeros(2, 2)}, tmp_path / "model.safetensors"

@@ -20,6 +20,7 @@ needs_a_compiler = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @needs_a_compiler
 @pytest.mark.parametrize(
     ("architecture", "tree"), [("llama", "chain"), ("gemma3_text", [(0,), (1,), (0, 0)])], ids=["chain", "tree, two kinds of mask"]
@@ -39,6 +40,7 @@ def test_compiled_rounds_say_what_the_trunk_says(architecture, tree):
     assert 2 <= forms <= 4
 
 
+@pytest.mark.slow
 @needs_a_compiler
 def test_a_model_that_changed_between_two_calls_is_compiled_anew():
     model = HeadwayModel.from_trunk(tiny_trunk(), count=0).eval()
@@ -59,6 +61,7 @@ def test_a_model_that_changed_between_two_calls_is_compiled_anew():
     assert all(a != b for a, b in pairwise(seen))
 
 
+@pytest.mark.slow
 @needs_a_compiler
 def test_forms_that_are_gone_in_the_middle_of_a_text_are_compiled_again():
     model = HeadwayModel.from_trunk(tiny_trunk(), count=0).eval()

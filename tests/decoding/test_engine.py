@@ -21,6 +21,7 @@ def model(request):
     return HeadwayModel.from_trunk(tiny_trunk(), family=request.param, count=3).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drafter", [None, heads_drafter(), heads_drafter("chain"), ngram_drafter()])
 @pytest.mark.parametrize("adaptive", [True, False])
 @pytest.mark.parametrize("together", [5, 16])
@@ -37,6 +38,7 @@ def test_sixteen_rows_that_come_and_go_say_what_they_say_alone(model, drafter, a
         assert row.new_tokens == alone(model, prompt, max_new_tokens=limit)
 
 
+@pytest.mark.slow
 def test_drawn_rows_say_what_they_say_alone(model):
     sampling = {"do_sample": True, "temperature": 1.3, "max_new_tokens": 12, **FREE}
     single = []
@@ -92,6 +94,7 @@ def test_a_row_whose_listener_fails_ends_and_its_neighbours_do_not(model):
     assert good.error is None and good.new_tokens == alone(model, [7, 31], max_new_tokens=10)
 
 
+@pytest.mark.slow
 def test_rows_wait_until_the_tokens_of_all_fit(model):
     engine = Engine(model, None, max_batch_size=8, max_tokens=60)
     rows = [submit(engine, p, max_new_tokens=15 - len(p), **FREE) for p in short_prompts(9)]
@@ -269,6 +272,7 @@ def test_rows_that_fit_one_by_one_wait_for_memory(plain, monkeypatch):
     assert [row.new_tokens for row in rows] == [alone(plain, p, max_new_tokens=9) for p in short_prompts(4)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "drafter", [None, heads_drafter(), fallback_drafter(assistant_drafter(tiny_trunk(seed=1), 3), heads_drafter("chain"))]
 )
@@ -317,6 +321,7 @@ def test_a_row_that_a_neighbours_listener_cancels_gets_no_more(plain):
     assert other.finished and other.new_tokens == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drafter", [None, heads_drafter(), heads_drafter("chain"), ngram_drafter()])
 def test_short_prompts_do_not_wait_for_long_ones(model, drafter):
     engine = Engine(model, drafter, max_batch_size=4, prefill_chunk=4, adaptive=False)

@@ -32,6 +32,7 @@ TREES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "count"), [*((each, 4) for each in ARCHITECTURES), ("llama", 1)])
 @pytest.mark.parametrize(("family", "options"), FAMILIES)
 def test_greedy_equals_transformers_on_every_architecture(architecture, family, options, count):
@@ -42,6 +43,7 @@ def test_greedy_equals_transformers_on_every_architecture(architecture, family, 
     assert len(stats.acceptance) == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", MORE_ARCHITECTURES)
 @pytest.mark.parametrize("family", ["parallel", "sequential", "eagle3"])
 def test_greedy_equals_transformers_on_unusual_architectures(architecture, family):
@@ -51,6 +53,7 @@ def test_greedy_equals_transformers_on_unusual_architectures(architecture, famil
         check_heads(model, prompts(3), max_new_tokens=15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 2, 3, 4])
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
@@ -62,6 +65,7 @@ def test_greedy_equals_transformers_on_ragged_batches(batch, side, count):
     check_heads(model, prompts(batch), side, adaptive=True, max_new_tokens=17)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "options"), FAMILIES)
 @pytest.mark.parametrize("tree", ["dynamic", "chain"])
 def test_greedy_equals_transformers_whatever_the_vocabulary_of_the_heads(family, options, tree, tmp_path):
@@ -77,6 +81,7 @@ def test_greedy_equals_transformers_whatever_the_vocabulary_of_the_heads(family,
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.slow
 @functools.cache
 @pytest.mark.parametrize(("family", "tree"), TREES)
 def test_accepted_drafts_save_forwards_and_change_nothing(family, tree):
@@ -88,6 +93,7 @@ def test_accepted_drafts_save_forwards_and_change_nothing(family, tree):
         assert check_heads(model, rows, tree=tree, max_new_tokens=limit).tokens == 3 * limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "tree"), TREES)
 def test_an_eos_inside_a_draft_ends_the_row_there(family, tree):
     model = repeating_model(family, 3)
@@ -124,6 +130,7 @@ def test_gpt_neo_is_detected_and_decodes_plainly_with_a_warning():
         check_heads(model, prompts(1), max_new_tokens=9)
 
 
+@pytest.mark.slow
 def test_real_model_decodes_its_own_story(shared):
     folder = shared / "models" / "stories260k"
     tokenizer = AutoTokenizer.from_pretrained(folder)

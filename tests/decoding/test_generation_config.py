@@ -48,6 +48,7 @@ def check(model, ids=IDS, **kwargs):
     return expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

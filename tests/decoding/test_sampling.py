@@ -51,6 +51,7 @@ ENOUGH = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "way", "case", "prompts"), ENOUGH)
 def test_drawn_sequences_follow_the_enumerated_distribution(family, way, case, prompts):
     trunk = tiny_trunk(vocab_size=5, bos_token_id=None, eos_token_id=None, pad_token_id=0)
@@ -69,6 +70,7 @@ def test_drawn_sequences_follow_the_enumerated_distribution(family, way, case, p
         check_drawn(drawn[:, row].tolist(), enumerated(trunk, prompt, case))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["parallel", "sequential", "medusa", "hydra", "eagle", "eagle3", "gated-lora"])
 def test_a_seed_decides_the_text_whatever_drafts_and_whatever_the_company(family):
     """The same tokens plainly, with trees, chains and as many drafts as pay, and for each row in other places of a batch."""

@@ -63,6 +63,7 @@ def test_every_command_of_a_page_stands_in_a_block_that_runs() -> None:
             assert not re.search(r"^headway ", left, re.MULTILINE), page
 
 
+@pytest.mark.slow
 def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):

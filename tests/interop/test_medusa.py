@@ -57,6 +57,7 @@ def test_a_reader_of_the_layout_drafts_as_headway_does(tmp_path, options, reduce
             torch.testing.assert_close(logits, model.unembeddings[k + 1].logits(states[k + 1]), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reduced", [False, True])
 @pytest.mark.parametrize("options", KINDS)
 def test_import_of_an_export_is_the_same_bit_for_bit(tmp_path, options, reduced):

@@ -29,6 +29,7 @@ def similar(trunk, noise=0.02):
     return other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 2, 3, 4])
 def test_greedy_equals_transformers(model, batch):
     stats = check_greedy(model, prompts(batch), assistant_drafter(similar(model.trunk)), max_new_tokens=30)
@@ -106,6 +107,7 @@ def test_an_assistant_with_a_shorter_context_drafts_up_to_its_end(model):
     check_own(short, drafts)
 
 
+@pytest.mark.slow
 def test_story_with_an_assistant_equals_the_trunks_greedy_text(shared):
     folder = shared / "models" / "stories260k"
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -116,6 +118,7 @@ def test_story_with_an_assistant_equals_the_trunks_greedy_text(shared):
     assert stats.num_accepted_tokens_per_pos == stats.num_drafts_per_pos and stats.tokens_per_forward > 4
 
 
+@pytest.mark.slow
 def test_sampled_sequences_follow_the_enumerated_distribution():
     other = tiny_trunk(seed=1, vocab_size=5, bos_token_id=None, eos_token_id=None, pad_token_id=0, num_hidden_layers=1)
     check_sampling(assistant_drafter(other, depth=2), {"temperature": 1.3, "top_k": 4, "top_p": 0.9})

@@ -26,6 +26,7 @@ class Planned:
         self.learnt.append((drafts, catch_up_tokens))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tree", ["chain", "dynamic"])
 def test_mask_tokens_need_no_forward_of_their_own(tree):
     model = repeating_model("gated-lora", 3)

@@ -97,6 +97,7 @@ def test_copying_a_row_copies_its_index(model):
     assert drafted([([5, 6, 7, 5], 20), ([6, 8, 6], 20), ([9, 3], 20)], drafter, 2)[1] == [[6, 7], [8, 6], []]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 2, 3, 4])
 @pytest.mark.parametrize("longest", [1, 3])
 def test_greedy_equals_transformers(model, batch, longest):
@@ -131,6 +132,7 @@ def test_a_story_takes_fewer_forwards(shared):
     assert check_greedy(model, rows, ngram_drafter(), max_new_tokens=90).tokens_per_forward > 1.2
 
 
+@pytest.mark.slow
 def test_sampled_sequences_follow_the_enumerated_distribution():
     check_sampling(ngram_drafter(depth=2), {"temperature": 1.3, "top_k": 4, "top_p": 0.9})
 

@@ -13,6 +13,7 @@ from tests.tiny import ALL, tiny_trunk
 PROMPTS = [[5, 9, 23, 4, 40, 8], [7, 31, 8], [12]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ALL)
 def test_drafts_from_the_cache_are_the_predictions_for_the_whole_text(architecture):
     try:

@@ -57,6 +57,7 @@ def said(model, tokens, path):
     return model.unembeddings[1 + k].logits(state).log_softmax(-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "options"), RECURSIVE)
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text", "gpt2"])
 def test_chains_equal_the_predictions_for_the_whole_text(family, options, architecture):
@@ -68,6 +69,7 @@ def test_chains_equal_the_predictions_for_the_whole_text(family, options, archit
             assert path[-1] == int(said(model, tokens, path[:-1]).argmax())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "options"), RECURSIVE)
 @pytest.mark.parametrize(("count", "architecture"), [(7, "mistral"), (23, "llama")])
 def test_trees_hold_the_most_probable_paths_by_enumeration(family, options, count, architecture):

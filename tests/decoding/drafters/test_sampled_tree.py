@@ -76,6 +76,7 @@ def drawn(model, prompts, draws, case, **way):
     return out.sequences[:, width:].unflatten(0, (draws, len(prompts))), out.stats
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("draws", "case"), CASES)
 @pytest.mark.parametrize("prompts", [PROMPTS[:1], PROMPTS])
 def test_sampled_sequences_follow_the_enumerated_distribution(model, prompts, draws, case):
