@@ -1,4 +1,4 @@
-"""Drafters, one file each, and the table of the drafters that have a name."""
+"""Drafters, a file per drafter, and the table of named drafters."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

@@ -1,7 +1,7 @@
 """Drafts of a smaller model, token by token (Leviathan et al. 2022, arXiv 2211.17192, section 2; Chen et al. 2023, arXiv
 2302.01318, algorithm 2).
 
-The assistant processes the same sequences as the trunk, with a ragged cache of its own. Cache slots of rejected drafts are
+The assistant processes the same sequences as the trunk, with a separate ragged cache. Cache slots of rejected drafts are
 overwritten, as in the trunk's cache.
 """
 
@@ -31,7 +31,7 @@ def assistant_drafter(assistant: PreTrainedModel | DraftableModel, depth: int = 
 
     Args:
         assistant: model in eval mode, on the trunk's device, with the trunk's vocabulary; of a `DraftableModel`, the trunk is used.
-        depth: maximum number of drafts per step; each draft costs a forward of the assistant.
+        depth: maximum number of drafts per step; a draft costs a forward of the assistant.
     Raises:
         ConfigError: `assistant` is not a model, or the depth is below 1; or, when the drafter is built, the assistant does not fit
             the trunk.
@@ -65,13 +65,13 @@ def _check_fits(assistant: PreTrainedModel, model: DraftableModel) -> None:
 
 
 class AssistantDrafter(ChainDrafter):
-    """The assistant, its cache, and the number of committed tokens per sequence that the cache holds."""
+    """The assistant with a ragged cache, and the number of committed tokens per sequence that the cache holds."""
 
     def __init__(self, assistant: PreTrainedModel, depth: int, rows: int, capacity: int) -> None:
         super().__init__(depth)
         self.view = TrunkView(assistant)
         self.config_key = (depth, weakref.ref(assistant))
-        self.position_limit = position_limit(assistant)  # beyond it the assistant has no drafts
+        self.position_limit = position_limit(assistant)  # the assistant has no drafts beyond this position
         self.cache = RaggedKVCache(rows, capacity, sum(slot_bytes(self.view)))
         self.processed_lengths = [0] * rows
 
@@ -102,7 +102,7 @@ class AssistantDrafter(ChainDrafter):
         return (length - done for length, done in zip(batch.lengths, self.processed_lengths, strict=False))
 
     def _prefill(self, batch: DecodingBatch, capacity: int) -> None:
-        """Process unprocessed prompts, the newest token excepted, from the first such row on: new sequences have the last rows."""
+        """Process new prompts except the newest token, in all rows from the first new prompt on (new sequences are last)."""
         lengths = batch.lengths
         long = (r for r, length in enumerate(lengths) if length - self.processed_lengths[r] > self.depth + 1)
         first = next(long, len(lengths))

@@ -20,11 +20,11 @@ class Draft:
 
     Args:
         distributions: for a chain, the distribution that draft k was sampled from, (rows, vocab) per k; empty if no acceptance rule
-            needs it. For a sampled tree, the distributions that `proposal_index` refers to.
+            needs distributions. For a sampled tree, the distributions that `proposal_index` refers to.
         lengths: number of drafts per sequence; None: as many as requested.
-        parents: for a tree, the parent node of each draft, (rows, drafts); node 0 is the last committed token, drafts count from 1.
-            Siblings have different tokens.
-        proposal_index: for a sampled tree, the index of the distribution that the children of each node were sampled from.
+        parents: for a tree, the parent node of every draft, (rows, drafts); node 0 is the last committed token, drafts count
+            from 1. Siblings have different tokens.
+        proposal_index: for a sampled tree, the index of the distribution for the children of every node.
     """
 
     distributions: list[Tensor]
@@ -52,10 +52,10 @@ class Drafter(Protocol):
         """Largest useful number of drafts if at most `max_accepted` drafts can be accepted; at least 1."""
 
     def catch_up_tokens(self, batch: DecodingBatch, num_draft_tokens: int) -> int:
-        """Extra tokens that the drafter must process before it can draft, compared with a step after a step with drafts."""
+        """Extra tokens that the drafter must process before drafting, compared with consecutive steps with drafts."""
 
     def num_mask_tokens(self, num_draft_tokens: int, max_accepted: int) -> int:
-        """Number of mask tokens to append after each token of this step.
+        """Number of mask tokens to append after every token of this step.
 
         Args:
             num_draft_tokens: maximum number of consecutive drafts of the step.
@@ -67,7 +67,7 @@ class Drafter(Protocol):
 
         Args:
             hidden_states: of rows `first`, `first + 1`, ..., (rows, seq, hidden).
-            positions: position of each token, (rows, seq); -1 for padding and for rejected drafts.
+            positions: positions of the tokens, (rows, seq); -1 for padding and for rejected drafts.
             first: first row.
         """
 
@@ -81,7 +81,7 @@ class Drafter(Protocol):
         """Forget the sequence of a row; a new sequence starts there."""
 
     def extra_bytes(self, rows: int, capacity: int) -> int:
-        """Bytes that `resize` with these arguments would allocate."""
+        """Bytes that `resize` with equal arguments would allocate."""
 
     def resize(self, rows: int, capacity: int) -> None:
         """Allocate for this number of rows and of tokens per row; never fewer than in use."""
@@ -91,7 +91,7 @@ class Drafter(Protocol):
 class DrafterFactory:
     """Builder of a drafter: the result of `ngram_drafter()`, and the value of `generate(..., drafter=)`.
 
-    A class and not a plain function, so that a forgotten call, `drafter=ngram_drafter`, is found at once.
+    A class and not a plain function, to find a forgotten call, `drafter=ngram_drafter`, at once.
 
     Args:
         build: maps the model and the trunk's cache to a drafter.
@@ -142,5 +142,5 @@ class ChainDrafter:
         return 0
 
     def unprocessed(self, batch: DecodingBatch, num_draft_tokens: int) -> Iterable[int]:
-        """Number of committed tokens per sequence that the drafter has not processed; empty if it processes none."""
+        """Number of committed tokens per sequence that the drafter has not processed; empty for drafters that process no tokens."""
         return ()

@@ -1,4 +1,4 @@
-"""Chained heads: every head has cache entries of its own at every position, computed from the head before and the next token."""
+"""Chained heads: every head has separate cache entries at every position, computed from the head before and the next token."""
 
 import torch
 from torch import Tensor
@@ -12,14 +12,14 @@ from headway.decoding.drafters.recursive import Beam, RecursiveDrafter
 class ChainedDrafter(RecursiveDrafter):
     """Drafts of chained heads. Head k at a position reads the state of head k - 1 there and the token that head k - 1 predicted.
 
-    The entries of head k at the last k positions depend on drafts. Each step therefore runs the heads again from the first such
-    position, so that entries that stay in the cache come from committed tokens alone.
+    The entries of head k at the last k positions depend on drafts. The next step therefore runs the heads again from these positions
+    on: entries that stay in the cache come from committed tokens alone.
 
-    Chain: each head runs once, over all these positions.
+    Chain: every head runs once, over all positions to process.
 
     Tree: let p be the last position that the trunk has processed. The entry of head d at position p + k - d depends on drafts up to
-    depth k and on nothing deeper. When the draft of depth k is chosen, the entries of all heads d >= k at these positions are
-    computed, one per head. (Head d sees a text that is d tokens shorter.)
+    depth k and on nothing deeper. When the draft of depth k is chosen, the entry of every head d >= k at position p + k - d is
+    computed. (Head d sees a text that is d tokens shorter.)
     """
 
     def _chain(self, batch: DecodingBatch, depth: int) -> Draft:
@@ -33,7 +33,7 @@ class ChainedDrafter(RecursiveDrafter):
         return Draft(distributions, [depth] * len(batch.rows))
 
     def _first_step(self, batch: DecodingBatch, depth: int) -> Beam:
-        """Beam with the states of all heads, each at the end of its own text; recurrent state (rows, 1, heads * width)."""
+        """Beam with the states of all heads, (rows, 1, heads * width); the text of head d ends d tokens earlier."""
         positions, hidden = self.window(batch, depth, recompute=self.depth)
         context = self._context(positions, self._context_masks(batch, positions))
         first, states = hidden, []

@@ -1,7 +1,7 @@
-"""Two drafters as one: the second drafter drafts for the sequences that the first drafter has no draft for.
+"""Combination of two drafters: the second drafter serves the sequences that the first drafter has no draft for.
 
-Example: n-gram look-up before heads. Where the text repeats itself, look-up drafts are long and cost nothing; elsewhere the heads
-draft.
+Example: n-gram look-up before heads. In a repetitive passage, look-up drafts are long and cost nothing; in all further passages the
+heads draft.
 """
 
 from torch import Tensor
@@ -19,7 +19,7 @@ def fallback_drafter(first: DrafterFactory, second: DrafterFactory) -> DrafterFa
 
     Args:
         first: factory of a drafter that may have no draft for a sequence.
-        second: factory of the drafter for these sequences. Both drafters propose chains.
+        second: factory of the drafter for sequences without a draft. Both drafters propose chains.
     Raises:
         ConfigError: when the drafter is built, if a drafter proposes trees.
     """

@@ -1,4 +1,4 @@
-"""Base of drafters that run the model's heads: it keeps the trunk's hidden states until a head needs them."""
+"""Base of drafters that run the model's heads: a buffer of the trunk's hidden states, kept until a head drafts."""
 
 from collections.abc import Iterable
 
@@ -17,7 +17,8 @@ MAX_PENDING = 32  # steps without drafts until their hidden states are written t
 class HeadsDrafter(ChainDrafter):
     """Buffer of hidden states by position, and per head the number of tokens that the head has processed.
 
-    A head processes committed tokens only when asked to draft. A step without drafts costs a copy, and many steps share one copy.
+    A head processes committed tokens only when asked to draft. A step without drafts costs a copy, shared by up to
+    `MAX_PENDING` steps.
     """
 
     def __init__(self, heads: HeadStack, view: TrunkView, cache: RaggedKVCache) -> None:
@@ -88,7 +89,7 @@ class HeadsDrafter(ChainDrafter):
         return positions, self.states[torch.arange(len(positions), device=batch.device)[:, None], positions]
 
     def window(self, batch: DecodingBatch, count: int, recompute: int = 0) -> tuple[Tensor, Tensor]:
-        """Input of the first `count` heads: all tokens that at least one of these heads has not processed.
+        """Input of the first `count` heads: all tokens that are new to a head.
 
         The trunk has processed all committed tokens but the last. The heads count as caught up afterwards.
 

@@ -1,4 +1,4 @@
-"""Trees with at most a given number of drafts, so that drafters can be compared at an equal cost of verification."""
+"""Trees with at most a given number of drafts, to compare drafters at an equal cost of verification."""
 
 from headway.decoding.draftable import DraftableModel
 from headway.decoding.drafters.base import Drafter, DrafterFactory, build_drafter
@@ -11,7 +11,7 @@ from headway.errors import ConfigError
 def limit_draft_tokens(drafts: int, factory: DrafterFactory) -> DrafterFactory:
     """Factory of the same drafters with trees of at most `drafts` drafts; chains are not limited.
 
-    A static tree is cut to its first drafts.
+    A static tree is cut after the first `drafts` paths.
 
     Raises:
         ConfigError: `drafts` is not a whole number from 0 on.

@@ -4,8 +4,8 @@ The forward that verifies drafts also has mask tokens after the last committed t
 accepted, the answers of the mask tokens after the last accepted token are the next drafts, and drafting needs no forward of
 the trunk. Prompts have mask tokens at their end as well.
 
-A step without drafts has no mask tokens. The first speculative step after it has no drafts: it only appends mask tokens, so
-that the next step can draft.
+A step without drafts has no mask tokens. The first speculative step afterwards has no drafts: the step only appends mask
+tokens, and the next step can draft.
 """
 
 from dataclasses import replace
@@ -23,7 +23,7 @@ from headway.trunk import HiddenStates, TrunkView
 
 
 class MaskTokenDrafter(RecursiveDrafter):
-    """Hidden states of the mask tokens after the last processed token of each sequence."""
+    """Hidden states of the mask tokens after the last processed token of every sequence."""
 
     def __init__(self, heads: HeadStack, view: TrunkView, cache: RaggedKVCache, tree: TreeOption = "dynamic") -> None:
         super().__init__(heads, view, cache, tree)

@@ -1,7 +1,8 @@
-"""Drafts from the text itself: the tokens that followed the last n-gram at its previous occurrence (prompt lookup decoding, Saxena
+"""Drafts from the text itself: the tokens that followed the last n-gram at the previous occurrence (prompt lookup decoding, Saxena
 2023, https://github.com/apoorvumang/prompt-lookup-decoding; transformers' PromptLookupCandidateGenerator).
 
-The drafter needs no heads and no second model. It pays where the output repeats the prompt or itself: summaries, edits, code.
+The drafter needs no heads and no second model. The drafter pays for output that repeats the prompt or earlier output:
+summaries, edits, code.
 """
 
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ def ngram_drafter(depth: int = 8, longest: int = 3, shortest: int = 1) -> Drafte
 
 
 class NgramDrafter(ChainDrafter):
-    """An n-gram index per sequence. The same text always has the same drafts, so that drafts have no distribution."""
+    """An n-gram index per sequence. The same text always has the same drafts, and drafts have no distribution."""
 
     def __init__(self, rows: int, depth: int, longest: int, shortest: int) -> None:
         super().__init__(depth)
@@ -69,7 +70,7 @@ class NgramDrafter(ChainDrafter):
 
 
 class NgramIndex:
-    """Position after the last occurrence of each n-gram of a growing text.
+    """Position after the last occurrence of every n-gram of a growing text.
 
     A new token costs a few dictionary entries; the text is never searched.
     """
@@ -85,10 +86,10 @@ class NgramIndex:
         return index
 
     def continuation(self, tokens: Sequence[int], count: int) -> list[int]:
-        """The `count` tokens that followed the last n-gram of the text at its previous occurrence; empty for a new n-gram.
+        """The `count` tokens that followed the last n-gram of the text at the previous occurrence; empty for a new n-gram.
 
         Args:
-            tokens: the whole text, which only grows from call to call.
+            tokens: the whole text; from call to call the text only grows.
         """
         for end in range(self.indexed_length + 1, len(tokens)):  # no token follows the last n-gram yet
             for n in range(self.shortest, min(self.longest, end) + 1):

@@ -1,6 +1,6 @@
 """Drafter with known answers: drafts are correct at a given rate and cost as much as drafts of real heads.
 
-It measures the speed-up that heads of this quality would give, before anyone trains them.
+The drafter measures the speed-up that heads of this quality would give, before any training.
 """
 
 import random
@@ -25,8 +25,8 @@ def oracle_drafter(
         answers: maps the tokens of a prompt to the tokens of the whole text, the prompt included.
         rate: probability that a draft is correct, 0 to 1.
         depth: number of consecutive drafts.
-        heads: factory of a drafter with at least this depth. It runs in every step, and its drafts are overwritten. None:
-            drafts cost nothing.
+        heads: factory of a drafter with at least this depth. The drafter runs in every step, and the oracle overwrites the
+            drafts. None: drafts cost nothing.
         seed: seed of the choice of correct drafts.
     """
 

@@ -1,7 +1,8 @@
-"""Parallel heads: all drafts at once from one hidden state, as a tree of the most probable paths or a static tree (Medusa, Cai et
-al. 2024, arXiv 2401.10774, section 2.1.2).
+"""Parallel heads: all drafts at once from a single hidden state, as a tree of the most probable paths or a static tree
+(Medusa, Cai et al. 2024, arXiv 2401.10774, section 2.1.2).
 
-Head k at the last position that the trunk has processed predicts the token k + 2 positions later, independently of the other heads.
+Head k at the last position that the trunk has processed predicts the token k + 2 positions later, independently of all further
+heads.
 """
 
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ class ParallelDrafter(HeadsDrafter):
     """Drafts of parallel heads.
 
     Greedy sequences get the most probable paths. Sequences with a sampling rule for trees get a tree of fixed shape, filled by
-    sampling; all other sequences get a chain.
+    sampling; all remaining sequences get a chain.
     """
 
     def __init__(
@@ -146,7 +147,7 @@ class ParallelDrafter(HeadsDrafter):
         return torch.stack([unembedding.logits(states[:, k]) for k, unembedding in enumerate(unembeddings)], dim=1)
 
     def _static_tree(self, perturbed: Tensor) -> DraftTree:
-        """The static tree with the highest-ranked tokens of each head; perturbed logits (rows, depth, vocab)."""
+        """The static tree with the highest-ranked tokens of every head; perturbed logits (rows, depth, vocab)."""
         ranked = perturbed.topk(1 + max(map(max, self.paths)), dim=2).indices
         tokens = torch.stack([ranked[:, len(path) - 1, path[-1]] for path in self.paths], dim=1)
         return DraftTree(tokens, torch.tensor(self.parents, device=tokens.device).expand_as(tokens))

@@ -1,7 +1,7 @@
-"""Recursive heads: each head extends the draft of the head before, along a chain or along the most probable paths of a tree.
+"""Recursive heads: head k extends the draft of head k - 1, along a chain or along the most probable paths of a tree.
 
-Tree: heads run depth by depth. At each depth a head runs at once on the `BEAM_WIDTH` most probable paths so far, and its most
-probable next tokens give new paths. In the end the paths of highest probability over all depths become the drafts (EAGLE-2, Li et
+Tree: heads run depth by depth. At depth k, head k runs at once on the `BEAM_WIDTH` most probable paths, and the most probable next
+tokens give new paths. In the end the paths of highest probability over all depths become the drafts (EAGLE-2, Li et
 al. 2024, arXiv 2406.16858, sections 4.1 and 4.2). For a recurrent drafter this is a beam search with beams that share their
 beginnings (ReDrafter, Zhang et al. 2024, arXiv 2403.09919, section 3.3).
 """
@@ -29,8 +29,8 @@ class Beam(NamedTuple):
     Attributes:
         recurrent_state: input of the next head, (rows, paths, width).
         hidden_states: input of the unembedding, (rows, paths, hidden).
-        ancestors: drafts that heads have processed and that lie on each path, bool, (rows, paths, processed drafts).
-        depths: head that processed each of these drafts, (processed drafts,).
+        ancestors: true for drafts on the path, among the drafts that heads have processed, bool, (rows, paths, processed drafts).
+        depths: index of the head per processed draft, (processed drafts,).
     """
 
     recurrent_state: Tensor
@@ -130,7 +130,7 @@ class RecursiveDrafter(HeadsDrafter):
         return Beam(recurrent_state, hidden_states, none.bool().expand(len(hidden_states), 1, 0), none)
 
     def _step(self, batch: DecodingBatch, k: int, beam: Beam, parents: Tensor, tokens: Tensor) -> Beam:
-        """Beam after head k has processed `tokens`, which extend the paths `parents` of the beam; both (rows, paths)."""
+        """Beam after head k has processed `tokens`, extensions of the paths `parents` of the beam; both (rows, paths)."""
         newest = batch.ends - 2
         positions = (newest + k).expand_as(tokens)
         before, masks = self._expand(k, beam, parents), None
@@ -142,7 +142,7 @@ class RecursiveDrafter(HeadsDrafter):
     def _expand(self, k: int, beam: Beam, parents: Tensor) -> Beam:
         """The paths `parents` of the beam, (rows, paths), for head k to extend.
 
-        If head k attends, its own node is added to the ancestors of each path.
+        If head k attends, the node of the head is added to the ancestors of every path.
         """
         rows = torch.arange(len(parents), device=parents.device)[:, None]
         recurrent_state, hidden, ancestors = (part[rows, parents] for part in beam[:3])
@@ -156,15 +156,15 @@ class RecursiveDrafter(HeadsDrafter):
         return ForwardContext(self.view, positions.clamp(min=0), masks, self.cache)
 
     def _context_masks(self, batch: DecodingBatch, positions: Tensor) -> Masks:
-        """Causal masks for tokens at `positions`, (rows, seq); sets their cache slots."""
+        """Causal masks for tokens at `positions`, (rows, seq); sets the cache slots."""
         kv_length = max(batch.lengths) - 1
         self.cache.set_write_slots(positions, kv_length)
         return self.view.causal_masks(positions, kv_length)
 
     def _draft_masks(self, newest: Tensor, positions: Tensor, ancestors: Tensor, depths: Tensor) -> Masks:
-        """Masks of the newest drafts: each attends to the text of its sequence and to its ancestors; sets their cache slots.
+        """Masks of the newest drafts: a draft attends to the text and to the ancestors; sets the cache slots of the drafts.
 
-        Drafts take the cache slots after the text, in the order in which heads process them.
+        Drafts take the cache slots after the text, in processing order.
 
         Args:
             newest: position of the last token of the text, (rows, 1).

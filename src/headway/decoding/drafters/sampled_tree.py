@@ -1,11 +1,11 @@
 """Tokens of a tree of fixed shape: siblings are the most probable tokens, or sampled without replacement if the rule needs samples.
 
 The k largest of log-probabilities plus Gumbel noise are k samples without replacement, in sampling order (Kool et al. 2019, arXiv
-1903.06059, section 2.3). The acceptance rule judges the children of one node per depth, so that all nodes of a depth may share
-their noise (`headway.ops.verification.multi_candidate`).
+1903.06059, section 2.3). The acceptance rule judges the children of a single node per depth, and all nodes of a depth may share
+the noise (`headway.ops.verification.multi_candidate`).
 
-The distribution after a node depends on the path to the node only if a sequence has logits processors, such as a repetition
-penalty: then each node has a distribution of its own. Otherwise there is one distribution per depth.
+The distribution after a node depends on the path to the node only if a sequence has logits processors, for example a repetition
+penalty: then every node has a separate distribution. Otherwise there is a single distribution per depth.
 """
 
 from collections import defaultdict
@@ -21,17 +21,17 @@ from headway.ops.noise import gumbel
 
 
 class SampledTree(NamedTuple):
-    """Distributions that drafts were sampled from, (rows, vocab) each, and per node the index of its children's distribution."""
+    """Distributions that drafts were sampled from, (rows, vocab), and per node the index of the children's distribution."""
 
     distributions: list[Tensor]
     proposal_index: list[int]
 
 
 def sample_tree(batch: DecodingBatch, parents: Sequence[int], logits: Tensor) -> SampledTree:
-    """Sample the drafts of a tree that all sequences share, and write them into the batch.
+    """Sample the drafts of a tree that all sequences share, and write the drafts into the batch.
 
     Args:
-        parents: parent node of each draft; siblings are in sampling order.
+        parents: parent node of every draft; siblings are in sampling order.
         logits: output of the heads, the same for all paths, (rows, depth, vocab).
     """
     rows = len(batch.rows)
@@ -74,11 +74,11 @@ def _noise_seeds(batch: DecodingBatch) -> Tensor:
 
 
 def _ranked_tokens(batch: DecodingBatch, processed: Tensor, depths: Tensor, noise: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """First `count` tokens after each node, and the distributions that they were sampled from.
+    """First `count` tokens after every node, and the distributions of the samples.
 
     Args:
         processed: logits after the processors, (rows, nodes, vocab).
-        depths: depth of each node, (rows, nodes).
+        depths: depth of every node, (rows, nodes).
         noise: seeds, (rows,).
     Returns: tokens, (rows, nodes, count), and probabilities, (rows, nodes, vocab), undefined for sequences that do not sample.
     """

@@ -27,7 +27,7 @@ def chain_draft_sizes(depth: int) -> tuple[int, ...]:
 
 
 def tree_draft_sizes(depth: int) -> tuple[int, ...]:
-    """Numbers of drafts of a dynamic tree: those of a chain, then larger trees."""
+    """Numbers of drafts of a dynamic tree: the numbers of a chain, then larger numbers."""
     return (*chain_draft_sizes(depth), *(n for n in TREE_DRAFT_SIZES if n > depth))
 
 
@@ -35,7 +35,7 @@ def static_tree_paths(tree: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
     """Paths of a static tree, checked.
 
     Raises:
-        ConfigError: the paths do not form a tree, in which each path appears once, after its parent.
+        ConfigError: the paths do not form a tree: in a tree, a path appears once and after the parent path.
     """
     try:
         paths = [tuple(path) for path in tree]
