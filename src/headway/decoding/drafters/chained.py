@@ -12,8 +12,8 @@ from headway.decoding.drafters.recursive import Beam, RecursiveDrafter
 class ChainedDrafter(RecursiveDrafter):
     """Drafts of chained heads. Head k at a position reads the state of head k - 1 there and the token that head k - 1 predicted.
 
-    The entries of head k at the last k positions depend on drafts. The next step therefore runs the heads again from these positions
-    on: entries that stay in the cache come from committed tokens alone.
+    The entries of head k at the last k positions depend on drafts. The next step therefore runs the heads again from these
+    positions on: entries that stay in the cache come from committed tokens alone.
 
     Chain: every head runs once, over all positions to process.
 
