@@ -183,11 +183,12 @@ def _covered(spans: list[Span], text: str, tokens: _Tokens, tokenizer: PreTraine
     """Flags of the tokens: True if a token has a character of a span."""
     if tokens.offsets is None:
         return _covered_without_offsets(spans, text, tokens.ids, tokenizer)
-    covered, before = [], 0
-    for start, end in tokens.offsets:
-        start = before if start == end else start  # some tokenizers leave spaces out of the offsets: a token of spaces seems empty
-        before = max(end, before)
-        covered.append(any(end > first and start < last for first, last in spans))
+    # some tokenizers leave spaces out of the offsets; a token of spaces then seems empty, and begins at the end before
+    ends = [0, *(end for _, end in tokens.offsets)]
+    offsets = [(before if start == end else start, end) for before, (start, end) in zip(ends, tokens.offsets, strict=False)]
+    covered = [False] * len(offsets)
+    for first, last in spans:
+        covered = [was or (start < last and end > first) for was, (start, end) in zip(covered, offsets, strict=True)]
     return covered
 
 
