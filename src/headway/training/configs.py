@@ -230,6 +230,11 @@ class DistillConfig:
         0.3, help="sampling temperature; 1 is the model's own distribution, 0 is greedy; Medusa samples at 0.3", group=SAMPLING
     )
     top_p: float = field(1.0, help="sample from the most probable tokens that together have this probability", group=SAMPLING)
+    generation_config: Literal["model", "none"] = field(
+        "model",
+        help="source of all further settings: the model's generation_config.json, or none for transformers' defaults",
+        group=SAMPLING,
+    )
     seed: int = field(0, help="seed; a sample depends on it, on the index of its prompt and on its own index alone", group=SAMPLING)
     batch_size: int = field(16, help="prompts decoded together; affects the speed, not the samples", group=HARDWARE)
     float32: bool = field(

@@ -1,11 +1,12 @@
 """All decoding variants generate the same tokens, and their results follow from the decoding. No test reads the clock."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from headway import HeadwayModel
+from headway import HeadwayModel, embedded_path
 from headway.cli import main
 from headway.evaluation.benchmarks import decode
 from headway.evaluation.configs import DecodeBenchConfig
@@ -33,6 +34,16 @@ def test_the_command_writes_results_and_a_plot(tmp_path: Path, capsys: pytest.Ca
     results = json.loads(file.read_text())["batches"]["1"]
     assert results["heads"]["identical"] and "tokens_per_forward" not in results["transformers"]
     assert (tmp_path / "decode.svg").read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize("settings", [{"num_beams": 4}, {"stop_strings": ["a"], "repetition_penalty": 1.3}])
+def test_benchmarks_run_a_model_with_any_generation_config(tmp_path: Path, settings: dict) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(embedded_path(), folder)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 0, **settings}))
+    words = ["--model", str(folder), "--batches", "1", "--max-new-tokens", "2", "--repeats", "1"]
+    assert main(["bench", "decode", *words, "--prompts", "1", "--prompt-tokens", "4"]) == 0
+    assert main(["bench", "plan", *words, "--heads", "1", "--rates", "0.5", "--context", "4"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +36,17 @@ def talking(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def lines(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_model_with_beams_in_its_generation_config_is_sampled_without_it(talking: str, data: str, tmp_path: Path) -> None:
+    folder = tmp_path / "beams"
+    shutil.copytree(talking, folder)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 2, "num_beams": 4}))
+    words = ["heads", "distill", "--model", str(folder), "--data", data, "--limit", "2", "--max-new-tokens", "4", "--quiet"]
+    words += ["--output-file", str(tmp_path / "own.jsonl")]
+    assert main(words) == 2
+    assert main([*words, "--generation-config", "none", "--no-resume"]) == 0
+    assert len(lines(tmp_path / "own.jsonl")) == 2
 
 
 @pytest.mark.slow

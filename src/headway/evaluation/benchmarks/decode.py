@@ -25,6 +25,7 @@ from headway.evaluation.benchmarks.speed import greedy
 from headway.evaluation.benchmarks.timing import peak_memory, wait
 from headway.evaluation.benchmarks.transformers_mtp import decoding_with, native_heads
 from headway.evaluation.configs import DecodeBenchConfig
+from headway.evaluation.loading import keep_special_tokens
 from headway.evaluation.prompts import prompt_tokens
 from headway.evaluation.results import as_json
 from headway.files import write_json, write_text
@@ -95,6 +96,7 @@ def run(config: DecodeBenchConfig) -> DecodeBenchResult:
     """
     torch.set_num_threads(config.threads)
     model, tokenizer = load_model_and_tokenizer(config.model, dtype=config.dtype)
+    keep_special_tokens(model.trunk)  # all variants decode greedily
     prompts = _prompts(config, tokenizer)
     console = Console(soft_wrap=True, highlight=False)
     bandwidth = memory_bandwidth(model.device, torch.float32, BANDWIDTH_BYTES)

@@ -26,6 +26,7 @@ from headway.errors import ConfigError
 from headway.evaluation.benchmarks.speed import greedy
 from headway.evaluation.benchmarks.timing import wait
 from headway.evaluation.configs import PlanConfig
+from headway.evaluation.loading import keep_special_tokens
 from headway.evaluation.results import as_json
 from headway.files import write_json
 from headway.model import HeadwayModel, load_trunk
@@ -76,6 +77,7 @@ def run(config: PlanConfig) -> EstimateResult:
     torch.set_num_threads(config.threads)
     dtype = torch.float32 if config.dtype == "float32" else torch.bfloat16
     trunk: Any = _random_llama(config.shape) if config.shape else load_trunk(model_path(config.model))
+    keep_special_tokens(trunk)
     model = HeadwayModel.from_trunk(trunk.to(dtype), family=config.family, count=config.heads).eval()
     batches = {}
     for batch in config.batches:

@@ -16,6 +16,7 @@ import headway.config
 from headway.data import load_examples
 from headway.errors import HeadwayError
 from headway.evaluation.benchmarks.speed import SpeedResult, measure_speed
+from headway.evaluation.loading import keep_special_tokens
 from headway.evaluation.prompts import prompt_tokens
 from headway.experiments.compare.configs import CompareConfig
 from headway.experiments.compare.report import write_report
@@ -116,6 +117,8 @@ def _measure_speed(config: CompareConfig, specs: list[ArmSpec]) -> dict[str, dic
         model, tokenizer = load_model_and_tokenizer(str(config.output_dir / "runs" / spec.name / MODEL))
         if not model.count:
             continue
+        if spec.scored.generation_config == "none":
+            keep_special_tokens(model.trunk)
         examples = load_examples(spec.scored.test or spec.scored.data, "test", config.speed_prompts)
         tokens = (prompt_tokens(example, tokenizer, MAX_PROMPT_TOKENS)[:MAX_PROMPT_TOKENS] for example in examples)
         prompts = [ids for ids in tokens if ids]

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from headway.config import at_least, field
 from headway.errors import ConfigError
+from headway.evaluation.configs import GENERATION_CONFIG_HELP, GenerationConfigChoice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,7 @@ class TaskConfig:
     examples: int | None = field(None, help="training examples, sampled anew for each seed", default_text="all examples")
     test_examples: int = field(200, help="held-out examples to score")
     max_new_tokens: int = field(256, help="maximum number of tokens of an answer")
+    generation_config: GenerationConfigChoice = field("model", help=GENERATION_CONFIG_HELP)
 
     def __post_init__(self) -> None:
         at_least(self, 1, "examples", "test_examples", "max_new_tokens")

@@ -10,6 +10,7 @@ import torch
 import headway.config
 from headway.data import Example, load_examples
 from headway.errors import HeadwayError
+from headway.evaluation.loading import keep_special_tokens
 from headway.evaluation.prompts import prompts_with_completions
 from headway.evaluation.results import as_json
 from headway.evaluation.tasks.exact_match import exact_match
@@ -80,6 +81,8 @@ def measure_rates(spec: ArmSpec, folder: Path) -> StepRates:
 def score(source: str, task: TaskConfig, test: list[Example]) -> dict[str, Any]:
     """Scores of a saved model, as fields of ArmResult."""
     model, tokenizer = load_model_and_tokenizer(source)
+    if task.generation_config == "none":
+        keep_special_tokens(model.trunk)
     measured = held_out_on(model, tokenizer, test, _max_length(model))
     metrics = {"loss": measured.losses[0]}
     scores = {"metrics": metrics, "head_losses": measured.losses[1:], "agreement": measured.agreement}

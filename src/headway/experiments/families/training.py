@@ -11,6 +11,7 @@ import headway.config
 from headway.data import Example, Text, load_examples, tokenize_prompt
 from headway.errors import DataError, HeadwayError
 from headway.evaluation.benchmarks.drafting import drafting
+from headway.evaluation.loading import keep_special_tokens
 from headway.evaluation.tasks.held_out import held_out_on
 from headway.experiments.families.results import FamilyResult
 from headway.experiments.families.specs import FamilySpec, training_config
@@ -68,6 +69,7 @@ def measure(model: HeadwayModel, source: str, spec: FamilySpec) -> dict[str, Any
         spec: settings of the measurements.
     """
     settings = spec.measured
+    keep_special_tokens(model.trunk)  # all families decode with the settings of the comparison alone
     tokenizer = load_tokenizer(source)
     examples = load_examples(settings.validation, "test", settings.test_examples)
     started = time.perf_counter()

@@ -171,10 +171,11 @@ def _draw(
     settings: dict[str, Any] = {"max_new_tokens": config.max_new_tokens, "do_sample": config.temperature > 0}
     if config.temperature:
         settings |= {"temperature": config.temperature, "top_p": config.top_p, "top_k": 0}
-    ends = set(eos_tokens(resolve(model.trunk, None, settings)))
+    base = None if config.generation_config == "model" else config.generation_config
+    ends = set(eos_tokens(resolve(model.trunk, base, settings)))
     seeds = [seed_of(config.seed, prompt.number, sample) for prompt, sample in missing]
     requests = [
-        Request(prompt.tokens, SamplingParams(seed=seed, options=settings))
+        Request(prompt.tokens, SamplingParams(seed=seed, generation_config=base, options=settings))
         for (prompt, _), seed in zip(missing, seeds, strict=True)
     ]
     if not requests:
