@@ -102,8 +102,6 @@ class Engine:
         self._hidden_states: Mapping[int, Tensor] | None = None
         self._in_step = self._interrupted = False
 
-    # requests
-
     def submit(self, request: Request, on_tokens: OnTokens | None = None) -> Handle:
         """Queue a request for `step` or `run`.
 
@@ -156,8 +154,6 @@ class Engine:
         for row in self.batch.rows:
             counts.add(row.counts)
         return counts.stats(self.num_steps, self.clock.seconds)
-
-    # steps
 
     def run(self) -> None:
         """Decode until all requests are finished."""
@@ -257,8 +253,6 @@ class Engine:
             self.clock.stop(row)
             self._finished_counts.add(row.counts)
 
-    # prefill
-
     def _prefill(self) -> None:
         """Process a chunk of every prompt; sequences with a complete prompt get their first token and join the batch."""
         rows = self.prefilling
@@ -304,8 +298,6 @@ class Engine:
         logprobs = self._logprobs(joining, logits, path, inputs)
         self._commit(joining.rows, append_bonus_token(joining, path, inputs), inputs, logprobs)
         return joining.rows
-
-    # decoding
 
     def _decode_step(self) -> None:
         batch, clock, size = self.batch, self.clock, len(self.batch.rows)

@@ -71,7 +71,7 @@ def generate(
     Args:
         input_ids: prompts, (batch, seq), padded on either side.
         attention_mask: (batch, seq), 0 for padding.
-        generation_config: base of the settings in place of the model's own; "none" keeps only the model's special tokens.
+        generation_config: base of the settings instead of the model's own; "none" keeps only the model's special tokens.
         streamer: receives the prompt and then every token; for a single row.
         tokenizer: needed for `stop_strings`.
         generator: source of the sampled tokens, on the model's device; the global generator is never used.
@@ -85,7 +85,7 @@ def generate(
             `typical`: lossy, the output is not the trunk's distribution.
         compile: see `Engine`.
         max_batch_size: maximum number of sequences decoded at once; default: all.
-        strict_context: refuse a prompt with more tokens than the context that the model was trained for, in place of a warning.
+        strict_context: refuse a prompt with more tokens than the context that the model was trained for, instead of a warning.
     Raises:
         ConfigError: for an argument that is unknown, not supported or out of range.
     """

@@ -40,7 +40,7 @@ class SamplingParams:
             processors and truncation; the temperature is 1 without sampling.
         acceptance: acceptance rule of drafts when sampling, as the argument of `generate`.
         strict_context: refuse a prompt with more tokens than the context that the model was trained for.
-        generation_config: base of the settings in place of the model's own; "none" keeps only the model's special tokens.
+        generation_config: base of the settings instead of the model's own; "none" keeps only the model's special tokens.
         options: further arguments of `generate`, for example `bad_words_ids`; None switches a setting off.
     """
 
