@@ -1,4 +1,4 @@
-"""A chat template renders everything that it can, as at inference, and a failure names file and row."""
+"""Chat templates render all columns that the template names, as at inference, and a failure names file and row."""
 
 import warnings
 

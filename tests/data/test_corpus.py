@@ -1,4 +1,4 @@
-"""The script that makes the embedded model's corpus, on a small scale."""
+"""The script for the corpus of the embedded model, on a small scale."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def test_no_held_out_text_is_in_train_and_every_domain_has_some(corpus):
     assert 3_500_000 < sum(map(len, texts(corpus / "train.jsonl"))) < 7_500_000  # the real stories come whole, six times
 
 
-def test_the_tokenizer_gives_back_what_it_reads_and_splits_digits(corpus):
+def test_the_tokenizer_round_trips_and_splits_digits(corpus):
     tokenizer = AutoTokenizer.from_pretrained(corpus / "tokenizer")
     assert len(tokenizer) == 2048
     assert tokenizer.eos_token == tokenizer.pad_token == "<|endoftext|>" and tokenizer.bos_token is None

@@ -1,4 +1,4 @@
-"""A row becomes the example that its columns say, and the example becomes the same row again."""
+"""Columns decide the kind of an example, and an example converts back to the same row."""
 
 import json
 

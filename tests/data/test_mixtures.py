@@ -1,4 +1,4 @@
-"""A mixture draws its tasks as often as T0 and T5 say, and renders rows as templates say."""
+"""A mixture samples tasks in the proportions of T0 and T5, and renders rows with templates."""
 
 import json
 from collections import Counter
@@ -71,7 +71,7 @@ def test_a_capped_source_counts_by_its_templates(tmp_path):
     assert stats.chisquare([counts[key] for key in expected], [6000 * n / 180 for n in expected.values()]).pvalue > 1e-3
 
 
-def test_by_default_it_is_as_large_as_its_tasks_and_no_row_comes_again_before_all_have_come(tmp_path):
+def test_the_default_size_is_the_sum_of_the_tasks_and_no_row_repeats_before_all_have_occurred(tmp_path):
     file = write(tmp_path, {"a": 20, "b": 70})
     examples = load_mixture(file)
     assert len(examples) == 90
@@ -82,7 +82,7 @@ def test_by_default_it_is_as_large_as_its_tasks_and_no_row_comes_again_before_al
     assert [example.prompt for example in examples] != sorted(example.prompt for example in examples)
 
 
-def test_the_same_seed_draws_the_same_and_another_does_not(tmp_path):
+def test_a_seed_decides_the_examples(tmp_path):
     file = write(tmp_path, {"a": 20, "b": 70}, seed=1)
     first = load_examples(file)
     assert load_mixture(file) == first and load_examples(file, limit=10) == load_mixture(file, limit=10)
@@ -119,14 +119,14 @@ def test_templates_are_rendered_as_promptsource_does(tmp_path):
         assert load_mixture(file) == examples
 
 
-def test_data_that_holds_the_mark_is_not_split_there(tmp_path):
+def test_data_with_the_separator_is_not_split(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"question": "x ||| y", "answer": "z"}) + "\n")
     file = tmp_path / "mixture.yaml"
     file.write_text(yaml.safe_dump({"sources": [{"data": "a.jsonl", "templates": ["{{ question }} ||| {{ answer }}"]}]}))
     assert load_mixture(file) == [PromptCompletion("x ||| y", " z")]
 
 
-def test_a_source_without_templates_is_taken_as_it_is_and_generated_ones_have_splits(tmp_path):
+def test_a_source_without_templates_stays_unchanged_and_generated_sources_have_splits(tmp_path):
     file = tmp_path / "mixture.yaml"
     plain = {"data": "word-problems:2", "limit": 5}
     file.write_text(yaml.safe_dump({"sources": [plain, {**plain, "templates": ["{{ prompt }} ||| {{ completion }}"]}]}))
@@ -135,7 +135,7 @@ def test_a_source_without_templates_is_taken_as_it_is_and_generated_ones_have_sp
         assert {example.prompt for example in load_mixture(file, split)} <= known
 
 
-def test_a_mixture_is_data_like_any_other(tmp_path):
+def test_a_mixture_serves_as_training_data(tmp_path):
     file = write(tmp_path, {"a": 20, "b": 30})
     config = FinetuneConfig(model="embedded", data=str(file), output_dir=tmp_path / "out", max_length=32)
     assert len(build_dataset(config, load_tokenizer("embedded"), completion_only=True)) > 0
@@ -156,7 +156,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("source", "message"), MISTAKES)
-def test_mistakes_are_named_with_their_place(tmp_path, source, message):
+def test_mistakes_are_named_with_their_location(tmp_path, source, message):
     (tmp_path / "empty.jsonl").write_text("")
     file = write(tmp_path, {"a": 3}, sources=[source])
     with pytest.raises(DataError, match=message):

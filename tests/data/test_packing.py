@@ -1,4 +1,4 @@
-"""Packing loses no token, splits no document, and leaves rows about as few as can be."""
+"""Packing loses no token, splits no document, and needs few rows."""
 
 import pytest
 import torch
@@ -31,20 +31,20 @@ def test_a_document_longer_than_a_row_is_refused():
 @given(
     st.lists(st.lists(st.tuples(st.integers(0, 5), st.integers(-1, 5)), min_size=1, max_size=9), max_size=25), st.integers(9, 30)
 )
-def test_rows_cut_at_their_segments_are_the_documents_with_their_own_labels(documents, length):
+def test_rows_cut_at_segments_are_the_documents_with_labels(documents, length):
     encoded = [{"input_ids": [t for t, _ in d], "labels": [label for _, label in d]} for d in documents]
     cut = []
     for row in pack(encoded, length):
         assert row["segments"] == sorted(row["segments"])  # documents are contiguous
         assert set(row["segments"]) == set(range(row["segments"][-1] + 1))  # and numbered from 0 without gaps
         for segment in range(row["segments"][-1] + 1):
-            places = [i for i, s in enumerate(row["segments"]) if s == segment]
-            cut.append({name: [row[name][i] for i in places] for name in ("input_ids", "labels")})
+            positions = [i for i, s in enumerate(row["segments"]) if s == segment]
+            cut.append({name: [row[name][i] for i in positions] for name in ("input_ids", "labels")})
     key = str
     assert sorted(cut, key=key) == sorted(encoded, key=key)
 
 
-def test_best_fit_fills_the_fullest_row_that_has_room():
+def test_best_fit_fills_the_fullest_row_with_enough_free_tokens():
     sizes = [6, 5, 4, 5]  # longest first: 6, then 5 + 5, then 4 beside the 6
     rows = pack([{"input_ids": [i] * n, "labels": [i] * n} for i, n in enumerate(sizes)], 10)
     assert sorted(sorted(set(row["input_ids"])) for row in rows) == [[0, 2], [1, 3]]

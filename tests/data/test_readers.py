@@ -1,4 +1,4 @@
-"""Examples come out alike whatever they are stored in, and a mistake is named by file and line."""
+"""All file formats give the same examples, and a mistake is named by file and line."""
 
 import gzip
 import json
@@ -56,7 +56,7 @@ def test_mistakes_are_named_by_file_and_line(tmp_path, content, message):
         load_examples(tmp_path / "x.jsonl")
 
 
-def test_bytes_that_are_no_text_are_named_by_line_and_a_byte_order_mark_is_skipped(tmp_path):
+def test_invalid_utf8_is_named_by_line_and_a_byte_order_mark_is_skipped(tmp_path):
     (tmp_path / "x.jsonl").write_bytes(b'{"text": "a"}\n{"text": "\xff"}\n')
     with pytest.raises(DataError, match=r"x\.jsonl, line 2 is not UTF-8"):
         load_examples(tmp_path / "x.jsonl")
@@ -77,7 +77,7 @@ def test_a_download_cut_short_is_noticed(tmp_path):
         load_examples(tmp_path / "x.jsonl.gz")
 
 
-def test_a_folder_never_gives_training_data_for_a_split_that_it_lacks(tmp_path):
+def test_a_folder_never_gives_training_data_for_a_missing_split(tmp_path):
     (tmp_path / "train-00.jsonl").write_text('{"text": "one"}\n')
     (tmp_path / "train-01.jsonl").write_text('{"text": "two"}\n')
     (tmp_path / "valid.jsonl").write_text('{"text": "three"}\n')

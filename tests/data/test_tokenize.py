@@ -1,4 +1,4 @@
-"""What is learnt from an example: completions and assistant turns, and the end of each document."""
+"""Labels of examples: completions, assistant turns, and the eos token of a document."""
 
 import json
 
@@ -38,7 +38,7 @@ def words(ids):
     return " ".join("_" if i == -100 else WORDS[i] for i in ids)
 
 
-def test_completion_and_end_are_learnt_and_the_prompt_is_not():
+def test_completion_and_eos_have_labels_and_the_prompt_has_none():
     found = tokenize(PromptCompletion("a b", " c d"), tokenizer(), 10)[0]
     assert words(found["input_ids"]) == "a b c d <eos>"
     assert words(found["labels"]) == "_ _ c d <eos>"
@@ -52,7 +52,7 @@ def test_long_text_becomes_pieces_and_a_long_answer_is_left_out():
 
 
 @pytest.mark.parametrize("template", [PLAIN, MARKED])
-def test_only_the_assistants_turns_are_learnt(template):
+def test_only_the_assistants_turns_have_labels(template):
     found = tokenize(Chat(CHAT), tokenizer(template), 40)[0]
     assert words(found["input_ids"]) == "user : a b <eos> assistant : c <eos> user : hello <eos> assistant : there d <eos>"
     assert words(found["labels"]) == "_ _ _ _ _ _ _ c <eos> _ _ _ _ _ _ there d <eos>"
@@ -66,13 +66,13 @@ def test_examples_left_out_are_counted_and_warned_about():
     assert [words(row["input_ids"]) for row in encoded] == ["a c <eos>", "a b c d", "a <eos>"]
 
 
-def test_a_conversation_whose_template_sets_no_eos_is_closed_by_a_learnt_one():
+def test_a_template_without_eos_gets_an_eos_with_a_label():
     found = tokenize(Chat(CHAT[:2]), tokenizer(PLAIN.replace(" <eos>", "")), 40)[0]
     assert words(found["input_ids"]) == "user : a b assistant : c <eos>"
     assert words(found["labels"]) == "_ _ _ _ _ _ c <eos>"
 
 
-def test_a_generation_prompt_that_the_conversation_does_not_contain_shifts_no_label():
+def test_a_generation_prompt_longer_than_the_header_of_a_turn_shifts_no_label():
     template = PLAIN.replace("assistant : {% endif %}", "assistant : hello {% endif %}")  # as <think> in some templates
     found = tokenize(Chat(CHAT[:2]), tokenizer(template), 40)[0]
     assert words(found["labels"]) == "_ _ _ _ _ _ _ c <eos>"
@@ -105,7 +105,7 @@ def test_messages_without_a_template_and_text_without_an_eos_are_clear_errors():
         tokenize(Text("a"), tokenizer(eos=None), 10)
 
 
-def test_what_was_cut_off_where_it_was_written_is_not_closed(tmp_path):
+def test_a_completion_that_was_cut_off_has_no_eos(tmp_path):
     file = tmp_path / "cut.jsonl"
     rows = [{"prompt": "a b", "completion": " c d", "finish_reason": reason} for reason in ("length", "stop")]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -117,7 +117,7 @@ def test_what_was_cut_off_where_it_was_written_is_not_closed(tmp_path):
         assert words(found["labels"]) == "_ _ _ _ _ _ _ c <eos> _ _ _ _ _ _ there d"
 
 
-def test_a_completion_after_a_sentencepiece_tokenizer_has_no_space_of_its_own():
+def test_a_sentencepiece_tokenizer_adds_no_space_before_a_completion():
     spm = sentencepiece_like()
     for prompt, completion in [("Tim liked", " to run"), ('Tim: "', "Hello"), ("Story:\n", "Once"), ("", "Once"), ("a ", "b")]:
         (row,) = tokenize(PromptCompletion(prompt, completion), spm, 64)
@@ -157,7 +157,7 @@ def test_special_tokens_of_the_text_are_not_doubled():
     assert tokenize_prompt("a<eos>", bos_and_eos)[-1] == eos  # of the text itself
 
 
-def test_tokens_of_spaces_that_a_tokenizer_leaves_out_of_the_offsets_belong_to_their_side():
+def test_tokens_of_spaces_outside_the_offsets_have_the_right_labels():
     trimming = byte_level(["<eos>"], "<eos>", LINES)
     trimming._tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
     for prompt, completion in [("a", "  \n"), ("a  ", "\n"), ("a", " b"), ("a\n", "\n\nb")]:
@@ -165,7 +165,7 @@ def test_tokens_of_spaces_that_a_tokenizer_leaves_out_of_the_offsets_belong_to_t
         assert trimming.decode([token for token in row["labels"] if token != -100]) == completion + "<eos>"
 
 
-def test_a_preference_pair_is_tokenised_as_its_two_texts_and_not_as_one():
+def test_a_preference_pair_is_tokenised_as_two_texts():
     pair = Preference("a b", " c", " d", location="pairs.jsonl, line 2")
     chosen, rejected = (tokenize(example, tokenizer(), 10)[0] for example in pair.pair())
     assert words(chosen["labels"]) == "_ _ c <eos>" and words(rejected["labels"]) == "_ _ d <eos>"
@@ -174,7 +174,7 @@ def test_a_preference_pair_is_tokenised_as_its_two_texts_and_not_as_one():
         tokenize(pair, tokenizer(), 10)
 
 
-def test_all_examples_together_are_tokenised_as_one_by_one():
+def test_examples_tokenised_together_equal_examples_tokenised_alone():
     examples = [Text("a b c"), PromptCompletion("a b", " c d"), Chat(CHAT), Text(""), Text("d" + " a" * 20)]
     encoded, left_out = tokenize_all(examples * 300, tokenizer(PLAIN), 30)
     assert encoded == [row for example in examples for row in tokenize(example, tokenizer(PLAIN), 30)] * 300 and not left_out

@@ -1,4 +1,4 @@
-"""Five kinds of tokenizers with their chat templates, and a slow one, all small and made here."""
+"""Five kinds of small tokenizers with chat templates, and a slow tokenizer without offsets."""
 
 import json
 from collections.abc import Sequence

@@ -87,14 +87,14 @@ class _Document:
 
     Args:
         text: the whole text.
-        learnt: spans of characters with labels; None for a plain text, with labels everywhere and cut into pieces if too long.
+        label_spans: spans of characters with labels; None for a plain text, with labels everywhere and cut into pieces if too long.
         begun: add no special tokens in front.
         closed: add no eos token.
         eos_has_label: label of an added eos token.
     """
 
     text: str
-    learnt: list[Span] | None
+    label_spans: list[Span] | None
     begun: bool = False
     closed: bool = False
     eos_has_label: bool = True
@@ -127,17 +127,17 @@ def _rows(
     documents: list[_Document], tokenizer: PreTrainedTokenizerBase, max_length: int, completion_only: bool
 ) -> Iterator[list[Encoded]]:
     """Lists of the rows of the documents, in order; an empty list for a document that is too long."""
-    offsets = completion_only and any(document.learnt is not None for document in documents)
+    offsets = completion_only and any(document.label_spans is not None for document in documents)
     tokenized = _tokens_of([document.text for document in documents], tokenizer, offsets)
     for document, tokens in zip(documents, tokenized, strict=True):
-        spans = document.learnt if completion_only else None
-        learnt = [True] * len(tokens.ids) if spans is None else _covered(spans, document.text, tokens, tokenizer)
+        spans = document.label_spans if completion_only else None
+        has_label = [True] * len(tokens.ids) if spans is None else _covered(spans, document.text, tokens, tokenizer)
         front = [] if document.begun else tokens.front
         eos = [] if document.closed else [tokenizer.eos_token_id]
         ids = [*front, *tokens.ids, *eos]
-        learnt = [*[spans is None] * len(front), *learnt, *[spans is None or document.eos_has_label] * len(eos)]
-        labels = [token if has_loss else IGNORE for token, has_loss in zip(ids, learnt, strict=True)]
-        if document.learnt is None:
+        has_label = [*[spans is None] * len(front), *has_label, *[spans is None or document.eos_has_label] * len(eos)]
+        labels = [token if keep else IGNORE for token, keep in zip(ids, has_label, strict=True)]
+        if document.label_spans is None:
             cuts = range(0, len(ids), max_length)
             yield [Encoded(input_ids=ids[cut : cut + max_length], labels=labels[cut : cut + max_length]) for cut in cuts]
         else:
