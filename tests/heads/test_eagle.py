@@ -1,4 +1,4 @@
-"""EAGLE's and EAGLE-3's heads learn what their papers say, re-derived draft by draft, and are written as others read them."""
+"""EAGLE and EAGLE-3: losses re-derived draft by draft from the papers, and files in the published format."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def norm(x, weight, eps):
 
 
 def turned(x, position, theta):
-    """Rotary positions by pairs (d, d + half), one after the other."""
+    """Rotary embedding, pair (d, d + half) by pair."""
     half, found = WIDTH // 2, x.clone()
     for d in range(half):
         angle = torch.tensor(position / theta ** (2 * d / WIDTH))
@@ -33,7 +33,7 @@ def turned(x, position, theta):
 
 
 def layer(p, at, residual, seen, trunk):
-    """One Llama layer at the last of `seen`, which are (input, position) of all that it attends to."""
+    """A Llama layer at the last entry of `seen`, the (input, position) pairs that the layer attends to."""
     theta, eps, window = TRUNKS[trunk]
     (x, position), own = seen[-1], p[f"{at}.self_attn.k_proj.weight"].shape[0] // WIDTH
     seen = [(key, where) for key, where in seen if position - where < window]
@@ -52,7 +52,7 @@ def layer(p, at, residual, seen, trunk):
 
 
 def eagle(p, table, hidden_state_layers, ids, i, trunk):
-    """States of all steps drafted after the text up to i; whatever they are given, token i + 1 and later ones, comes from `ids`."""
+    """States of all steps after the text up to i; the input tokens i + 1, i + 2, ... come from `ids`."""
     joined = [p["fc.weight"] @ torch.cat([table[ids[j + 1]], hidden_state_layers[-1][j]]) for j in range(i + 1)]
     text, path, found = [(x, j) for j, x in enumerate(joined)], [], []
     for k in range(COUNT):
@@ -73,12 +73,12 @@ def eagle3(p, table, hidden_state_layers, ids, i, trunk):
         embedded = norm(table[token], p["midlayer.input_layernorm.weight"], eps)
         return torch.cat([embedded, norm(state, p["midlayer.hidden_norm.weight"], eps)])
 
-    carried = [
+    recurrent_state = [
         p["fc.weight"] @ torch.cat([hidden_state_layers[low][j], hidden_state_layers[middle][j], hidden_state_layers[high][j]])
         for j in range(i + 1)
     ]
-    text, path, found = [(joined(ids[j + 1], carried[j]), j) for j in range(i + 1)], [], []
-    hidden = carried[-1]
+    text, path, found = [(joined(ids[j + 1], recurrent_state[j]), j) for j in range(i + 1)], [], []
+    hidden = recurrent_state[-1]
     for k in range(COUNT):
         if k:
             path.append((joined(ids[i + k + 1], hidden), i + k))
@@ -89,7 +89,7 @@ def eagle3(p, table, hidden_state_layers, ids, i, trunk):
     return found
 
 
-def made(family, architecture, **options):
+def perturbed_model(family, architecture, **options):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = HeadwayModel.from_trunk(tiny_trunk(architecture), family=family, count=COUNT, **options)
@@ -104,9 +104,9 @@ def made(family, architecture, **options):
 @pytest.mark.parametrize("architecture", TRUNKS)
 @pytest.mark.parametrize(("reference", "known"), [(eagle, 61), (eagle3, 61), (eagle3, 20)])
 def test_loss_and_gradients_equal_those_of_single_drafts(reference, known, architecture):
-    """sum_k 0.8^k (KL from the trunk + 3 smooth L1 distances of states), each position with the context it has in decoding."""
+    """sum_k 0.8^k (KL from the trunk + 3 smooth L1 distances of states), every position with the context of decoding."""
     family = reference.__name__
-    model, far = made(family, architecture), 3.0 if family == "eagle" else 0.0
+    model, far = perturbed_model(family, architecture), 3.0 if family == "eagle" else 0.0
     tokens = torch.randperm(61, generator=torch.Generator().manual_seed(3))[:known].sort().values
     if known < 61:
         model.heads.set_draft_vocab(tokens)
@@ -157,7 +157,7 @@ def test_names_and_shapes_on_disk_equal_published_checkpoints(tmp_path):
     third |= {"lm_head.weight": [20, 32], "draft_tokens": [20]}
     for family, expected in (("eagle", first), ("eagle3", third)):
         options = {"draft_vocabulary": 20} if family == "eagle3" else {}
-        made(family, "llama", **options).heads.save_pretrained(tmp_path / family)
+        perturbed_model(family, "llama", **options).heads.save_pretrained(tmp_path / family)
         found = load_file(tmp_path / family / TENSORS_FILE)
         assert {name: list(value.shape) for name, value in found.items()} == expected
 
@@ -168,7 +168,7 @@ def test_untrained_heads_predict_nearly_as_the_hidden_state_that_they_pass_on():
         ids = torch.randint(3, 60, (1, 20), generator=torch.Generator().manual_seed(0))
         high = model.run(ids, None, None).inner[2]
         fresh, passed = model(ids).hidden_states[1].detach(), model.view.norm(high).detach()
-        if architecture == "gpt2":  # its norm takes the mean off, and adds a bias
+        if architecture == "gpt2":  # the norm subtracts the mean, and adds a bias
             passed = model.view.norm.weight * high / high.pow(2).mean(-1, keepdim=True).sqrt()
         assert F.cosine_similarity(fresh, passed, dim=-1).mean() > 0.95
 
@@ -185,7 +185,7 @@ def test_default_layers_read_are_three_layers_of_the_trunk(layers):
 def test_checkpointing_and_attention_implementations_change_no_gradient(family):
     found = []
     for way in ("plain", "checkpointed", "eager"):
-        model = made(family, "gemma3_text", **({"noise": 0} if family == "eagle" else {})).train()
+        model = perturbed_model(family, "gemma3_text", **({"noise": 0} if family == "eagle" else {})).train()
         if way == "checkpointed":
             model.gradient_checkpointing_enable()
         if way == "eager":
@@ -213,13 +213,13 @@ def test_rotary_positions_are_exact_in_bfloat16(family):
 
 
 def test_noise_is_added_to_hidden_states_in_training_alone(monkeypatch):
-    model = made("eagle", "llama", noise=0.3)
+    model = perturbed_model("eagle", "llama", noise=0.3)
     ids = torch.randint(3, 60, (4, 20), generator=torch.Generator().manual_seed(0))
     read, plain = [], type(model.heads).step
 
-    def step(self, k, carried, *others):
-        read.append(carried)
-        return plain(self, k, carried, *others)
+    def step(self, k, recurrent_state, *others):
+        read.append(recurrent_state)
+        return plain(self, k, recurrent_state, *others)
 
     monkeypatch.setattr(type(model.heads), "step", step)
     for training in (True, False):
@@ -233,7 +233,7 @@ def test_untrained_steps_have_a_loss_and_no_gradient():
     ids = torch.randint(3, 60, (2, 20), generator=torch.Generator().manual_seed(0))
     batch, grads = {"input_ids": ids, "labels": ids}, []
     for options in ({"trained_steps": 1}, {}):
-        model = made("eagle", "llama", **options)
+        model = perturbed_model("eagle", "llama", **options)
         objective = MultiToken(next_token=False, feature_weight=1.0)
         loss = objective.loss(model, batch, 0.0)
         if options:

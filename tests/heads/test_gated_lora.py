@@ -1,4 +1,4 @@
-"""Masks are answered as by a model with the adapters merged in, and tokens as if there were neither masks nor adapters."""
+"""Mask tokens are processed as by a model with merged adapters, and text tokens as without mask tokens and adapters."""
 
 import copy
 
@@ -42,7 +42,7 @@ def test_the_trunks_output_is_bit_identical_with_gated_lora_heads(architecture):
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_hidden_states_of_tokens_are_bit_identical_with_mask_tokens_and_any_adapters(architecture, monkeypatch):
-    """Each pass with masks of a training step and of a decoding, run again with the adapters zeroed."""
+    """Every forward with mask tokens, of a training step and of a decoding, run again with zero adapters."""
     model = perturbed_gated_lora(architecture)
     plain = type(model.heads).run_with_mask_tokens
     passes = []
@@ -77,7 +77,7 @@ def test_hidden_states_of_tokens_are_bit_identical_with_mask_tokens_and_any_adap
 
 
 def merged(decoder, layers, heads):
-    """The decoder's weights with the adapters in them; they go on requiring a gradient where either did."""
+    """The decoder's weights with merged adapters; gradients flow to weights and adapters."""
     weights = dict(decoder.named_parameters())
     modules = dict(decoder.named_modules())
     prefix = next(name for name, module in modules.items() if module is layers)
@@ -90,7 +90,7 @@ def merged(decoder, layers, heads):
 
 
 def answer(model, weights, prefix, count):
-    """States of `count` masks after a text, which is read by the plain model and its keys handed on."""
+    """Hidden states of `count` mask tokens after a text; the unmodified model fills the cache with the text."""
     decoder = model.view.decoder
     cache = decoder(input_ids=prefix, use_cache=True).past_key_values
     own = torch.stack(list(model.heads.embeddings)[:count])[None]
@@ -100,7 +100,7 @@ def answer(model, weights, prefix, count):
 
 
 def sampled(sampler, state, embedded):
-    """Two blocks of linear layer, SiLU and norm, on top of the state."""
+    """Two blocks of a linear layer, SiLU and a norm, added to the state."""
     x = torch.cat([state, embedded])
     for linear, _, norm in sampler.blocks:
         x = F.silu(linear.weight @ x + linear.bias)
@@ -137,7 +137,7 @@ def test_loss_and_gradients_equal_those_of_one_prefix_with_mask_tokens_at_a_time
     found = torch.autograd.grad(loss.total, learnt, allow_unused=True)
     torch.testing.assert_close(loss.total, total, rtol=1e-5, atol=1e-5)
     for ours, theirs in zip(found, expected, strict=True):
-        if theirs is None:  # a table of positions has rows that nothing reads
+        if theirs is None:  # a position table has unused rows
             assert ours is None or not ours.any()
         else:
             torch.testing.assert_close(ours, theirs, rtol=2e-4, atol=2e-5)
@@ -169,7 +169,7 @@ def test_gradient_checkpointing_changes_no_gradient(architecture, frozen):
 
 
 def test_a_bidirectional_prefix_changes_the_attention_of_later_mask_tokens_alone():
-    """Masks behind a token see the text that it sees: behind the prefix, all of the prefix."""
+    """Mask tokens of a token attend as the token does: after the prefix, to the whole prefix."""
     model = perturbed_gated_lora()
     prefix = torch.arange(IDS.shape[1])[None] < 5
     states = model(IDS, prefix=prefix).hidden_states
@@ -179,7 +179,7 @@ def test_a_bidirectional_prefix_changes_the_attention_of_later_mask_tokens_alone
     changed[0, 7] = 50
     for k, (before, after) in enumerate(zip(states[1:], model(changed, prefix=prefix).hidden_states[1:], strict=True)):
         same = (before - after).abs().amax(-1)[0] < 1e-6
-        sampled = 7 - (k + 1)  # the sampler there looks at the changed token
+        sampled = 7 - (k + 1)  # the sampler there reads the changed token
         assert [i for i, unchanged in enumerate(same.tolist()) if not unchanged] == sorted({sampled, *range(7, 11)})
 
 

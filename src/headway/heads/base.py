@@ -134,7 +134,7 @@ class HeadStack(nn.Module):
 
         Args:
             k: index of the head, from 0.
-            carried: recurrent state of head k - 1, (batch, seq, width); for k = 0 the result of `select_inputs`.
+            recurrent_state: result of head k - 1, (batch, seq, width); for k = 0 the result of `select_inputs`.
             tokens: tokens at i + k + 1, (batch, seq).
             context: positions i for chained heads, i + k for recursive heads.
         Returns: recurrent state for head k + 1, (batch, seq, width), and the state for the unembedding, (batch, seq, hidden).

@@ -1,4 +1,4 @@
-"""An assistant's drafts are its own continuation of each row, and never change what is said."""
+"""Drafts of an assistant are the assistant's own greedy continuation, and never change the text."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def model():
 
 
 def similar(trunk, noise=0.02):
-    """A copy of a trunk with weights a little off: it is right often, and not always."""
+    """A copy of a trunk with slightly changed weights: many drafts are accepted, not all."""
     other = type(trunk)(trunk.config).eval()
     other.load_state_dict(trunk.state_dict())
     generator = torch.Generator().manual_seed(0)
@@ -63,13 +63,13 @@ def test_length_limits_and_eos_inside_a_draft_end_the_sequence_there(model):
 def check_own(helper, drafts):
     for text, drafted in drafts.items():
         if drafted:
-            ids = torch.tensor([text])  # with a mask: a token that was drawn may well be the one for padding
+            ids = torch.tensor([text])  # with a mask: a sampled token may equal the padding token
             found = helper.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=len(drafted), eos_token_id=None)
             assert drafted == found[0, len(text) :].tolist()
 
 
 def recording(make, drafts):
-    """The same drafter, whose drafts are noted by the text that they continue."""
+    """The same drafter, with the drafts recorded by the text before the drafts."""
 
     def build(model, cache):
         drafter = build_drafter(make, model, cache)
@@ -89,7 +89,7 @@ def recording(make, drafts):
 
 
 def test_drafts_equal_the_assistants_own_continuation_after_rejections_and_batch_changes(model, monkeypatch):
-    monkeypatch.setattr(assistant, "MAX_PREFILL_TOKENS", 3)  # prompts take several
+    monkeypatch.setattr(assistant, "MAX_PREFILL_TOKENS", 3)  # prompts need several forwards
     helper, drafts = similar(model.trunk), {}
     rows = [*prompts(4), [5, 6, 5, 6], *prompts(2, seed=1)]
     stats = check_batch_invariance(model, rows, [20, 6, 25, 14, 1, 17, 11], recording(assistant_drafter(helper, depth=3), drafts))
@@ -102,7 +102,7 @@ def test_an_assistant_with_a_shorter_context_drafts_up_to_its_end(model):
     drafts = {}
     check_greedy(model, prompts(4), recording(assistant_drafter(short), drafts), max_new_tokens=30, eos_token_id=None)
     lengths = {len(text): len(drafted) for text, drafted in drafts.items()}
-    assert max(length + drafted for length, drafted in lengths.items() if drafted) == 17  # the last one is never read
+    assert max(length + drafted for length, drafted in lengths.items() if drafted) == 17  # the last draft is never processed
     assert max(lengths) > 20
     check_own(short, drafts)
 

@@ -1,4 +1,4 @@
-"""Two drafters as one: the first where it has drafts, else the second, and the trunk's own text in any case."""
+"""Sequences without drafts of the first drafter get drafts of the second, and the text is the trunk's own."""
 
 import pytest
 import torch

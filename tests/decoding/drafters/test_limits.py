@@ -1,4 +1,4 @@
-"""Trees are cut to the number of drafts that was asked for, whatever proposes them."""
+"""Trees have at most the given number of drafts, for every drafter."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def test_a_static_tree_is_cut_to_its_first_drafts(model):
 
 
 def test_siblings_make_a_tree_and_a_path_does_not(model):
-    """However few they are beside the heads."""
+    """Even with fewer drafts than heads."""
     assert proposes_trees(build(heads_drafter([(0,), (1,)]), model))
     assert not proposes_trees(build(heads_drafter([(0,), (0, 0)]), model))
     with pytest.raises(ConfigError, match="Only drafters of chains"):

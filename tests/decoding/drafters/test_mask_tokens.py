@@ -1,4 +1,4 @@
-"""Masks ride with the drafts that they follow, and no forward of the trunk is theirs alone."""
+"""Mask tokens share the forward of the drafts that they follow, and never need a forward of their own."""
 
 import pytest
 import torch
@@ -9,21 +9,20 @@ from tests.references import FREE, alone, check_heads, perturbed_gated_lora, rep
 
 
 class Planned:
-    """Budgets as they are told, over and over, as far as a row can use them."""
+    """A controller with a given cycle of draft sizes."""
 
-    def __init__(self, budgets):
-        self.draft_sizes, self.turn, self.learnt = budgets, 0, []
+    def __init__(self, draft_sizes):
+        self.draft_sizes, self.turn, self.recorded = draft_sizes, 0, []
 
     def can_skip(self, rows):
         return False
 
     def choose_draft_length(self, rows, most, remaining, catch_up_tokens, straggler_penalty):
-        budget = min(self.draft_sizes[self.turn % len(self.draft_sizes)], most)
         self.turn += 1
-        return budget
+        return min(self.draft_sizes[(self.turn - 1) % len(self.draft_sizes)], most)
 
     def record_step(self, rows, drafts, accepted, took, catch_up_tokens):
-        self.learnt.append((drafts, catch_up_tokens))
+        self.recorded.append((drafts, catch_up_tokens))
 
 
 @pytest.mark.slow
@@ -31,7 +30,7 @@ class Planned:
 def test_mask_tokens_need_no_forward_of_their_own(tree):
     model = repeating_model("gated-lora", 3)
     calls = []
-    Engine(model)  # asks the trunk itself, once, whether this is exact and what its keys take
+    Engine(model)  # runs the trunk once, to check exactness and to measure the cache
     handle = model.view.decoder.register_forward_hook(lambda *_: calls.append(1))
     out = model.generate(torch.tensor([[5, 9, 23, 4] * 3]), max_new_tokens=24, adaptive=False, drafter=heads_drafter(tree))
     handle.remove()
@@ -46,8 +45,8 @@ def test_a_step_after_a_step_without_drafts_has_none_and_the_next_step_has_draft
     rows = [submit(engine, prompt, max_new_tokens=40, **FREE) for prompt in short_prompts(3)]
     engine.run()
     assert [row.new_tokens for row in rows] == [alone(model, prompt, max_new_tokens=40) for prompt in short_prompts(3)]
-    drafts, catch_up_tokens = zip(*controller.learnt[:8], strict=True)
-    # masks rode behind the prompts; after round 2 none had; one mask rode in round 3; those of round 7 are missing in round 8
+    drafts, catch_up_tokens = zip(*controller.recorded[:8], strict=True)
+    # prompts have mask tokens; step 2 has none; step 3 has one per token; the mask tokens missing in step 7 are counted in step 8
     assert drafts[:7] == (2, 0, 0, 1, 3, 0, 0) and drafts[7] == 0
     assert catch_up_tokens[:7] == (0, 0, 3, 6, 0, 0, 0) and catch_up_tokens[7] == 9
 
@@ -62,7 +61,8 @@ def test_sequences_that_join_a_running_batch_have_drafts_at_once():
     rows += [submit(engine, text, max_new_tokens=21, **FREE) for text in texts[2:]]
     engine.run()
     assert [row.new_tokens for row in rows] == [alone(model, text, max_new_tokens=21) for text in texts]
-    assert engine.stats().num_drafts_per_pos[0] >= engine.stats().num_sequence_forwards - 4 - 8  # prompts, and rows' last rounds
+    stats = engine.stats()
+    assert stats.num_drafts_per_pos[0] >= stats.num_sequence_forwards - 4 - 8  # prompts, and last steps of sequences
 
 
 def test_ngram_drafts_before_mask_tokens_leave_the_text_unchanged():

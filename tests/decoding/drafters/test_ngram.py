@@ -1,4 +1,4 @@
-"""N-gram drafts are what followed the same tokens before, and never change what is said."""
+"""N-gram drafts are the tokens that followed the same n-gram before, and never change the text."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def model():
     [
         ([5, 6, 7, 8, 5, 6, 9, 4, 5, 6], [9, 4, 5]),  # the latest occurrence wins
         ([1, 5, 6, 7, 2, 5, 6, 8, 1, 5, 6], [7, 2, 5]),  # but a longer match before it
-        ([4, 9, 3, 9], [3, 9, 3]),  # a shorter match where there is no longer one; the copy goes on with itself
+        ([4, 9, 3, 9], [3, 9, 3]),  # a shorter match if there is no longer match; the copy continues with itself
         ([7, 7], [7, 7, 7]),
         ([4, 5, 6], []),
         ([4], []),
@@ -38,7 +38,7 @@ def test_drafts_follow_the_last_occurrence_of_the_longest_match(text, expected):
     grown = NgramIndex(3, 1)
     for end in range(1, len(text)):
         grown.continuation(text[:end], 3)
-    assert grown.continuation(text, 3) == expected  # token by token as at once
+    assert grown.continuation(text, 3) == expected  # indexed token by token or at once
 
 
 def test_matches_shorter_than_shortest_are_ignored():

@@ -1,4 +1,4 @@
-"""What chained and recursive heads draft step by step, from caches and along trees, is what they say of each whole text."""
+"""Drafts of chained and recursive heads, from caches and along trees, equal the heads' predictions for the whole text."""
 
 import pytest
 import torch
@@ -23,12 +23,12 @@ def model_of(family, options, architecture="llama", count=3):
 
 
 def drafted_trees(model, tree, rows, count=None, **kwargs):
-    """(settled tokens, {path of tokens from the root}) of every round of a decoding."""
+    """(committed tokens, {path of tokens from the root}) of every step of a decoding."""
     seen = []
     plain = RecursiveDrafter.draft
 
-    def record(self, batch, budget):
-        draft = plain(self, batch, budget if count is None else count)
+    def record(self, batch, num_draft_tokens):
+        draft = plain(self, batch, num_draft_tokens if count is None else count)
         for r, row in enumerate(batch.rows):
             if draft.parents is None:
                 tokens = batch.draft_tokens(draft.lengths[r])[r].tolist()
@@ -38,7 +38,7 @@ def drafted_trees(model, tree, rows, count=None, **kwargs):
                 paths = [()]
                 for token, parent in zip(tokens, draft.parents[r].tolist(), strict=True):
                     paths.append((*paths[parent], token))
-            if max(map(len, paths), default=0) <= row.max_accepted:  # beyond what a row can use drafts may be anything
+            if max(map(len, paths), default=0) <= row.max_accepted:  # drafts beyond the limit of a sequence are arbitrary
                 seen.append((list(row.tokens), [path for path in paths if path]))
         return draft
 
@@ -51,7 +51,7 @@ def drafted_trees(model, tree, rows, count=None, **kwargs):
 
 @torch.no_grad()
 def said(model, tokens, path):
-    """Log-probabilities of what follows `path`, from a pass over the whole text."""
+    """Log-probabilities of the token after `path`, from a forward over the whole text."""
     k = len(path)
     state = model(torch.tensor([[*tokens, *path]])).hidden_states[1 + k][0, len(tokens) - 2]
     return model.unembeddings[1 + k].logits(state).log_softmax(-1)
@@ -73,7 +73,7 @@ def test_chains_equal_the_predictions_for_the_whole_text(family, options, archit
 @pytest.mark.parametrize(("family", "options"), RECURSIVE)
 @pytest.mark.parametrize(("count", "architecture"), [(7, "mistral"), (23, "llama")])
 def test_trees_hold_the_most_probable_paths_by_enumeration(family, options, count, architecture):
-    """The likeliest paths of those that the ten likeliest of each depth go on to; the chain of the likeliest tokens first."""
+    """The most probable extensions of the ten most probable paths per depth; the chain of most probable tokens comes first."""
     model = model_of(family, options, architecture)
     width = min(10, -(-count // 2))
     seen = drafted_trees(model, "dynamic", [[7], *prompts(2)], count, max_new_tokens=9)

@@ -1,5 +1,5 @@
-"""Trees that are drawn and judged candidate by candidate: what comes out has the trunk's own distribution, whatever the tree, the
-company and the planner, and more of it is drafted than with chains."""
+"""Sampled trees with multi-candidate rejection: the output has the trunk's distribution for every tree, batch and sequence of draft
+sizes, and more drafts are accepted than in chains."""
 
 import itertools
 
@@ -23,7 +23,7 @@ from headway.errors import ConfigError
 from tests.references import check_drawn, reference, submit
 from tests.tiny import tiny_trunk
 
-LENGTH = 4  # the first token comes with the prompt, the last is never drafted: trees are two deep
+LENGTH = 4  # the prefill samples the first token, and no draft is the last token: trees are two deep
 TREE = [(0,), (1,), (0, 0), (0, 1), (1, 0), (1, 1), (2,)]
 TREES = {"fixed": heads_drafter(TREE), "dynamic": heads_drafter()}
 PROMPTS = [[1, 3], [2], [4, 0, 1, 1]]
@@ -34,7 +34,7 @@ WARPERS = {
     "top_p": TopPLogitsWarper,
     "min_p": MinPLogitsWarper,
 }
-# draws, and what changes the distribution; a penalty takes time a row
+# number of samples, and settings of the distribution; a penalty costs time per sequence
 CASES = [
     (2000, {"temperature": 1.0}),
     (2000, {"temperature": 1.5, "top_k": 3}),
@@ -52,7 +52,7 @@ def model() -> HeadwayModel:
 
 
 def enumerated(trunk, prompt, case, length=LENGTH):
-    """The probability of every sequence, from plain passes and transformers' own processors, in its order."""
+    """Probability of every sequence, from plain forwards and transformers' processors in transformers' order."""
     steps = LogitsProcessorList(WARPERS[name](case[name]) for name in WARPERS if name in case)
     sequences = list(itertools.product(range(5), repeat=length))
     ids = torch.tensor([[*prompt, *sequence] for sequence in sequences])
@@ -65,22 +65,22 @@ def enumerated(trunk, prompt, case, length=LENGTH):
     return dict(zip(sequences, (chances / chances.sum()).tolist(), strict=True))
 
 
-def drawn(model, prompts, draws, case, **way):
-    """What is drawn after each prompt, (draws, prompts, tokens), and the figures."""
+def sampled(model, prompts, count, case, **settings):
+    """Sampled tokens per prompt, (samples, prompts, tokens), and the statistics."""
     width = max(map(len, prompts))
-    ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts]).repeat(draws, 1)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts]).repeat(draws, 1)
+    ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts]).repeat(count, 1)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts]).repeat(count, 1)
     sampling = {"do_sample": True, "max_new_tokens": LENGTH, "seed": 7, "eos_token_id": None, "top_k": 0, "adaptive": False}
-    way = {"acceptance": "multi-candidate"} | way
-    out = model.generate(ids, attention_mask=mask, **{**sampling, **case, **way})
-    return out.sequences[:, width:].unflatten(0, (draws, len(prompts))), out.stats
+    settings = {"acceptance": "multi-candidate"} | settings
+    out = model.generate(ids, attention_mask=mask, **{**sampling, **case, **settings})
+    return out.sequences[:, width:].unflatten(0, (count, len(prompts))), out.stats
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("draws", "case"), CASES)
 @pytest.mark.parametrize("prompts", [PROMPTS[:1], PROMPTS])
 def test_sampled_sequences_follow_the_enumerated_distribution(model, prompts, draws, case):
-    found, stats = drawn(model, prompts, draws, case, drafter=heads_drafter(TREE))
+    found, stats = sampled(model, prompts, draws, case, drafter=heads_drafter(TREE))
     assert (
         stats.num_drafts_per_pos[1] > 0
         and 0 < stats.num_accepted_tokens_per_pos[0] < stats.num_drafts_per_pos[0]
@@ -91,28 +91,28 @@ def test_sampled_sequences_follow_the_enumerated_distribution(model, prompts, dr
 
 
 def test_any_sequence_of_draft_sizes_keeps_the_distribution(model, monkeypatch):
-    """Rounds without drafts, chains, trees and trees with every token in them, one after the other."""
+    """Steps without drafts, with chains, with trees, and with trees that hold every token, in turn."""
     draft_sizes = itertools.cycle([1, 7, 0, 2, 11, 63])
     monkeypatch.setattr(DraftLengthController, "choose_draft_length", lambda self, rows, most, *_: min(most, next(draft_sizes)))
     draws, case = [], {"temperature": 1.3}
     for seed in range(6):
-        found, stats = drawn(model, PROMPTS[:1], 500, case, adaptive=True, seed=seed)
+        found, stats = sampled(model, PROMPTS[:1], 500, case, adaptive=True, seed=seed)
         draws += found[:, 0].tolist()
         assert stats.tokens == 500 * LENGTH
     check_drawn(draws, enumerated(model.trunk, PROMPTS[0], case))
 
 
 def test_a_certain_token_is_chosen_whatever_the_candidates(model):
-    """The drafter has one token to draw, and no others to fill its trees with."""
+    """The drafter's distribution has a single token, too few to fill a tree."""
     own = reference(model.trunk, [PROMPTS[0]], max_new_tokens=12)[0]
     for drafter in TREES.values():
-        found, stats = drawn(model, PROMPTS[:1], 3, {"top_k": 1, "max_new_tokens": 12}, drafter=drafter)
+        found, stats = sampled(model, PROMPTS[:1], 3, {"top_k": 1, "max_new_tokens": 12}, drafter=drafter)
         assert found[:, 0].tolist() == [own] * 3
         assert stats.num_draft_tokens > 0
 
 
 def test_an_adaptive_engine_drafts_and_keeps_the_distribution(model):
-    """The real planner, over many short rows that come and go."""
+    """The real controller, with many short sequences that join and leave."""
     engine = Engine(model, heads_drafter(), max_batch_size=64)
     common = {"max_new_tokens": LENGTH, "eos_token_id": None, "top_k": 0, "do_sample": True, "acceptance": "multi-candidate"}
     rows = [submit(engine, PROMPTS[0], seed=n, **common) for n in range(1500)]
@@ -124,7 +124,7 @@ def test_an_adaptive_engine_drafts_and_keeps_the_distribution(model):
 @pytest.mark.parametrize("rules", [("multi-candidate", "coupled"), ("multi-candidate", "coupled", "token", "block")])
 @pytest.mark.parametrize("penalty", [1.0, 1.8])
 def test_sequences_with_different_rules_share_a_batch(model, rules, penalty):
-    """Greedy rows say what they say alone, coupled ones what their seeds say alone, and drawn ones keep their distribution."""
+    """Greedy and coupled sequences are batch-invariant, and sequences with sampling rules keep the distribution."""
     each, prompt = 500 if penalty == 1.0 else 250, PROMPTS[0]
     engine = Engine(model, heads_drafter(TREE), max_batch_size=4 * each, adaptive=False)
     common = {"max_new_tokens": LENGTH, "eos_token_id": None, "repetition_penalty": penalty, "top_k": 0}
@@ -166,11 +166,11 @@ def test_multi_candidate_rejection_on_chains_is_token_rejection(family, drafter)
 
 
 def test_more_candidates_have_more_drafts_accepted_at_equal_depth(model):
-    """Of drafts at depth 1 a chain keeps sum(min(p, q)) a round, one of two candidates more, and of three still more."""
+    """At depth 1 a chain has sum(min(p, q)) drafts accepted per step, two candidates more, and three candidates still more."""
     prompts, case = PROMPTS, {"temperature": 1.2}
-    chain = drawn(model, prompts, 800, case, drafter=heads_drafter("chain"), acceptance="token")[1]
+    chain = sampled(model, prompts, 800, case, drafter=heads_drafter("chain"), acceptance="token")[1]
     trees = [[(0,), (0, 0)], [(0,), (1,), (0, 0), (1, 0)], [(0,), (1,), (2,), (0, 0), (1, 0), (2, 0)]]
-    one, two, three = (drawn(model, prompts, 800, case, drafter=heads_drafter(tree))[1] for tree in trees)
+    one, two, three = (sampled(model, prompts, 800, case, drafter=heads_drafter(tree))[1] for tree in trees)
     error = (0.25 / chain.num_drafts_per_pos[0]) ** 0.5
     assert abs(one.acceptance[0] - chain.acceptance[0]) < 5 * 2**0.5 * error
     assert chain.acceptance[0] + 5 * error < two.acceptance[0] < three.acceptance[0]
@@ -192,11 +192,11 @@ def test_a_seed_repeats_the_samples_and_leaves_the_global_generator_alone():
 )
 def test_a_tree_that_does_not_fit_the_model_is_refused(model, paths, complaint):
     with pytest.raises(ConfigError, match=complaint):
-        drawn(model, PROMPTS, 1, {}, drafter=heads_drafter(paths))
+        sampled(model, PROMPTS, 1, {}, drafter=heads_drafter(paths))
 
 
 def test_sequences_with_a_tree_that_was_not_sampled_keep_the_distribution(model, monkeypatch):
-    """A drafter of one's own need not know the rule: its trees are then judged by what the trunk draws."""
+    """A custom drafter may ignore the rule: its trees are then judged by the tokens that the trunk samples."""
 
     def picked(self, batch, count):
         batch.set_draft_tokens(torch.tensor([[0, 1, 2, 3, 0, 1]]).expand(len(batch.rows), -1))
@@ -204,6 +204,6 @@ def test_sequences_with_a_tree_that_was_not_sampled_keep_the_distribution(model,
 
     monkeypatch.setattr(ParallelDrafter, "draft", picked)
     for rule in ("multi-candidate", "token"):
-        found, stats = drawn(model, PROMPTS[:1], 1500, {}, acceptance=rule)
+        found, stats = sampled(model, PROMPTS[:1], 1500, {}, acceptance=rule)
         assert 0 < stats.num_accepted_tokens_per_pos[1] < stats.num_drafts_per_pos[1]
         check_drawn(found[:, 0].tolist(), enumerated(model.trunk, PROMPTS[0], {}))
