@@ -14,6 +14,7 @@ from tests.docs.forks import write_commands
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+HEADINGS = ["Overview", "Quick start", "Options", "How it works", "Limits"]
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 WITHOUT = {"CONTRIBUTING.md", "architecture.md", "extending.md", "glossary.md"}  # pages without commands
 NEEDS = {"quantization.md": "torchao", "evaluation.md": "lm_eval"}  # page -> an optional package that it is about
@@ -68,3 +69,14 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_pages_of_capabilities_have_the_fixed_headings() -> None:
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        if page.name not in WITHOUT:
+            found = [
+                heading
+                for heading in re.findall(r"^## (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+                if heading in HEADINGS
+            ]
+            assert found == HEADINGS, page.name
