@@ -219,3 +219,16 @@ def test_a_setting_that_cannot_be_served_is_refused(
 ) -> None:
     assert main(["generate", "--model", model, "--prompt", "x", *words]) == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_a_prompt_with_a_bos_token_is_not_given_another() -> None:
+    from headway.cli.generate import _encode
+    from tests.data.tokenizers import LLAMA3, byte_level
+
+    names = ["<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]
+    tokenizer = byte_level(names, "<|eot_id|>", LLAMA3, "<|begin_of_text|>", prepend=True)
+    plain, rendered = _encode(tokenizer, ["Hi", "<|begin_of_text|>Hi"], chat=False)
+    assert plain == rendered and plain.count(tokenizer.bos_token_id) == 1
+    (chat,) = _encode(tokenizer, ["Hi"], chat=True)
+    messages = [{"role": "user", "content": "Hi"}]
+    assert chat == tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]

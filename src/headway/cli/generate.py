@@ -200,12 +200,11 @@ def _drafter(config: GenerateConfig, model: Any) -> Any:
 
 def _encode(tokenizer: Any, prompts: list[str], chat: bool) -> list[list[int]]:
     """Tokens of each prompt. Raises ConfigError for a missing chat template, or an empty prompt without a token to start from."""
-    if chat:
-        if not tokenizer.chat_template:
-            raise ConfigError("this model has no chat template; leave out --chat.")
-        turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
-        prompts = [tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True) for turn in turns]
-    encoded = tokenizer(prompts, add_special_tokens=not chat, return_token_type_ids=False, verbose=False)["input_ids"]
+    from headway.data import Chat, tokenize_prompt
+
+    if chat and not tokenizer.chat_template:
+        raise ConfigError("this model has no chat template; leave out --chat.")
+    encoded = [tokenize_prompt(Chat([{"role": "user", "content": prompt}]) if chat else prompt, tokenizer) for prompt in prompts]
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if not all(encoded) and start is None:
         raise ConfigError("a prompt is empty, and this model has no token to start from; write something.")
