@@ -5,8 +5,9 @@ import torch
 
 from headway import HeadwayModel
 from headway.decoding import DrafterFactory, RaggedKVCache
-from headway.decoding.drafters.base import Draft, build_drafter
+from headway.decoding.drafters.base import ChainDrafter, Draft, build_drafter
 from headway.errors import ConfigError
+from tests.references import check_greedy, prompts
 from tests.tiny import tiny_trunk
 
 PROMPT = [[5, 9, 23, 4, 40, 8], [7, 31, 8], [12]]
@@ -83,6 +84,21 @@ def test_wrong_drafts_change_the_speed_and_never_the_text(count, wrong):
         assert 0 < accepted < reached
     if wrong == 0.0:
         assert out.stats.tokens_per_forward > (count + 1) * 0.6
+
+
+class LastTokenDrafter(ChainDrafter):
+    """Proposes the last token again."""
+
+    def draft(self, batch, num_draft_tokens):
+        batch.set_draft_tokens(batch.tokens_at(batch.ends - 1).expand(-1, num_draft_tokens))
+        return Draft([], [num_draft_tokens] * len(batch.rows))
+
+
+def test_a_drafter_of_chains_needs_a_draft_method_alone():
+    model = HeadwayModel.from_trunk(tiny_trunk(), count=0).eval()
+    factory = DrafterFactory(lambda _model, _cache: LastTokenDrafter(3))
+    stats = check_greedy(model, prompts(4), factory, max_new_tokens=20, eos_token_id=None)
+    assert stats.num_draft_tokens > 0
 
 
 def my_drafter(depth=2):

@@ -20,7 +20,7 @@ from headway.decoding.exactness import exactness_issue
 from headway.decoding.generation_config import is_whole, position_limit
 from headway.decoding.kv_cache import RaggedKVCache, slot_bytes
 from headway.errors import ConfigError
-from headway.trunk import HiddenStates, TrunkView
+from headway.trunk import TrunkView
 from headway.trunk.attention import use_decode_attention
 
 MAX_PREFILL_TOKENS = 512  # tokens of a prompt per forward of the assistant
@@ -74,9 +74,6 @@ class AssistantDrafter(ChainDrafter):
         self.position_limit = position_limit(assistant)  # the assistant has no drafts beyond this position
         self.cache = RaggedKVCache(rows, capacity, sum(slot_bytes(self.view)))
         self.processed_lengths = [0] * rows
-
-    def observe(self, hidden_states: HiddenStates, positions: Tensor, first: int = 0) -> None:
-        """Do nothing: the assistant reads no hidden states of the trunk."""
 
     def draft(self, batch: DecodingBatch, num_draft_tokens: int) -> Draft:
         lengths = batch.lengths

@@ -120,7 +120,7 @@ def build_drafter(factory: DrafterFactory, model: DraftableModel, cache: RaggedK
 
 
 class ChainDrafter:
-    """Base of drafters that propose chains, with defaults for drafters without a state of their own."""
+    """Base of drafters that propose chains. A drafter without state adds `draft` alone."""
 
     def __init__(self, depth: int) -> None:
         self.depth = depth
@@ -140,6 +140,18 @@ class ChainDrafter:
 
     def extra_bytes(self, rows: int, capacity: int) -> int:
         return 0
+
+    def observe(self, hidden_states: HiddenStates, positions: Tensor, first: int = 0) -> None:
+        """Ignore the hidden states."""
+
+    def copy_row(self, source: int, target: int) -> None:
+        """Copy nothing: there is no state."""
+
+    def reset_row(self, row: int) -> None:
+        """Forget nothing: there is no state."""
+
+    def resize(self, rows: int, capacity: int) -> None:
+        """Allocate nothing: there is no state."""
 
     def unprocessed(self, batch: DecodingBatch, num_draft_tokens: int) -> Iterable[int]:
         """Number of committed tokens per sequence that the drafter has not processed; empty for drafters that process no tokens."""

@@ -8,13 +8,11 @@ summaries, edits, code.
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from headway.decoding.batch import DecodingBatch
 from headway.decoding.drafters.base import ChainDrafter, Draft, DrafterFactory
 from headway.decoding.generation_config import is_whole
 from headway.errors import ConfigError
-from headway.trunk import HiddenStates
 
 
 def ngram_drafter(depth: int = 8, longest: int = 3, shortest: int = 1) -> DrafterFactory:
@@ -44,9 +42,6 @@ class NgramDrafter(ChainDrafter):
         self.config_key = (depth, longest, shortest)
         self.indexes: list[NgramIndex] = []
         self.resize(rows, 0)
-
-    def observe(self, hidden_states: HiddenStates, positions: Tensor, first: int = 0) -> None:
-        """Do nothing: the drafter reads no hidden states."""
 
     def draft(self, batch: DecodingBatch, num_draft_tokens: int) -> Draft:
         drafts = [

@@ -19,6 +19,7 @@ from transformers import CompileConfig
 
 from headway.data import load_examples
 from headway.decoding import DecodeStats, assistant_drafter, fallback_drafter, heads_drafter, ngram_drafter
+from headway.decoding.drafters import DRAFTERS, drafter_by_name
 from headway.decoding.padding import left_block
 from headway.errors import DataError
 from headway.evaluation.benchmarks.speed import greedy
@@ -151,15 +152,16 @@ def decoding_variants(config: DecodeBenchConfig, model: HeadwayModel) -> dict[st
         return DecodingVariant(decode, single_sequence)
 
     variants = {BASELINE: transformers(), AUTOREGRESSIVE: headway(speculative=False)}
+    factories = ((name, drafter_by_name(name, model)) for name in DRAFTERS)
+    variants |= {name: headway(drafter=factory) for name, factory in factories if factory is not None}
     if model.heads is not None:
-        variants |= {"heads": headway(), "heads, chain": headway(drafter=heads_drafter("chain"))}
-        variants["n-grams, else heads"] = headway(drafter=fallback_drafter(ngram_drafter(shortest=2), heads_drafter("chain")))
-    variants["n-grams"] = headway(drafter=ngram_drafter())
+        variants["heads, chain"] = headway(drafter=heads_drafter("chain"))
+        variants["ngram, else heads"] = headway(drafter=fallback_drafter(ngram_drafter(shortest=2), heads_drafter("chain")))
     if config.compile:
         variants["plain, compiled"] = headway(speculative=False, compile=True)
         if model.heads is not None:
             variants["heads, compiled"] = headway(compile=True)
-        variants["n-grams, compiled"] = headway(drafter=ngram_drafter(), compile=True)
+        variants["ngram, compiled"] = headway(drafter=ngram_drafter(), compile=True)
         compiled: Any = CompileConfig()
         compiled._compile_all_devices = True  # otherwise transformers compiles only on GPUs
         variants["transformers compiled"] = transformers(cache_implementation="static", compile_config=compiled)
