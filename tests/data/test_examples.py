@@ -98,3 +98,10 @@ def test_shared_prompts_leave_both_an_answer():
     assert shared_length("abc", "abd") == 2 and shared_length([1], [1, 2]) == 1 and shared_length("", "a") == 0
     assert shared_prompt([USER, GOOD], [USER, GOOD, USER]) == 1
     assert shared_prompt("a b", "a b") == 1
+
+
+def test_columns_of_samples_are_known_and_foreign_columns_are_named():
+    sample = {"prompt": "a", "completion": " b", "number": 0, "sample": 1, "seed": 7, "tokens": 3, "finish_reason": "stop"}
+    assert unused_columns(sample) == []
+    assert unused_columns(sample | {"source": "x"}) == ["source"]
+    assert unused_columns({"text": "a", "number": 0}) == ["number"]

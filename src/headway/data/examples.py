@@ -130,10 +130,14 @@ def shape_of(columns: Iterable[str]) -> Shape | None:
     return next((shape for shape in SHAPES if present.issuperset(shape.required)), None)
 
 
+SAMPLE_COLUMNS = {"number", "sample", "seed", "tokens"}  # provenance of a sample, beside prompt and completion or messages
+
+
 def unused_columns(row: Row) -> list[str]:
-    """Columns of a row without a use in the shape of the row."""
+    """Columns of a row without a use in the shape of the row. Columns that `headway heads distill` adds to samples do not count."""
     shape = shape_of(name for name, value in row.items() if value is not None)
-    return [name for name in row if shape is not None and name not in shape.required and name not in shape.optional]
+    known = SAMPLE_COLUMNS if row.keys() >= SAMPLE_COLUMNS else set()
+    return [name for name in row if shape is not None and name not in {*shape.required, *shape.optional, *known}]
 
 
 def row_of_example(example: Example) -> dict[str, Any]:
