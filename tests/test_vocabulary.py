@@ -18,13 +18,7 @@ IDENTIFIERS = """
 """
 # words of prose that send readers to a private language
 WORDS = "company foresight likeliest plainly ridden rides settled tapped taps verb verbs"
-
-
-PENDING = pytest.mark.xfail(reason="the renames of decoding are under way", strict=False)
-FILES = [
-    pytest.param(path, id=str(path.relative_to(SOURCE)), marks=[PENDING] if "decoding" in path.parts else [])
-    for path in sorted(SOURCE.rglob("*.py"))
-]
+FILES = [pytest.param(path, id=str(path.relative_to(SOURCE))) for path in sorted(SOURCE.rglob("*.py"))]
 
 
 @pytest.mark.parametrize("path", FILES)
