@@ -276,7 +276,10 @@ class FinetuneConfig(TrainingConfig):
         group=MODEL,
     )
     num_heads: int | None = field(
-        None, help="number of heads; of pretrained heads, the first", default_text="all, or from the recipe", group=MODEL
+        None,
+        help="number of heads; of pretrained heads, how many of the first to keep",
+        default_text="all, or from the recipe",
+        group=MODEL,
     )
     options: dict[str, Any] | None = field(None, help="options of the family of randomly initialised heads", group=MODEL)
     freeze_trunk: bool = field(False, help="train only the heads", group=MODEL)
