@@ -102,6 +102,9 @@ def test_a_wrong_type_is_named_with_its_file(tmp_path: Path, line: str, complain
         (["--schedule.kind", "sine"], r"schedule.kind must be constant\|cosine, not 'sine'"),
         (["stray"], "unknown argument 'stray'"),
         (["--options", "{a: ["], "options must be dict"),
+        (["--learning-rate", "nan"], "learning_rate must be number, not 'nan'"),
+        (["--weights", "1", "NaN"], "weights must be number, not 'NaN'"),
+        (["--out", ""], "out must be path, not ''"),
     ],
 )
 def test_a_wrong_flag_is_named(flags: list[str], complaint: str) -> None:

@@ -138,6 +138,13 @@ def test_stale_files_are_deleted_only_after_the_new_files_are_complete(tmp_path:
     assert sorted(item.name for item in folder.iterdir()) == ["results.json", "weights"]
 
 
+def test_weights_in_the_formats_of_other_libraries_are_model_files(tmp_path: Path) -> None:
+    weights = {"model.fp16.safetensors", "model.safetensors.index.fp16.json", "tf_model.h5", "flax_model.msgpack", "rust_model.ot"}
+    for name in {*weights, "README.md", "tokenizer.model", "results.json"}:
+        write_text(tmp_path / name, "old")
+    assert model_files(tmp_path) == weights
+
+
 @pytest.mark.parametrize("index", ["{", "[]", '{"weight_map": [1]}', '{"weight_map": {"a": "../secret.txt", "b": "missing"}}'])
 def test_a_damaged_index_is_a_model_file_and_names_no_file_outside_the_folder(tmp_path: Path, index: str) -> None:
     write_text(tmp_path / "model" / "model.safetensors.index.json", index)

@@ -10,6 +10,7 @@ import textwrap
 import types
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
+from math import isnan
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -319,8 +320,10 @@ def _convert(hint: Any, value: Any, inner: Callable[[Any, Any], Any]) -> Any:
         return value
     if hint is int and (text or (isinstance(value, int) and not isinstance(value, bool))):
         return int(value)
-    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool) and not isnan(float(value)):
         return float(value)  # YAML 1.1 reads 1e-4, without a point, as a string
+    if hint is Path and value == "":  # an unset shell variable, and Path("") is the current folder
+        raise ValueError(value)
     if hint in (str, Path) and isinstance(value, str | Path):
         return Path(value).expanduser() if hint is Path else str(value)
     raise ValueError(value)

@@ -47,6 +47,11 @@ def test_columns_can_be_mapped(tmp_path):
         ('{"text": 3}\n', r"line 1: column 'text' is int"),
         ('{"text": "a"}\n\n{"text": "b"\n', r"x\.jsonl, line 3 is not JSON"),
         ('{"messages": "hello"}\n', r"line 1: column 'messages' is not a list"),
+        (
+            '{"text": "a"}\n{"text": "a\\ud83d"}\n',
+            r"line 2 has text that is not Unicode: '\\ud83d' is one half of a surrogate pair",
+        ),
+        ('{"messages": [{"role": "user", "content": "\\uDE00"}]}\n', r"line 1 has text that is not Unicode"),
         ("", "has no examples"),
     ],
 )
@@ -54,6 +59,11 @@ def test_mistakes_are_named_by_file_and_line(tmp_path, content, message):
     (tmp_path / "x.jsonl").write_text(content)
     with pytest.raises(DataError, match=message):
         load_examples(tmp_path / "x.jsonl")
+
+
+def test_escaped_surrogate_pairs_are_characters(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"text": "\\ud83d\\ude00 \\\\ud83d"}\n')
+    assert [example.text for example in load_examples(tmp_path / "x.jsonl")] == ["\U0001f600 \\ud83d"]
 
 
 def test_invalid_utf8_is_named_by_line_and_a_byte_order_mark_is_skipped(tmp_path):

@@ -130,6 +130,19 @@ def test_gpt_neo_is_detected_and_decodes_plainly_with_a_warning():
         check_heads(model, prompts(1), max_new_tokens=9)
 
 
+def test_columns_of_padding_alone_take_no_positions_of_gpt_neo():
+    trunk = tiny_trunk(
+        "gpt_neo", num_hidden_layers=2, attention_types=[[["global", "local"], 1]], window_size=4, intermediate_size=48
+    )
+    positions = trunk.config.max_position_embeddings
+    row = torch.randint(3, 61, (1, positions - 9))
+    ids = torch.cat([torch.zeros(1, 2, dtype=torch.long), row], dim=1)
+    model = HeadwayModel(trunk, None)
+    with pytest.warns(UserWarning, match="decodes autoregressively"):
+        output = model.generate(ids, attention_mask=(ids > 0).long(), max_new_tokens=9)
+    assert output.sequences[:, ids.shape[1] :].tolist() == reference(trunk, row.tolist(), max_new_tokens=9)
+
+
 @pytest.mark.slow
 def test_real_model_decodes_its_own_story(shared):
     folder = shared / "models" / "stories260k"

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -101,6 +102,12 @@ def test_unknown_family_option_and_count_are_refused():
 def test_a_folder_that_is_no_model_is_a_clear_error(tmp_path):
     with pytest.raises(CheckpointError, match=r"config\.json is missing"):
         HeadwayModel.from_trunk(str(tmp_path))
+
+
+def test_a_wrapped_model_with_an_adapter_is_refused_with_the_way_out():
+    wrapped = get_peft_model(tiny_trunk(), LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    with pytest.raises(CheckpointError, match="merge_and_unload"):
+        HeadwayModel.from_trunk(wrapped)
 
 
 def test_the_trunk_is_left_as_it_was():

@@ -101,6 +101,12 @@ def _parse_line(text: str, location: str) -> Row:
         raise DataError(f"{location} is not JSON: {error.msg} at column {error.colno}.") from error
     if not isinstance(row, dict):
         raise DataError(f"{location} is a {type(row).__name__}, not an object with columns.")
+    if "\\ud" in text.lower():  # JSON can escape halves of a surrogate pair, and a tokenizer refuses a half without its partner
+        try:
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = ascii(error.object[error.start])
+            raise DataError(f"{location} has text that is not Unicode: {half} is one half of a surrogate pair.") from error
     return row
 
 

@@ -55,9 +55,8 @@ def decode_autoregressive(
         rows = [row for row, own in enumerate(limits) if own == limit]
         for start in range(0, len(rows), batch_size):
             members = rows[start : start + batch_size]
-            part, part_mask = block[members], mask[members]
-            if len(set(limits)) > 1:  # columns of padding would take positions that the trunk does not have
-                part, part_mask = left_block(token_lists(part, part_mask), pad_token(config), block.device)
+            # columns of padding alone would take positions that the trunk does not have
+            part, part_mask = left_block(token_lists(block[members], mask[members]), pad_token(config), block.device)
             continuations, stats = _decode(trunk, part, part_mask, config, limit, stopping, streamer, generator, logprobs)
             found |= dict(zip(members, continuations, strict=True))
             parts.append(stats)

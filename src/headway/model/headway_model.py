@@ -72,7 +72,7 @@ class HeadwayModel(nn.Module):
             CheckpointError: the trunk cannot be loaded, or carries an adapter.
             UnsupportedModelError: the trunk has a structure that Headway does not know.
         """
-        model = trunk if isinstance(trunk, PreTrainedModel) else load_trunk(trunk)
+        model = load_trunk(trunk) if isinstance(trunk, str | Path) else trunk
         check_no_adapter(model)
         if family not in FAMILIES:
             raise ConfigError(f"There is no head family {family!r}; there are: {', '.join(FAMILIES)}.")
