@@ -137,7 +137,7 @@ def test_columns_of_padding_alone_take_no_positions_of_gpt_neo():
     positions = trunk.config.max_position_embeddings
     row = torch.randint(3, 61, (1, positions - 9))
     ids = torch.cat([torch.zeros(1, 2, dtype=torch.long), row], dim=1)
-    model = HeadwayModel(trunk, None)
+    model = HeadwayModel.from_trunk(trunk, count=1)
     with pytest.warns(UserWarning, match="decodes autoregressively"):
         output = model.generate(ids, attention_mask=(ids > 0).long(), max_new_tokens=9)
     assert output.sequences[:, ids.shape[1] :].tolist() == reference(trunk, row.tolist(), max_new_tokens=9)
