@@ -53,7 +53,7 @@ def test_runs_end_with_the_command_that_started_them(tmp_path: Path, ending: str
     code = (
         "import sys; from pathlib import Path; from rich.console import Console\n"
         "from headway.experiments.runner import run_all\n"
-        f"run_all({{'a': {{'sleep': 60.0}}}}, Path(sys.argv[1]), {MODULE!r}, 1, 1, Console(quiet=True))"
+        f"run_all({{'a': {{'sleep': 600.0}}}}, Path(sys.argv[1]), {MODULE!r}, 1, 1, Console(quiet=True))"
     )
     command = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.PIPE, start_new_session=True)
     while not (tmp_path / "a" / "attempts").is_file() and command.poll() is None:
