@@ -5,17 +5,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-import torch
-
 from headway.decoding.autoregressive import decode_autoregressive
 from headway.decoding.batch import SequenceState
 from headway.decoding.draftable import DraftableModel
 from headway.decoding.drafters.base import DrafterFactory
 from headway.decoding.engine import Engine
 from headway.decoding.exactness import exactness_issue, length_issue
-from headway.decoding.generation_config import context_issue, new_token_limit, prompt_tokens, resolve, seed_number
+from headway.decoding.generation_config import context_issue, new_token_limit, prompt_tokens, resolve
 from headway.decoding.padding import left_block
 from headway.decoding.requests import Completion, Handle, Request
+from headway.decoding.sampler import new_generator
 from headway.decoding.stopping import (
     FinishReason,
     GeneratedTextMatcher,
@@ -110,14 +109,7 @@ def _one_by_one(
         stopping = StoppingCriteria(eos_tokens(config), GeneratedTextMatcher(strings, tokenizer) if strings else None)
         block, mask = left_block([prompt], 0, device)
         for number in range(request.n):
-            generator = None
-            if config.do_sample:
-                generator = torch.Generator(device)
-                _ = (
-                    generator.seed()
-                    if sampling.seed is None
-                    else generator.manual_seed(seed_number(seed_number(sampling.seed) + number))
-                )
+            generator = new_generator(device, sampling.seed, number) if config.do_sample else None
             with eval_mode(model):
                 (row,), _ = decode_autoregressive(
                     trunk, block, mask, config, [limit], stopping, batch_size=1, generator=generator, logprobs=sampling.logprobs

@@ -20,7 +20,7 @@ from headway.decoding.engine import Engine, new_controller
 from headway.decoding.exactness import exactness_issue, length_issue
 from headway.decoding.generation_config import check_known, context_issue, is_whole, new_token_limit, resolve, seed_number
 from headway.decoding.padding import left_pad, right_block, token_lists
-from headway.decoding.sampler import Sampler, first_seed
+from headway.decoding.sampler import Sampler, first_seed, new_generator
 from headway.decoding.stats import DecodeStats
 from headway.decoding.stopping import StoppingCriteria, WholeTextMatcher, check_stop_strings, eos_tokens, pad_token
 from headway.decoding.verify import acceptance_rules
@@ -166,10 +166,7 @@ def _generator(
         if generator is not None:
             raise ConfigError("seed and generator exclude each other; give one of them.")
         seed = seed_number(seed)
-    if generator is None and do_sample:
-        generator = torch.Generator(model.trunk.device)
-        _ = generator.seed() if seed is None else generator.manual_seed(seed)
-    return generator
+    return new_generator(model.trunk.device, seed) if generator is None and do_sample else generator
 
 
 def _key(drafter: Drafter) -> tuple[Hashable, ...]:

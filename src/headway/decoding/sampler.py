@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, RepetitionPenaltyLogitsProcessor
 from transformers.generation import logits_process as processors
 
+from headway.decoding.generation_config import seed_number
 from headway.decoding.stopping import eos_tokens
 from headway.errors import ConfigError, first_line
 from headway.ops.draft_tree import AcceptedPath
@@ -97,6 +98,19 @@ class Sampler:
         if not self.sampled:
             return processed
         return self.probabilities(processed).log() + gumbel(seeds, positions, processed.shape[2])
+
+
+def new_generator(device: torch.device, seed: int | None, sample: int = 0) -> torch.Generator:
+    """A generator with the seed of a sample, `seed + sample`; without a seed, a random one.
+
+    Raises:
+        ConfigError: for a seed that is no whole number.
+    """
+    generator = torch.Generator(device)
+    if seed is None:
+        generator.seed()
+        return generator
+    return generator.manual_seed(seed_number(seed_number(seed) + sample))
 
 
 def first_seed(generator: torch.Generator) -> int:

@@ -12,7 +12,7 @@ from headway.decoding.draftable import DraftableModel
 from headway.decoding.exactness import length_issue
 from headway.decoding.generation_config import context_issue, is_whole, new_token_limit, prompt_tokens, resolve, seed_number
 from headway.decoding.requests import OnTokens, Request
-from headway.decoding.sampler import Sampler, first_seed
+from headway.decoding.sampler import Sampler, first_seed, new_generator
 from headway.decoding.stopping import GeneratedTextMatcher, StoppingCriteria, check_stop_strings, eos_tokens
 from headway.decoding.verify import acceptance_rules
 from headway.errors import ConfigError
@@ -94,5 +94,4 @@ class SequenceFactory:
         if seed is None:
             self.seed += n
             return [seed_number(self.seed - n + 1 + number) for number in range(n)]
-        device = self.model.device
-        return [first_seed(torch.Generator(device).manual_seed(seed_number(seed_number(seed) + number))) for number in range(n)]
+        return [first_seed(new_generator(self.model.device, seed, number)) for number in range(n)]
