@@ -54,7 +54,7 @@ def field(
 
 
 def choices_from(target: str) -> Callable[[], Iterable[str]]:
-    """Choices read from a table elsewhere, such as "headway.decoding.drafters.names:DRAFTERS".
+    """Choices read from a table elsewhere, such as "headway.decoding.drafters:DRAFTERS".
 
     The module is imported whenever a command line is parsed, and must not import torch.
     """

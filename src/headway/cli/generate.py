@@ -8,15 +8,8 @@ from typing import Any
 from headway.cli.console import note, print_json, read_stdin
 from headway.config import at_least, field
 from headway.errors import ConfigError, DataError
-from headway.evaluation.configs import (
-    DRAFTER_CHOICES,
-    DTYPE_HELP,
-    GENERATION_CONFIG_HELP,
-    QUANTIZE_CHOICES,
-    QUANTIZE_HELP,
-    Dtype,
-    GenerationConfigChoice,
-)
+from headway.evaluation.configs import DRAFTER_CHOICES, DTYPE_HELP, QUANTIZE_CHOICES, QUANTIZE_HELP, Dtype
+from headway.training.configs import GENERATION_CONFIG_HELP, GenerationConfigChoice
 
 PROMPTS, SAMPLING, DRAFTING, LOADING = "prompts", "length and sampling", "drafting", "model and device"
 STATISTICS = ("tokens", "num_sequence_forwards", "tokens_per_forward", "tokens_per_second", "acceptance", "seconds")

@@ -7,13 +7,12 @@ from typing import Literal
 from headway.config import at_least, choices_from, field
 from headway.errors import ConfigError
 from headway.evaluation.tasks import CODE, TASKS, check_task
+from headway.training.configs import GENERATION_CONFIG_HELP, GenerationConfigChoice
 
 Dtype = Literal["saved", "float32", "bfloat16", "float16"]
 DTYPE_HELP = "data type of weights and arithmetic; int4 needs bfloat16"
 QUANTIZE_HELP = "quantise the linear layers; auto times the schemes and takes the fastest, if one is faster"
 QUANTIZE_CHOICES = choices_from("headway.trunk.scheme_names:QUANTIZE_CHOICES")
-GenerationConfigChoice = Literal["model", "none"]
-GENERATION_CONFIG_HELP = "source of all further settings: the model's generation_config.json, or none for transformers' defaults"
 DRAFTER_CHOICES = choices_from("headway.decoding.drafters:DRAFTERS")
 REFERENCE = "reference"  # in place of a model: the data set's own solutions
 TASK, MODEL, DECODING, CODE_TASKS, SPEED, OUTPUT = "task", "model", "decoding", "code", "speed", "output"

@@ -21,6 +21,7 @@ __all__ = [
     "HEAD_WEIGHTS",
     "OBJECTIVES",
     "SCHEDULES",
+    "TRUNK_OBJECTIVES",
     "Batch",
     "Loss",
     "MultiToken",
@@ -57,6 +58,7 @@ OBJECTIVES: dict[str, Callable[..., "Objective"]] = {
     "distillation": _build_from("self_distillation"),
     "registers": _build_from("registers"),
 }
+TRUNK_OBJECTIVES = ("next-token", "registers")  # need no heads, and a trunk that learns
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from headway.config import at_least, choices_from, field
 from headway.errors import ConfigError
+from headway.objectives import TRUNK_OBJECTIVES
 
 MODEL = "model and heads"
 DATA = "data"
@@ -18,6 +19,8 @@ HARDWARE = "hardware"
 SAVING = "saving and logging"
 RECIPE = "from the recipe"  # default of settings that `headway.training.recipes` fills in before training
 
+GenerationConfigChoice = Literal["model", "none"]
+GENERATION_CONFIG_HELP = "source of all further settings: the model's generation_config.json, or none for transformers' defaults"
 Scheduler = Literal["cosine", "constant", "linear"]
 HEAD_WEIGHTS = choices_from("headway.objectives.weights:HEAD_WEIGHTS")
 
@@ -230,11 +233,7 @@ class DistillConfig:
         0.3, help="sampling temperature; 1 is the model's own distribution, 0 is greedy; Medusa samples at 0.3", group=SAMPLING
     )
     top_p: float = field(1.0, help="sample from the most probable tokens that together have this probability", group=SAMPLING)
-    generation_config: Literal["model", "none"] = field(
-        "model",
-        help="source of all further settings: the model's generation_config.json, or none for transformers' defaults",
-        group=SAMPLING,
-    )
+    generation_config: GenerationConfigChoice = field("model", help=GENERATION_CONFIG_HELP, group=SAMPLING)
     seed: int = field(0, help="seed; a sample depends on it, on the index of its prompt and on its own index alone", group=SAMPLING)
     batch_size: int = field(16, help="prompts decoded together; affects the speed, not the samples", group=HARDWARE)
     float32: bool = field(
@@ -349,7 +348,7 @@ class FinetuneConfig(TrainingConfig):
             raise ConfigError("Give either heads (pretrained) or family (randomly initialised), not both.")
         if self.num_heads is not None and self.num_heads < 0:
             raise ConfigError(f"num_heads cannot be negative, got {self.num_heads}.")
-        if self.freeze_trunk and (self.lora or self.objective in ("next-token", "registers")):
+        if self.freeze_trunk and (self.lora or self.objective in TRUNK_OBJECTIVES):
             other = "lora" if self.lora else f"objective: {self.objective}"
             raise ConfigError(f"freeze_trunk and {other} contradict each other: nothing of the trunk could learn.")
         if self.freeze_trunk and self.heads_gradient == "none":

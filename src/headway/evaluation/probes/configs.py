@@ -6,7 +6,7 @@ from typing import Literal
 
 from headway.config import at_least, field
 from headway.errors import ConfigError
-from headway.evaluation.configs import GENERATION_CONFIG_HELP, GenerationConfigChoice
+from headway.training.configs import GENERATION_CONFIG_HELP, GenerationConfigChoice
 
 Category = Literal["HighlyKnown", "MaybeKnown", "WeaklyKnown", "Unknown"]
 

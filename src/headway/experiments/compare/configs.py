@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from headway.config import at_least, field
 from headway.errors import ConfigError
-from headway.evaluation.configs import GENERATION_CONFIG_HELP, GenerationConfigChoice
+from headway.training.configs import GENERATION_CONFIG_HELP, GenerationConfigChoice
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, TrainerCallback, set_seed
 
 from headway.errors import ConfigError
 from headway.model import HeadwayModel, has_heads, load_tokenizer
-from headway.objectives import OBJECTIVES
+from headway.objectives import OBJECTIVES, TRUNK_OBJECTIVES
 from headway.training.configs import FinetuneConfig
 from headway.training.datasets import build_dataset, build_validation_dataset
 from headway.training.denoising import resize_embeddings_for
@@ -62,7 +62,7 @@ def load_model(config: FinetuneConfig) -> HeadwayModel:
         model = HeadwayModel.from_trunk(config.model, config.family or "parallel", count, **(config.options or {}))
     else:
         model = HeadwayModel.from_pretrained(config.model, config.num_heads)
-    if config.objective not in ("next-token", "registers") and not model.count:
+    if config.objective not in TRUNK_OBJECTIVES and not model.count:
         raise ConfigError(
             f"objective: {config.objective} needs heads, and {config.model} has none: give heads (a folder) or family."
         )
